@@ -1,0 +1,1 @@
+"""Firmware updates for nodes that cannot reach the internet: the daemon."""

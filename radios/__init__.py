@@ -1,0 +1,1 @@
+"""Zigbee and LoRaWAN radios: sessions, drivers, simulators. Never imports gatewayd."""
