@@ -1,0 +1,1 @@
+"""The way to the cloud: documents, MQTT link, durable outbox."""
