@@ -28,7 +28,7 @@ def parse_node_id(text: str) -> NodeId:
     return NodeId(text)
 
 
-def radio_of(node: NodeId) -> str:
+def radio_of(node: str) -> str:
     """The kind of radio that a node speaks: the part of its id before the colon."""
     return node.partition(":")[0]
 

@@ -187,6 +187,12 @@ class Release(Document):
     payloads: Annotated[tuple[Payload, ...], Field(min_length=1)]
     notes: Annotated[str, StringConstraints(max_length=2000)] = ""
 
+    @model_validator(mode="after")
+    def _one_full(self) -> Self:
+        if sum(payload.kind == "full" for payload in self.payloads) != 1:
+            raise ValueError("a release has exactly one full image")
+        return self
+
 
 class CampaignKey(Document):
     """A key that may sign campaigns. `public` is PEM SubjectPublicKeyInfo; the key id is securesystemslib's."""

@@ -63,7 +63,9 @@ CREATE TABLE node_update (
     release     TEXT NOT NULL,
     transfer    TEXT NOT NULL,
     tier        INTEGER NOT NULL,
+    target_version INTEGER NOT NULL,
     state       TEXT NOT NULL,
+    resume      TEXT NOT NULL,       -- with deferred: the state it interrupts
     code        TEXT NOT NULL DEFAULT '',
     detail      TEXT NOT NULL DEFAULT '',
     attempt     INTEGER NOT NULL DEFAULT 1,

@@ -1,0 +1,305 @@
+"""Builds the daemon and runs it: the only module that knows every room.
+
+One TaskGroup owns every task. SIGTERM and SIGINT cancel it; what was batched is written, the cloud is told `offline`, and
+the process ends within `STOP_LIMIT_S`.
+"""
+
+import asyncio
+import contextlib
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import structlog
+
+from gatewayd.campaign.authority import Authority
+from gatewayd.campaign.coordinator import Coordinator
+from gatewayd.campaign.intake import Intake
+from gatewayd.campaign.journal import RadioJournal
+from gatewayd.campaign.reports import gateway_report
+from gatewayd.campaign.supply import Supply
+from gatewayd.cloud.link import CloudLink, CloudSettings, TlsFiles
+from gatewayd.cloud.outbox import Outbox, append
+from gatewayd.config import CloudTls, Config
+from gatewayd.errors import ConfigError, GatewaydError
+from gatewayd.live_view import DaemonView
+from gatewayd.nodes.inventory import Inventory
+from gatewayd.payload.cache import PayloadCache
+from gatewayd.payload.fetch import Fetcher, FetchSettings
+from gatewayd.radio_settings import lorawan_settings, zigbee_settings
+from gatewayd.service import logging as service_logging
+from gatewayd.service.sd_notify import Notifier
+from gatewayd.service.version import version
+from gatewayd.service.wall_clock import WallClock
+from gatewayd.status.server import StatusServer
+from gatewayd.store.database import Database
+from gatewayd.trust.repository import TrustRepository, TrustSettings
+from radios.clock import Clock, ScaledClock, SystemClock
+from radios.errors import RadioError
+from radios.lorawan.driver import LorawanRadio
+from radios.radio import Radio
+from radios.zigbee.driver import ZigbeeRadio
+
+STOP_LIMIT_S = 5.0
+OUTBOX_MAX_BYTES = 32 * 2**20
+MIB = 2**20
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class RadioParts:
+    """One configured radio and what belongs to it."""
+
+    radio: Radio
+    clock: Clock
+    journal: RadioJournal
+
+
+def run(config: Config) -> int:
+    """The daemon, until SIGTERM or SIGINT; the exit status."""
+    service_logging.configure(config.log.format, config.log.level)
+    try:
+        asyncio.run(_main(config))
+    except GatewaydError as error:
+        log.error("stopped", code=error.code, error=str(error))
+        return 1
+    return 0
+
+
+async def _main(config: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    notifier = Notifier.from_environ()
+    async with contextlib.AsyncExitStack() as stack:
+        daemon = await stack.enter_async_context(_built(config))
+        work = asyncio.create_task(daemon.run(notifier), name="daemon")
+        waiting = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        notifier.stopping()
+        waiting.cancel()
+        if not work.done():
+            log.info("stopping")
+            work.cancel()
+            _, late = await asyncio.wait({work}, timeout=STOP_LIMIT_S)
+            if late:
+                log.error("stop_overdue", limit_s=STOP_LIMIT_S)
+                return
+        if not work.cancelled() and (error := work.exception()) is not None:
+            raise _first(error)
+    log.info("stopped")
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first real error in nested groups: what an operator has to read."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@dataclass(slots=True)
+class Daemon:
+    """Everything, built and not yet running."""
+
+    config: Config
+    database: Database
+    wall: WallClock
+    authority: Authority
+    coordinator: Coordinator
+    inventory: Inventory
+    link: CloudLink
+    outbox: Outbox
+    cache: PayloadCache
+    status: StatusServer
+    radios: dict[str, RadioParts]
+
+    async def run(self, notifier: Notifier) -> None:
+        """Until cancelled, or until a task that must not end has ended."""
+        await self._say_what_was_found()
+        await self.authority.restore()
+        await self.status.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                start = group.create_task
+                start(self.wall.run(self.database), name="wall-clock")
+                start(self.link.run(), name="cloud")
+                start(self.authority.run(), name="trust")
+                start(self.inventory.run(), name="inventory")
+                start(self.coordinator.run(), name="coordinator")
+                for kind, parts in self.radios.items():
+                    start(parts.radio.run(parts.journal, self.cache), name=f"radio-{kind}")
+                    start(parts.journal.run(), name=f"journal-{kind}")
+                    start(self._observe(parts.radio), name=f"observations-{kind}")
+                start(notifier.run_watchdog(self.coordinator.alive), name="watchdog")
+                notifier.ready(f"gateway {self.config.gateway.id}")
+                log.info("started", gateway=self.config.gateway.id, version=version(), radios=sorted(self.radios))
+        finally:
+            await self.status.close()
+
+    async def _observe(self, radio: Radio) -> None:
+        async for seen in radio.observations():
+            await self.inventory.observe(seen)
+
+    async def _say_what_was_found(self) -> None:
+        if (aside := self.database.set_aside) is not None:
+            log.error("store_corrupt", set_aside=str(aside))
+            report = gateway_report("store", "store_corrupt", f"set aside as {aside.name}", self.wall.now())
+            await self.database.write(lambda db: append(db, [report]))
+
+
+@contextlib.asynccontextmanager
+async def _built(config: Config) -> AsyncIterator[Daemon]:
+    """The daemon with all that must be closed again."""
+    state = config.gateway.state_dir
+    async with contextlib.AsyncExitStack() as stack:
+        database = Database.open(state / "gatewayd.db")
+        stack.callback(database.close)
+        wall = await WallClock.load(database, assume_synchronised=config.gateway.assume_synchronised)
+        outbox = Outbox(database, OUTBOX_MAX_BYTES)
+        trust_session = await stack.enter_async_context(_session(config.trust.ca))
+        payload_session = await stack.enter_async_context(_session(config.payload.ca))
+        repository = TrustRepository(
+            TrustSettings(
+                root=config.trust.root,
+                metadata_url=config.trust.metadata_url,
+                targets_url=config.trust.targets,
+                directory=state / "trust",
+            ),
+            trust_session,
+            wall.now,
+        )
+        stack.callback(repository.close)
+        audiences = frozenset({f"gateway:{config.gateway.id}", *(f"fleet:{f}" for f in config.gateway.fleets)})
+        authority = Authority(repository, database, wall, audiences, config.trust.refresh_s)
+        cache = PayloadCache(state / "payloads", config.payload.quota_mb * MIB, config.payload.reserve_mb * MIB)
+        supply = Supply(cache, wall)
+        supply.fetcher = Fetcher(
+            payload_session, cache, config.payload.urls, _fetch_settings(config), needed=lambda: supply.needed
+        )
+        inventory = await Inventory.load(database)
+        intake = Intake(authority, database, outbox, wall)
+        doorbell = _Doorbell()
+        radios = _radios(config, database, wall, doorbell.ring, state)
+        handlers = _Handlers()
+        link = CloudLink(
+            _cloud_settings(config), config.gateway.id, config.gateway.fleets, outbox, handlers, version=version()
+        )
+        coordinator = Coordinator(
+            database,
+            authority,
+            intake,
+            supply,
+            inventory,
+            link,
+            outbox,
+            {kind: (parts.radio, parts.clock) for kind, parts in radios.items()},
+            wall,
+        )
+        handlers.coordinator = coordinator
+        doorbell.listeners = (coordinator.wake, outbox.notify)
+        authority.changed = supply.changed = inventory.changed = coordinator.wake
+        authority.view_changed = supply.judge_again
+        wall.stepped = lambda _: _follow_step(radios)
+        view = DaemonView(config.gateway.id, authority, coordinator, link, radios_of(radios), journals_of(radios), wall)
+        status = StatusServer(config.status.listen, database, view, state)
+        yield Daemon(config, database, wall, authority, coordinator, inventory, link, outbox, cache, status, radios)
+
+
+def radios_of(parts: dict[str, RadioParts]) -> dict[str, Radio]:
+    return {kind: p.radio for kind, p in parts.items()}
+
+
+def journals_of(parts: dict[str, RadioParts]) -> dict[str, RadioJournal]:
+    return {kind: p.journal for kind, p in parts.items()}
+
+
+class _Doorbell:
+    """Lets the journals be made before those whom they wake."""
+
+    def __init__(self) -> None:
+        self.listeners: tuple[Callable[[], None], ...] = ()
+
+    def ring(self) -> None:
+        for listener in self.listeners:
+            listener()
+
+
+class _Handlers:
+    """What the cloud link hands on; the coordinator is made after the link."""
+
+    coordinator: Coordinator
+
+    async def campaign(self, topic: str, payload: bytes) -> None:
+        await self.coordinator.campaign_message(topic, payload)
+
+    async def command(self, topic: str, payload: bytes) -> None:
+        # Signed commands come with issue 5; until then none is taken, and said so.
+        log.warning("command_refused", topic=topic, bytes=len(payload), code="unsupported")
+
+
+def _radios(
+    config: Config, database: Database, wall: WallClock, changed: Callable[[], None], state: Path
+) -> dict[str, RadioParts]:
+    radios: dict[str, RadioParts] = {}
+    scale = config.lab.time_scale if config.lab else None
+    if config.zigbee is not None:
+        clock = _clock(config, scale.zigbee if scale else 1.0)
+        zigbee = ZigbeeRadio(zigbee_settings(config.zigbee, state), clock)
+        radios["zigbee"] = RadioParts(zigbee, clock, RadioJournal("zigbee", database, wall, changed))
+    if config.lorawan is not None:
+        clock = _clock(config, scale.lorawan if scale else 1.0)
+        try:
+            lorawan = LorawanRadio(lorawan_settings(config.lorawan, config.gateway.id), clock)
+        except (ValueError, RadioError) as error:
+            raise ConfigError(f"[lorawan]: {error}") from error
+        radios["lorawan"] = RadioParts(lorawan, clock, RadioJournal("lorawan", database, wall, changed))
+    if not radios:
+        log.warning("no_radio_configured")
+    return radios
+
+
+def _follow_step(radios: dict[str, RadioParts]) -> None:
+    """The wall clock was stepped (first synchronisation, mostly): the radios' time, which LoRaWAN nodes share, follows."""
+    for parts in radios.values():
+        if isinstance(parts.clock, SystemClock):
+            parts.clock.adopt_wall_time()
+
+
+def _clock(config: Config, scale: float) -> Clock:
+    return SystemClock() if config.lab is None else ScaledClock(scale, config.lab.time_origin)
+
+
+def _cloud_settings(config: Config) -> CloudSettings:
+    cloud = config.cloud
+    return CloudSettings(
+        host=cloud.host,
+        port=cloud.port,
+        tls=_tls_files(cloud.tls),
+        username=cloud.username,
+        password=cloud.password_file.read() if cloud.password_file else None,
+        protocol=cloud.protocol,
+        keepalive_s=cloud.keepalive_s,
+    )
+
+
+def _tls_files(tls: CloudTls | None) -> TlsFiles | None:
+    return None if tls is None else TlsFiles(tls.ca, tls.cert, tls.key)
+
+
+def _fetch_settings(config: Config) -> FetchSettings:
+    payload = config.payload
+    return FetchSettings(
+        low_speed_bytes_s=payload.low_speed_bytes_s,
+        low_speed_window_s=payload.low_speed_s,
+        header_timeout_s=payload.connect_timeout_s,
+    )
+
+
+def _session(ca: Path | None) -> aiohttp.ClientSession:
+    context = ssl.create_default_context(cafile=str(ca) if ca else None)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=4))

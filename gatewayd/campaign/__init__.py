@@ -1,0 +1,1 @@
+"""Campaigns: who is updated, when, and what has become of every node."""

@@ -1,0 +1,126 @@
+"""Campaign envelopes from the cloud: verified, compared with what is stored, adopted or refused with a report.
+
+A refused envelope changes nothing and stops nothing. One that cannot be judged yet (no trust metadata, a clock that cannot
+be believed) is kept in memory; it is retained by the broker, so nothing is lost with this process.
+"""
+
+import sqlite3
+
+import structlog
+
+from gatewayd.campaign import rows
+from gatewayd.campaign.authority import Authority
+from gatewayd.campaign.reports import campaign_report, refusal_report
+from gatewayd.campaign.rows import CampaignRow, CampaignState
+from gatewayd.cloud.outbox import Outbox, append
+from gatewayd.errors import Refused
+from gatewayd.service.wall_clock import WallClock
+from gatewayd.store.database import Database
+from gatewayd.trust.envelope import VerifiedCampaign
+
+log = structlog.get_logger()
+
+
+class Intake:
+    """One per daemon; `take` is the MQTT link's handler."""
+
+    def __init__(self, authority: Authority, database: Database, outbox: Outbox, wall: WallClock) -> None:
+        self._authority = authority
+        self._database = database
+        self._outbox = outbox
+        self._wall = wall
+        self._waiting: dict[str, bytes] = {}
+        self._refreshed_for: set[bytes] = set()
+
+    async def take(self, topic: str, raw: bytes) -> bool:
+        """Whether something was adopted. Never raises for what the document says."""
+        if not raw:
+            return False  # an emptied topic changes nothing; only a signed `cancelled` cancels
+        if self._authority.view is None or not self._wall.trusted():
+            self._waiting[topic] = raw
+            self._authority.soon()
+            return False
+        try:
+            verified = await self._verified(topic, raw)
+            return await self._adopt(topic, verified)
+        except Refused as error:
+            await self._refuse(topic, error)
+            return False
+
+    async def retry(self) -> bool:
+        """Judge again what could not be judged before."""
+        waiting, self._waiting = self._waiting, {}
+        adopted = [await self.take(topic, raw) for topic, raw in waiting.items()]
+        return any(adopted)
+
+    async def _verified(self, topic: str, raw: bytes) -> VerifiedCampaign:
+        try:
+            return self._authority.verify(raw, topic)
+        except Refused as error:
+            # The key may be newer than our metadata: look once, for each envelope.
+            if error.code != "unknown_key" or raw in self._refreshed_for:
+                raise
+            self._refreshed_for = {*list(self._refreshed_for)[-99:], raw}
+            await self._authority.refresh()
+            return self._authority.verify(raw, topic)
+
+    async def _adopt(self, topic: str, verified: VerifiedCampaign) -> bool:
+        document = verified.document
+        now = self._wall.now()
+
+        def transaction(db: sqlite3.Connection) -> bool:
+            known = rows.campaign(db, document.id)
+            if known is not None and not _is_news(known, verified):
+                return False
+            if known is None and verified.expired(now):
+                raise Refused("expired", f"campaign {document.id} expired at {document.expires.isoformat()}")
+            row = CampaignRow(
+                id=document.id,
+                topic=topic,
+                audience=document.audience,
+                revision=document.revision,
+                digest=verified.digest,
+                envelope=verified.envelope,
+                release=document.release,
+                state=CampaignState.WAITING,
+                code="",
+                detail="",
+                hold=known.hold if known else False,
+                open_tiers=known.open_tiers if known else 1,
+                gate=known.gate if known else "",
+                adopted_at=known.adopted_at if known else now,
+                updated_at=now,
+            )
+            rows.put_campaign(db, row)
+            append(db, [campaign_report(row, now)])
+            return True
+
+        adopted = await self._database.write(transaction)
+        if adopted:
+            self._outbox.notify()
+            self._authority.campaigns[document.id] = verified
+            log.info("campaign_adopted", campaign=document.id, revision=document.revision, desired=document.desired)
+        return adopted
+
+    async def _refuse(self, topic: str, error: Refused) -> None:
+        campaign = topic.rpartition("/")[2]
+        log.error("campaign_refused", topic=topic, code=error.code, detail=error.detail)
+        report = refusal_report(campaign, error.code, error.detail, self._wall.now())
+        await self._database.write(lambda db: append(db, [report]))
+        self._outbox.notify()
+
+
+def _is_news(known: CampaignRow, verified: VerifiedCampaign) -> bool:
+    """True for a higher revision, False for the one we hold; Refused for anything else."""
+    document = verified.document
+    if document.revision < known.revision:
+        raise Refused("replayed", f"campaign {known.id}: revision {document.revision} after {known.revision}")
+    if document.revision == known.revision:
+        if verified.digest != known.digest:
+            raise Refused("conflict", f"campaign {known.id}: revision {known.revision} comes with other bytes")
+        return False
+    if (document.release, document.audience) != (known.release, known.audience):
+        raise Refused("conflict", f"campaign {known.id}: a revision changes neither the release nor the audience")
+    if known.state is CampaignState.CANCELLED:
+        raise Refused("conflict", f"campaign {known.id} was cancelled, for good")
+    return True

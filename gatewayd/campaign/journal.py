@@ -1,0 +1,189 @@
+"""The radio's journal: its records, what its facts do to the node updates, and the reports about that, in one transaction.
+
+A commit that names an installation nobody ordered (any more) is refused, so the radio does not take that action. Any
+other fact that has no meaning in the node's present state is logged and dropped: a late frame cannot change an outcome.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from gatewayd.campaign.node_update import Input, NodeUpdate, State, UnknownTransition, advance
+from gatewayd.campaign.reports import node_report, progress_report
+from gatewayd.campaign.rows import put_updates, update_of_transfer
+from gatewayd.cloud import outbox
+from gatewayd.cloud.messages import Report
+from gatewayd.errors import StoreError
+from gatewayd.service.wall_clock import WallClock
+from gatewayd.store.database import Database
+from radios.radio import Fact, Record, TransferEvent, Want
+
+PROGRESS_FLUSH_S = 10.0
+PROGRESS_REPORT_STEP = 0.1  # of the payload: how often progress is worth a report
+
+log = structlog.get_logger()
+
+_INPUTS = {
+    Fact.PREPARING: Input.PREPARE,
+    Fact.PROGRESS: Input.DATA,
+    Fact.COMPLETE: Input.COMPLETE,
+    Fact.READY: Input.READY,
+    Fact.INSTALLING: Input.INSTALL,
+    Fact.FAILED: Input.FAIL,
+}
+
+
+class RadioJournal:
+    """`radios.radio.Journal` for one radio. `changed` is called after every commit that moved a node update."""
+
+    def __init__(self, kind: str, database: Database, wall: WallClock, changed: Callable[[], None]) -> None:
+        self._kind = kind
+        self._database = database
+        self._wall = wall
+        self._changed = changed
+        self._pending_events: dict[tuple[str, str], TransferEvent] = {}
+        self._pending_records: dict[tuple[str, str], Record] = {}
+
+    @property
+    def live(self) -> dict[tuple[str, str], int]:
+        """Confirmed bytes by (transfer, node) that are not in the store yet."""
+        return {key: e.confirmed for key, e in self._pending_events.items() if e.confirmed is not None}
+
+    async def load(self) -> Sequence[Record]:
+        rows = await self._database.read(
+            lambda db: db.execute("SELECT * FROM radio_record WHERE radio = ?", (self._kind,)).fetchall()
+        )
+        return [Record(r["scope"], r["key"], r["version"], bytes(r["value"]), bool(r["secret"])) for r in rows]
+
+    async def commit(self, records: Sequence[Record], events: Sequence[TransferEvent]) -> None:
+        pending_records, self._pending_records = self._pending_records, {}
+        pending_events, self._pending_events = self._pending_events, {}
+        now = self._wall.now()
+
+        def transaction(db: sqlite3.Connection) -> bool:
+            for record in (*pending_records.values(), *records):
+                _put_record(db, self._kind, record)
+            moved = False
+            for event in (*pending_events.values(), *events):
+                moved |= _apply(db, event, now)
+            return moved
+
+        try:
+            moved = await self._database.write(transaction)
+        except BaseException:
+            # What was only batched must not be lost with a commit that failed; newer progress wins.
+            self._pending_records = {**pending_records, **self._pending_records}
+            self._pending_events = {**pending_events, **self._pending_events}
+            raise
+        if moved:
+            self._changed()
+
+    def progress(self, events: Sequence[TransferEvent], records: Sequence[Record] = ()) -> None:
+        for event in events:
+            self._pending_events[event.transfer, event.node] = event
+        for record in records:
+            self._pending_records[record.scope, record.key] = record
+
+    async def flush(self) -> None:
+        """Write the batched progress now."""
+        if self._pending_events or self._pending_records:
+            await self.commit((), ())
+
+    async def run(self) -> None:
+        """Flush every `PROGRESS_FLUSH_S` until cancelled; then once more."""
+        try:
+            while True:
+                await asyncio.sleep(PROGRESS_FLUSH_S)
+                try:
+                    await self.flush()
+                except StoreError as error:
+                    log.error("progress_not_stored", radio=self._kind, error=str(error))
+        finally:
+            await self.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A node update before and after a fact."""
+
+    before: NodeUpdate
+    after: NodeUpdate
+
+    @property
+    def told(self) -> bool:
+        """Whether the change is more than progress."""
+        return (self.before.state, self.before.resume, self.before.code) != (
+            self.after.state,
+            self.after.resume,
+            self.after.code,
+        )
+
+
+def _apply(db: sqlite3.Connection, event: TransferEvent, now: float) -> bool:
+    update = update_of_transfer(db, event.transfer, event.node)
+    if update is None:
+        if event.fact is Fact.INSTALLING:
+            raise StoreError(f"{event.node}: installation in transfer {event.transfer}, which is not known")
+        return False
+    try:
+        after = _after(update, event, now)
+    except UnknownTransition as error:
+        if event.fact is Fact.INSTALLING:
+            raise
+        log.info("fact_without_meaning", node=event.node, transfer=event.transfer, error=str(error))
+        return False
+    if after == update:
+        return False
+    change = Change(update, after)
+    put_updates(db, [after], now)
+    outbox.append(db, _reports(change, now))
+    if change.told:
+        log.info("node_update", node=event.node, campaign=after.campaign, state=after.state, code=after.code)
+    return change.told
+
+
+def _after(update: NodeUpdate, event: TransferEvent, now: float) -> NodeUpdate:
+    if event.fact is Fact.DROPPED:
+        return replace(update, want="")
+    if event.fact is Fact.STALLED:
+        if update.ended or update.state is State.DEFERRED:
+            return update
+        return replace(update, code=event.code, detail=event.detail)
+    if event.fact is Fact.INSTALLING and update.want != Want.INSTALL:
+        raise UnknownTransition(update.state, Input.INSTALL)
+    if event.fact is Fact.RUNNING:
+        what = Input.NEW_VERSION if event.version == update.target_version else Input.OLD_VERSION
+    else:
+        what = _INPUTS[event.fact]
+    after = advance(update, what, now=now, radio_now=event.at, code=event.code, detail=event.detail)
+    if event.confirmed is not None and not after.ended:
+        after = replace(after, confirmed=event.confirmed)
+    if event.version is not None:
+        after = replace(after, version=event.version)
+    if what is Input.DATA and after.code and after.state is not State.DEFERRED:
+        after = replace(after, code="", detail="")  # it moves again
+    return after
+
+
+def _reports(change: Change, now: float) -> list[Report]:
+    if change.told:
+        return [node_report(change.after, now)]
+    step = max(1.0, change.after.size * PROGRESS_REPORT_STEP)
+    if int(change.before.confirmed / step) != int(change.after.confirmed / step):
+        return [progress_report(change.after, now)]
+    return []
+
+
+def _put_record(db: sqlite3.Connection, kind: str, record: Record) -> None:
+    if not record.value:
+        db.execute(
+            "DELETE FROM radio_record WHERE radio = ? AND scope = ? AND key = ?", (kind, record.scope, record.key)
+        )
+        return
+    db.execute(
+        "INSERT OR REPLACE INTO radio_record (radio, scope, key, version, value, secret) VALUES (?, ?, ?, ?, ?, ?)",
+        (kind, record.scope, record.key, record.version, record.value, record.secret),
+    )

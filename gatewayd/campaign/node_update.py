@@ -1,0 +1,196 @@
+"""The state of one node in one campaign, and the only ways it can change. PURE.
+
+The table below is the truth: a pair that is not in it raises `UnknownTransition` and changes nothing. `deferred` stands
+aside: it remembers the state it interrupts (`resume`), facts from the radio go on moving that one, and lifting the
+deferral returns to it.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from gatewayd.errors import Bug
+
+
+class State(StrEnum):
+    """Stored and reported; never rename."""
+
+    PENDING = "pending"
+    PREPARING = "preparing"
+    TRANSFERRING = "transferring"
+    VERIFYING = "verifying"
+    READY = "ready"
+    INSTALLING = "installing"
+    CONFIRMING = "confirming"
+    UPDATED = "updated"
+    DEFERRED = "deferred"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+    SKIPPED = "skipped"
+
+
+class Input(StrEnum):
+    """What can happen to a node update."""
+
+    PREPARE = "prepare"  # the radio sets the node up
+    DATA = "data"  # bytes are confirmed on the node
+    COMPLETE = "complete"  # the node holds every byte
+    READY = "ready"  # the node says that the image is good
+    INSTALL = "install"  # the radio is about to tell the node to start it
+    NEW_VERSION = "new_version"  # the node reports the release's version
+    OLD_VERSION = "old_version"  # the node reports another version
+    PROVEN = "proven"  # it has run the new version for the self-test time
+    FAIL = "fail"
+    RETRY = "retry"
+    DEFER = "defer"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    SUPERSEDE = "supersede"
+    SKIP = "skip"
+
+
+ENDED = frozenset({State.UPDATED, State.FAILED, State.ROLLED_BACK, State.CANCELLED, State.SUPERSEDED, State.SKIPPED})
+EXECUTED = frozenset({State.UPDATED, State.FAILED, State.ROLLED_BACK})  # what gates count
+STARTED = frozenset({State.PREPARING, State.TRANSFERRING, State.VERIFYING, State.READY})
+COMMITTED = frozenset({State.INSTALLING, State.CONFIRMING})  # past the point where the gateway can call it back
+
+
+class UnknownTransition(Bug):
+    """This input has no meaning in this state."""
+
+    code = "unknown_transition"
+
+    def __init__(self, state: State, what: Input) -> None:
+        super().__init__(f"a node update that is {state} knows no {what}")
+        self.state = state
+        self.input = what
+
+
+_S, _I = State, Input
+
+# Radios repeat themselves (a node that loses its image starts again, a status is asked twice), so inputs that say no more
+# than the state already says lead back to it, and a node may fall back as far as it really did.
+TRANSITIONS: dict[tuple[State, Input], State] = {
+    (_S.PENDING, _I.PREPARE): _S.PREPARING,
+    (_S.PENDING, _I.DATA): _S.TRANSFERRING,
+    (_S.PENDING, _I.COMPLETE): _S.VERIFYING,  # a node may hold the image from an earlier attempt
+    (_S.PENDING, _I.READY): _S.READY,
+    (_S.PENDING, _I.NEW_VERSION): _S.CONFIRMING,  # it was updated by other hands meanwhile
+    (_S.PENDING, _I.OLD_VERSION): _S.PENDING,
+    (_S.PENDING, _I.SKIP): _S.SKIPPED,
+    (_S.PREPARING, _I.PREPARE): _S.PREPARING,
+    (_S.PREPARING, _I.DATA): _S.TRANSFERRING,
+    (_S.PREPARING, _I.COMPLETE): _S.VERIFYING,
+    (_S.PREPARING, _I.READY): _S.READY,
+    (_S.PREPARING, _I.NEW_VERSION): _S.CONFIRMING,
+    (_S.PREPARING, _I.OLD_VERSION): _S.PREPARING,
+    (_S.TRANSFERRING, _I.PREPARE): _S.PREPARING,
+    (_S.TRANSFERRING, _I.DATA): _S.TRANSFERRING,
+    (_S.TRANSFERRING, _I.COMPLETE): _S.VERIFYING,
+    (_S.TRANSFERRING, _I.READY): _S.READY,
+    (_S.TRANSFERRING, _I.NEW_VERSION): _S.CONFIRMING,
+    (_S.TRANSFERRING, _I.OLD_VERSION): _S.TRANSFERRING,
+    (_S.VERIFYING, _I.PREPARE): _S.PREPARING,
+    (_S.VERIFYING, _I.DATA): _S.TRANSFERRING,
+    (_S.VERIFYING, _I.COMPLETE): _S.VERIFYING,
+    (_S.VERIFYING, _I.READY): _S.READY,
+    (_S.VERIFYING, _I.NEW_VERSION): _S.CONFIRMING,  # some nodes apply by themselves
+    (_S.VERIFYING, _I.OLD_VERSION): _S.VERIFYING,
+    (_S.READY, _I.PREPARE): _S.PREPARING,
+    (_S.READY, _I.DATA): _S.TRANSFERRING,
+    (_S.READY, _I.COMPLETE): _S.READY,
+    (_S.READY, _I.READY): _S.READY,
+    (_S.READY, _I.INSTALL): _S.INSTALLING,
+    (_S.READY, _I.NEW_VERSION): _S.CONFIRMING,
+    (_S.READY, _I.OLD_VERSION): _S.READY,
+    (_S.INSTALLING, _I.COMPLETE): _S.INSTALLING,
+    (_S.INSTALLING, _I.READY): _S.INSTALLING,
+    (_S.INSTALLING, _I.INSTALL): _S.INSTALLING,
+    (_S.INSTALLING, _I.NEW_VERSION): _S.CONFIRMING,
+    (_S.INSTALLING, _I.OLD_VERSION): _S.ROLLED_BACK,
+    (_S.CONFIRMING, _I.NEW_VERSION): _S.CONFIRMING,
+    (_S.CONFIRMING, _I.OLD_VERSION): _S.ROLLED_BACK,
+    (_S.CONFIRMING, _I.PROVEN): _S.UPDATED,
+    (_S.UPDATED, _I.NEW_VERSION): _S.UPDATED,
+    (_S.UPDATED, _I.OLD_VERSION): _S.ROLLED_BACK,  # a late rollback still counts against the gate
+    (_S.ROLLED_BACK, _I.OLD_VERSION): _S.ROLLED_BACK,
+    (_S.FAILED, _I.RETRY): _S.PENDING,
+    (_S.FAILED, _I.NEW_VERSION): _S.CONFIRMING,  # given up as lost, then back with the new version
+    (_S.FAILED, _I.OLD_VERSION): _S.FAILED,
+    **{(s, _I.FAIL): _S.FAILED for s in (_S.PENDING, *STARTED, *COMMITTED)},
+    **{(s, _I.CANCEL): _S.CANCELLED for s in (_S.PENDING, *STARTED)},
+    **{(s, _I.SUPERSEDE): _S.SUPERSEDED for s in (_S.PENDING, *STARTED)},
+    **{(s, _I.DEFER): _S.DEFERRED for s in (_S.PENDING, *STARTED)},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUpdate:
+    """One node in one campaign, as stored. Times are Unix seconds; `radio_since` is on the radio's clock."""
+
+    campaign: str
+    node: str
+    release: str
+    transfer: str
+    tier: int
+    target_version: int  # what the node reports once it runs the release
+    state: State = State.PENDING
+    resume: State = State.PENDING  # with DEFERRED: the state that is interrupted
+    code: str = ""
+    detail: str = ""
+    attempt: int = 1
+    generation: int = 0
+    want: str = ""
+    version_before: int | None = None
+    version: int | None = None
+    confirmed: int = 0
+    size: int = 0
+    since: float = 0.0
+    radio_since: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def effective(self) -> State:
+        """The state a deferral interrupts, or the state itself."""
+        return self.resume if self.state is State.DEFERRED else self.state
+
+
+def advance(
+    update: NodeUpdate, what: Input, *, now: float, radio_now: float, code: str = "", detail: str = ""
+) -> NodeUpdate:
+    """The update after `what`. UnknownTransition when the table has no such pair; the argument never changes."""
+    state, resume = _next(update, what)
+    changed = state is not update.state or resume is not update.resume
+    return replace(
+        update,
+        state=state,
+        resume=resume,
+        code=code if changed or code else update.code,
+        detail=detail if changed or detail else update.detail,
+        attempt=update.attempt + 1 if what is Input.RETRY else update.attempt,
+        confirmed=0 if what is Input.RETRY else update.confirmed,
+        since=now if state is not update.state else update.since,
+        radio_since=radio_now if changed else update.radio_since,
+    )
+
+
+def _next(update: NodeUpdate, what: Input) -> tuple[State, State]:
+    if update.state is not State.DEFERRED:
+        target = TRANSITIONS.get((update.state, what))
+        if target is None:
+            raise UnknownTransition(update.state, what)
+        return target, update.state if target is State.DEFERRED else target
+    if what is Input.RESUME:
+        return update.resume, update.resume
+    if what is Input.DEFER:
+        return State.DEFERRED, update.resume  # another reason
+    target = TRANSITIONS.get((update.resume, what))
+    if target is None:
+        raise UnknownTransition(State.DEFERRED, what)
+    if target in ENDED or target in COMMITTED:
+        return target, target
+    return State.DEFERRED, target

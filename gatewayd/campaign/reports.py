@@ -1,0 +1,89 @@
+"""What the cloud is told about campaigns and node updates. PURE."""
+
+from collections.abc import Iterable
+
+from gatewayd.campaign.node_update import NodeUpdate, State
+from gatewayd.campaign.rows import CampaignRow
+from gatewayd.cloud.messages import CampaignSummary, Report, ReportKind, Rollout, utc
+
+_DETAIL_MAX = 500
+
+
+def node_report(update: NodeUpdate, now: float) -> Report:
+    return _of_node(ReportKind.NODE, update, now)
+
+
+def progress_report(update: NodeUpdate, now: float) -> Report:
+    return _of_node(ReportKind.PROGRESS, update, now)
+
+
+def campaign_report(row: CampaignRow, now: float) -> Report:
+    return Report(
+        kind=ReportKind.CAMPAIGN,
+        at=utc(now),
+        state=row.state.value,
+        code=row.code,
+        detail=row.detail[:_DETAIL_MAX],
+        campaign=row.id,
+        revision=row.revision,
+    )
+
+
+def refusal_report(campaign: str | None, code: str, detail: str, now: float) -> Report:
+    """A document from the cloud was refused; nothing changed because of it."""
+    return Report(
+        kind=ReportKind.CAMPAIGN,
+        at=utc(now),
+        state="refused",
+        code=code,
+        detail=detail[:_DETAIL_MAX],
+        campaign=campaign,
+    )
+
+
+def gateway_report(state: str, code: str, detail: str, now: float) -> Report:
+    return Report(kind=ReportKind.GATEWAY, at=utc(now), state=state, code=code, detail=detail[:_DETAIL_MAX])
+
+
+def summary(row: CampaignRow, rollout: Rollout, updates: Iterable[NodeUpdate], now: float) -> CampaignSummary:
+    """Counts per state, and per tier and state."""
+    nodes: dict[str, int] = {}
+    tiers: dict[str, dict[str, int]] = {tier.name: {} for tier in rollout.tiers}
+    for update in updates:
+        nodes[update.state] = nodes.get(update.state, 0) + 1
+        tier = tiers[rollout.tiers[update.tier].name]
+        tier[update.state] = tier.get(update.state, 0) + 1
+    return CampaignSummary(
+        campaign=row.id,
+        revision=row.revision,
+        state=row.state.value,
+        code=row.code,
+        detail=row.detail,
+        open_tiers=row.open_tiers,
+        gate=row.gate,
+        nodes=nodes,
+        tiers=tiers,
+        updated=utc(now),
+    )
+
+
+def _of_node(kind: ReportKind, update: NodeUpdate, now: float) -> Report:
+    return Report(
+        kind=kind,
+        at=utc(now),
+        state=update.state.value,
+        code=update.code,
+        detail=_deferral(update) or update.detail[:_DETAIL_MAX],
+        campaign=update.campaign,
+        node=update.node,
+        version=update.version,
+        attempt=update.attempt,
+        confirmed=update.confirmed,
+        size=update.size,
+    )
+
+
+def _deferral(update: NodeUpdate) -> str:
+    if update.state is State.DEFERRED and update.resume is not State.PENDING:
+        return f"{update.detail[:400]} (was {update.resume})"
+    return ""

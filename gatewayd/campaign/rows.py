@@ -1,0 +1,112 @@
+"""The `campaign`, `release` and `node_update` tables: rows in and out, nothing decided here."""
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gatewayd.campaign.node_update import NodeUpdate, State
+
+
+class CampaignState(StrEnum):
+    """What a campaign does on this gateway. Stored and reported; never rename."""
+
+    WAITING = "waiting"  # verified, but its release or payload is not there yet; `code` says why
+    RUNNING = "running"
+    PAUSED = "paused"  # the cloud said so
+    HELD = "held"  # the local operator said so
+    BREACHED = "breached"  # a gate said so
+    COMPLETED = "completed"  # every node that it means has an outcome
+    CANCELLED = "cancelled"  # the cloud said so, for good
+    EXPIRED = "expired"  # no new node starts
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRow:
+    """A campaign as stored: the signed envelope, and what this gateway has made of it."""
+
+    id: str
+    topic: str
+    audience: str
+    revision: int
+    digest: str
+    envelope: bytes
+    release: str
+    state: CampaignState
+    code: str
+    detail: str
+    hold: bool
+    open_tiers: int
+    gate: str
+    adopted_at: float
+    updated_at: float
+
+
+def campaigns(db: sqlite3.Connection) -> list[CampaignRow]:
+    return [_campaign(row) for row in db.execute("SELECT * FROM campaign ORDER BY adopted_at, id")]
+
+
+def campaign(db: sqlite3.Connection, campaign_id: str) -> CampaignRow | None:
+    row = db.execute("SELECT * FROM campaign WHERE id = ?", (campaign_id,)).fetchone()
+    return _campaign(row) if row else None
+
+
+def put_campaign(db: sqlite3.Connection, row: CampaignRow) -> None:
+    """Insert or replace, all but the operator's hold."""
+    names = CampaignRow.__slots__
+    updates = ", ".join(f"{name} = excluded.{name}" for name in names if name not in {"id", "hold"})
+    db.execute(
+        f"INSERT INTO campaign ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)}) "  # noqa: S608 - own names
+        f"ON CONFLICT (id) DO UPDATE SET {updates}",
+        tuple(getattr(row, name) for name in names),
+    )
+
+
+def set_hold(db: sqlite3.Connection, campaign_id: str, hold: bool) -> bool:
+    """The operator's hold; False when there is no such campaign."""
+    return db.execute("UPDATE campaign SET hold = ? WHERE id = ?", (hold, campaign_id)).rowcount == 1
+
+
+def releases(db: sqlite3.Connection) -> dict[str, bytes]:
+    return {row["path"]: bytes(row["body"]) for row in db.execute("SELECT path, body FROM release")}
+
+
+def put_release(db: sqlite3.Connection, path: str, body: bytes, verified_at: float) -> None:
+    db.execute("INSERT OR REPLACE INTO release (path, body, verified_at) VALUES (?, ?, ?)", (path, body, verified_at))
+
+
+def updates_of_campaign(db: sqlite3.Connection, campaign_id: str) -> dict[str, NodeUpdate]:
+    rows = db.execute("SELECT * FROM node_update WHERE campaign = ? ORDER BY node", (campaign_id,))
+    return {row["node"]: _update(row) for row in rows}
+
+
+def update_of_transfer(db: sqlite3.Connection, transfer: str, node: str) -> NodeUpdate | None:
+    row = db.execute("SELECT * FROM node_update WHERE transfer = ? AND node = ?", (transfer, node)).fetchone()
+    return _update(row) if row else None
+
+
+def active_elsewhere(db: sqlite3.Connection, campaign_id: str) -> dict[str, NodeUpdate]:
+    """For every node that its radio handles for another campaign: that update. Rows nobody has acted on hold no node."""
+    rows = db.execute("SELECT * FROM node_update WHERE campaign != ? AND want != ''", (campaign_id,))
+    return {row["node"]: _update(row) for row in rows}
+
+
+def put_updates(db: sqlite3.Connection, updates: Iterable[NodeUpdate], now: float) -> None:
+    names = NodeUpdate.__slots__
+    db.executemany(
+        f"INSERT OR REPLACE INTO node_update ({', '.join(names)}, updated_at) "  # noqa: S608 - own names
+        f"VALUES ({', '.join('?' for _ in names)}, ?)",
+        [(*(getattr(update, name) for name in names), now) for update in updates],
+    )
+
+
+def _campaign(row: sqlite3.Row) -> CampaignRow:
+    values = {name: row[name] for name in CampaignRow.__slots__}
+    values.update(state=CampaignState(row["state"]), hold=bool(row["hold"]), envelope=bytes(row["envelope"]))
+    return CampaignRow(**values)
+
+
+def _update(row: sqlite3.Row) -> NodeUpdate:
+    values = {name: row[name] for name in NodeUpdate.__slots__}
+    values.update(state=State(row["state"]), resume=State(row["resume"]))
+    return NodeUpdate(**values)

@@ -1,0 +1,51 @@
+"""Which nodes a campaign means, and which payload each of them gets. PURE."""
+
+from dataclasses import dataclass
+
+from gatewayd.campaign.policy import Deferral
+from gatewayd.cloud.messages import Manufacturers, Payload, Selection
+from gatewayd.errors import Refused
+from gatewayd.nodes.node import Node
+from gatewayd.trust.release import VerifiedRelease
+from gatewayd.trust.rollback import check_rollback
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """The node is meant, but this release is not for it; final. `code` is stable."""
+
+    code: str
+    detail: str
+
+
+def is_meant(node: Node, selection: Selection, release: VerifiedRelease) -> bool:
+    """Whether the campaign gets a row for this node: named, or of the release's hardware when nobody is named."""
+    if selection.nodes is not None:
+        return node.id in selection.nodes
+    return node.hardware in release.document.hardware
+
+
+def choose(node: Node, release: VerifiedRelease, manufacturers: Manufacturers) -> Payload | Skip | Deferral:
+    """The payload for the node, or why there is none.
+
+    Versions that nodes report are ordered as numbers (OTA file version, TS006 FWversion); both rollback floors hold.
+    """
+    document = release.document
+    if node.hardware is None or node.version is None:
+        return Deferral("version_unknown", "the node has not told its hardware and version yet")
+    if node.hardware not in document.hardware:
+        return Skip("wrong_hardware", f"the node is {node.hardware}, the release is for {', '.join(document.hardware)}")
+    if node.version == document.node_version:
+        return Skip("already", f"the node runs {document.version} already")
+    if node.version > document.node_version:
+        return Skip("newer", f"the node runs {node.version:#010x}, newer than {document.node_version:#010x}")
+    try:
+        check_rollback(document, node.hardware, manufacturers, node.security_version)
+    except Refused as error:
+        return Skip(error.code, error.detail)
+    return full_image(release)
+
+
+def full_image(release: VerifiedRelease) -> Payload:
+    """The release's full image; every release has one (checked when it was verified)."""
+    return next(p for p in release.document.payloads if p.kind == "full")

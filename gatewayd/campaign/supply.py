@@ -1,0 +1,111 @@
+"""Payloads that campaigns need: fetched once, the manufacturer's signature checked, and only then said to be ready.
+
+Nothing goes on air from a payload that is not in `ready`. After a restart every payload is checked again.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from gatewayd.cloud.messages import Manufacturers, Payload
+from gatewayd.errors import Refused, StoreError, Unavailable
+from gatewayd.payload.cache import PayloadCache
+from gatewayd.payload.fetch import Fetcher
+from gatewayd.service.wall_clock import WallClock
+from gatewayd.trust.image import verify_payload
+from gatewayd.trust.release import VerifiedRelease
+
+RETRY_MIN_S = 5.0
+RETRY_MAX_S = 600.0
+_READ_BYTES = 65536
+
+log = structlog.get_logger()
+
+
+class Supply:
+    """`changed` is called when a payload became ready or could not be had."""
+
+    fetcher: Fetcher  # set before the first `require`; it asks `needed` what it may evict
+
+    def __init__(self, cache: PayloadCache, wall: WallClock) -> None:
+        self._cache = cache
+        self._wall = wall
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ready: set[str] = set()
+        self._problems: dict[str, tuple[str, str]] = {}
+        self._final: set[str] = set()
+        self._doubted: set[str] = set()
+        self.needed: frozenset[str] = frozenset()  # digests that campaigns want; anything else may be evicted
+        self.changed: Callable[[], None] = lambda: None
+
+    def blocked(self, payload: Payload) -> tuple[str, str] | None:
+        """None when the payload may go on air; else (code, detail)."""
+        if payload.sha256 in self._ready:
+            if self._cache.has(payload.sha256, payload):
+                return None
+            self._ready.discard(payload.sha256)  # evicted while no campaign wanted it
+        return self._problems.get(
+            payload.sha256, ("payload_fetching", f"payload {payload.sha256[:12]} is being fetched")
+        )
+
+    def require(
+        self, group: asyncio.TaskGroup, release: VerifiedRelease, payload: Payload, manufacturers: Manufacturers
+    ) -> None:
+        """See to it that the payload becomes ready; returns at once. A refused one is not tried again."""
+        key = payload.sha256
+        if (key in self._ready and key not in self._doubted) or key in self._tasks or key in self._final:
+            return
+        self._doubted.discard(key)
+        task = group.create_task(self._obtain(release, payload, manufacturers), name=f"payload-{key[:12]}")
+        self._tasks[key] = task
+        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+    def judge_again(self) -> None:
+        """Newer metadata may judge payloads otherwise: refused ones are tried again, ready ones checked once more."""
+        self._final.clear()
+        self._doubted |= self._ready
+
+    def forbidden(self, payload: Payload) -> bool:
+        """Whether the payload was refused, not merely missing."""
+        return payload.sha256 in self._final
+
+    async def _obtain(self, release: VerifiedRelease, payload: Payload, manufacturers: Manufacturers) -> None:
+        pause = RETRY_MIN_S
+        was_cached = self._cache.has(payload.sha256, payload)
+        while True:
+            try:
+                await self.fetcher.fetch(payload)
+                await asyncio.to_thread(self._check, release, payload, manufacturers)
+            except Refused as error:
+                if was_cached and error.code == "tampered":
+                    log.error("payload_rotten", payload=payload.sha256, detail=error.detail)
+                    was_cached = False
+                    await asyncio.to_thread(self._cache.reopen, payload)
+                    continue  # only the chunks that are wrong are fetched again
+                log.error("payload_refused", payload=payload.sha256, code=error.code, detail=error.detail)
+                self._problems[payload.sha256] = (error.code, error.detail)
+                self._final.add(payload.sha256)
+                self._ready.discard(payload.sha256)
+                self.changed()
+                return
+            except (Unavailable, StoreError) as error:
+                log.warning("payload_unavailable", payload=payload.sha256, error=str(error), retry_s=pause)
+                self._problems[payload.sha256] = (f"payload_{error.code}", str(error))
+                self.changed()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, RETRY_MAX_S)
+            else:
+                self._problems.pop(payload.sha256, None)
+                if payload.sha256 not in self._ready:
+                    self._ready.add(payload.sha256)
+                    log.info("payload_ready", payload=payload.sha256, bytes=payload.size, release=release.path)
+                    self.changed()
+                return
+
+    def _check(self, release: VerifiedRelease, payload: Payload, manufacturers: Manufacturers) -> None:
+        verify_payload(self._chunks(payload), payload, release, manufacturers, self._wall.now())
+
+    def _chunks(self, payload: Payload) -> Iterator[bytes]:
+        for offset in range(0, payload.size, _READ_BYTES):
+            yield self._cache.read(payload.sha256, offset, _READ_BYTES)

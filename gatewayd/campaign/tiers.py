@@ -1,0 +1,84 @@
+"""Which tier a node belongs to, and when the next tier opens. PURE.
+
+A node's place depends on the campaign's and the node's names alone, so every gateway of a fleet names the same canaries
+without talking: the first 8 bytes of SHA-256(campaign id, 0x00, node id), big endian, over 2^64.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from gatewayd.campaign.node_update import ENDED, EXECUTED, State
+from gatewayd.cloud.messages import Rollout
+
+
+def place(campaign: str, node: str) -> int:
+    """0 <= place < 2^64."""
+    return int.from_bytes(hashlib.sha256(campaign.encode() + b"\x00" + node.encode()).digest()[:8], "big")
+
+
+def tier_of(campaign: str, node: str, rollout: Rollout) -> int | None:
+    """The index of the first tier that means the node; None when no tier does."""
+    where = place(campaign, node)
+    for index, tier in enumerate(rollout.tiers):
+        if tier.nodes is not None and node in tier.nodes:
+            return index
+        # Decimal, not float: 0.1 % must cut at the same place in every language.
+        if tier.percent is not None and where < int(Decimal(str(tier.percent)) * 2**64 / 100):
+            return index
+    return None
+
+
+class Verdict(StrEnum):
+    OPEN = "open"  # the next tier may start
+    WAIT = "wait"  # not enough has happened yet
+    SOAK = "soak"  # enough has happened, but it has not stood long enough
+    NEEDS_CLOUD = "needs_cloud"  # this gateway alone can never fill the minimum, or the cloud decides
+    BREACH = "breach"  # too many failed: the campaign pauses
+    LAST = "last"  # every tier is open
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    verdict: Verdict
+    executed: int
+    updated: int
+    detail: str
+
+
+def judge(
+    rollout: Rollout, open_tiers: int, states: Sequence[Mapping[State, int]], last_outcome_at: float, now: float
+) -> GateResult:
+    """What the gate after the tiers that are open says.
+
+    `states`: for every tier of the rollout, how many nodes are in which state. `last_outcome_at`: when the newest
+    outcome of an open tier became known (Unix seconds, 0 = none yet).
+    """
+    gate = rollout.gate
+    counted = states[:open_tiers]
+    executed = sum(n for tier in counted for state, n in tier.items() if state in EXECUTED)
+    updated = sum(tier.get(State.UPDATED, 0) for tier in counted)
+    unfinished = sum(n for tier in counted for state, n in tier.items() if state not in ENDED)
+    numbers = f"{updated} of {executed} updated, {unfinished} unfinished in {open_tiers} open tiers"
+
+    def result(verdict: Verdict, why: str) -> GateResult:
+        return GateResult(verdict, executed, updated, f"{why} ({numbers})")
+
+    if executed >= gate.minimum_executed and executed - updated > gate.failure_ratio * executed:
+        share = (executed - updated) / executed
+        return result(Verdict.BREACH, f"{share:.1%} failed or rolled back, at most {gate.failure_ratio:.1%} may")
+    if open_tiers >= len(rollout.tiers):
+        return result(Verdict.LAST, "every tier is open")
+    if gate.kind == "cloud":
+        return result(Verdict.NEEDS_CLOUD, "the cloud opens the next tier")
+    if executed < gate.minimum_executed:
+        if unfinished == 0:
+            return result(Verdict.NEEDS_CLOUD, f"fewer than {gate.minimum_executed} nodes to execute here")
+        return result(Verdict.WAIT, f"{gate.minimum_executed} must be executed")
+    if updated < gate.success_ratio * executed:
+        return result(Verdict.WAIT, f"at least {gate.success_ratio:.1%} must be updated")
+    if now - last_outcome_at < gate.soak_s:
+        return result(Verdict.SOAK, f"soaking {gate.soak_s} s")
+    return result(Verdict.OPEN, "the gate is open")

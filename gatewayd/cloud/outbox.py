@@ -1,0 +1,206 @@
+"""Reports that the cloud has not yet acknowledged: durable, numbered {epoch, seq}, bounded on disk.
+
+A report is appended in the transaction of the change that it speaks of, so neither exists without the other. It is
+forgotten only when the cloud's watermark covers it; when the bound is reached the oldest progress goes first, and an
+outcome never. Not responsible for when and how reports travel (link.py).
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from gatewayd.cloud import messages
+from gatewayd.errors import Bug
+from gatewayd.store.database import Database
+
+log = structlog.get_logger()
+
+BATCH_MAX_REPORTS = 100
+REPORT_MAX_BYTES = 16 * 1024  # far above any honest report: a batch always has room for at least one
+TRIM_TO_SHARE = 0.9  # trimming a little deeper than needed makes it rare
+
+_EPOCH = "outbox_epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Reports as they are published: `payload` is a `messages.ReportBatch` document, `last` its highest seq."""
+
+    payload: bytes
+    first: int
+    last: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What waits beyond a seq; both numbers stop at the limit that was asked for."""
+
+    reports: int
+    outcomes: int  # of them, all that is not progress
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    reports: int
+    bytes: int
+
+
+def append(db: sqlite3.Connection, reports: Sequence[messages.Report]) -> None:
+    """Number and keep the reports, inside the caller's transaction. Call `Outbox.notify` after it."""
+    rows = []
+    for report in reports:
+        body = messages.dump(report)
+        if len(body) > REPORT_MAX_BYTES:
+            raise Bug(f"report of {len(body)} bytes, at most {REPORT_MAX_BYTES}: {body[:200]!r}")
+        rows.append((report.kind.value, body.decode(), len(body), report.at.timestamp()))
+    db.executemany("INSERT INTO outbox (kind, body, bytes, at) VALUES (?, ?, ?, ?)", rows)
+
+
+def new_epoch(db: sqlite3.Connection) -> int:
+    """Open an epoch above the present one, inside the caller's transaction; for a restored store.
+
+    What the restored store holds is numbered in the new epoch, so the cloud takes it as new. An `Outbox` that is already
+    loaded has to be made anew.
+    """
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (_EPOCH,)).fetchone()
+    # The wall clock in microseconds differs from every epoch that a lost store may have used, and mostly rises.
+    epoch = max(time.time_ns() // 1000, int(row["value"]) + 1 if row else 1)
+    db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_EPOCH, str(epoch)))
+    return epoch
+
+
+class Outbox:
+    """The reports in the store. `max_bytes` bounds their bodies, apart from outcomes, which are never dropped."""
+
+    def __init__(self, database: Database, max_bytes: int) -> None:
+        self._database = database
+        self._max_bytes = max_bytes
+        self._epoch = 0
+        self._shown = 0  # the highest seq that the cloud can know of
+        self._depth = Depth(0, 0)
+        self._news = asyncio.Event()
+
+    @property
+    def epoch(self) -> int:
+        """Number of this life of the store; 0 before `load`."""
+        return self._epoch
+
+    @property
+    def depth(self) -> Depth:
+        """Reports kept, as last counted (by load, acknowledge and trim)."""
+        return self._depth
+
+    async def load(self) -> int:
+        """Read the epoch, or open the first one; returns it. Repeating it changes nothing."""
+        if not self._epoch:
+            self._epoch, self._shown = await self._database.write(_load)
+            self._depth = await self._database.read(_count)
+        return self._epoch
+
+    async def pending(self, after_seq: int, limit: int = BATCH_MAX_REPORTS) -> Pending:
+        """How much waits beyond `after_seq`, counted up to `limit` reports."""
+        query = (
+            "SELECT count(*), coalesce(sum(kind != ?), 0)"
+            " FROM (SELECT kind FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?)"
+        )
+        arguments = (messages.ReportKind.PROGRESS.value, after_seq, limit)
+        row = await self._database.read(lambda db: db.execute(query, arguments).fetchone())
+        return Pending(reports=row[0], outcomes=row[1])
+
+    async def batch(self, after_seq: int, limit: int = BATCH_MAX_REPORTS) -> Batch | None:
+        """The next reports beyond `after_seq`, in order, as one document within the size limit; None when none wait."""
+        epoch = await self.load()
+        query = "SELECT seq, body FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
+        arguments = (after_seq, min(limit, BATCH_MAX_REPORTS))
+        rows = await self._database.read(lambda db: db.execute(query, arguments).fetchall())
+        # The bodies were serialised when they were appended; here they are only put together.
+        head, tail = f'{{"epoch":{epoch},"reports":['.encode(), b"]}"
+        room = messages.DOCUMENT_MAX_BYTES - len(head) - len(tail)
+        parts: list[bytes] = []
+        for row in rows:
+            part = f'{{"report":{row["body"]},"seq":{row["seq"]}}}'.encode()
+            room -= len(part) + 1
+            if room < 0:
+                break
+            parts.append(part)
+        if not parts:
+            return None
+        last = rows[len(parts) - 1]["seq"]
+        self._shown = max(self._shown, last)
+        return Batch(head + b",".join(parts) + tail, first=rows[0]["seq"], last=last, count=len(parts))
+
+    async def acknowledge(self, acks: messages.Acks) -> bool:
+        """Forget everything up to the watermark. False, and nothing forgotten, when it is not about what we have sent."""
+        epoch = await self.load()
+        if acks.epoch != epoch:
+            log.info("acks of another epoch", ours=epoch, theirs=acks.epoch)
+            return False
+        if acks.seq > self._shown:
+            log.warning("acks beyond what was sent", code="bad_document", seq=acks.seq, sent=self._shown)
+            return False
+
+        def forget(db: sqlite3.Connection) -> Depth:
+            db.execute("DELETE FROM outbox WHERE seq <= ?", (acks.seq,))
+            return _count(db)
+
+        oldest = await self._database.read(lambda db: db.execute("SELECT min(seq) FROM outbox").fetchone()[0])
+        if oldest is not None and oldest <= acks.seq:  # no write for an ack that says nothing new
+            self._depth = await self._database.write(forget)
+        return True
+
+    async def trim(self) -> int:
+        """Drop the oldest progress while the outbox is above its bound; returns how many reports went."""
+        self._depth = await self._database.read(_count)
+        if self._depth.bytes <= self._max_bytes:
+            return 0
+        excess = self._depth.bytes - int(self._max_bytes * TRIM_TO_SHARE)
+
+        def drop(db: sqlite3.Connection) -> int:
+            return db.execute(
+                "DELETE FROM outbox WHERE seq IN (SELECT seq FROM"
+                " (SELECT seq, bytes, sum(bytes) OVER (ORDER BY seq) AS upto FROM outbox WHERE kind = ?)"
+                " WHERE upto - bytes < ?)",
+                (messages.ReportKind.PROGRESS.value, excess),
+            ).rowcount
+
+        dropped = await self._database.write(drop)
+        self._depth = await self._database.read(_count)
+        log.warning(
+            "outbox trimmed",
+            dropped=dropped,
+            reports=self._depth.reports,
+            bytes=self._depth.bytes,
+            max_bytes=self._max_bytes,
+        )
+        return dropped
+
+    def notify(self) -> None:
+        """Say that reports were appended and committed. Only from the event loop's thread."""
+        self._news.set()
+
+    async def wait(self, timeout_s: float | None) -> None:
+        """Return when `notify` was called since the last wait, or after the time-out."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
+        except TimeoutError:
+            return
+        self._news.clear()
+
+
+def _load(db: sqlite3.Connection) -> tuple[int, int]:
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (_EPOCH,)).fetchone()
+    epoch = int(row["value"]) if row else new_epoch(db)
+    # What was shown before a restart is not kept; it cannot be more than what was ever numbered.
+    numbered = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+    return epoch, numbered["seq"] if numbered else 0
+
+
+def _count(db: sqlite3.Connection) -> Depth:
+    row = db.execute("SELECT count(*), coalesce(sum(bytes), 0) FROM outbox").fetchone()
+    return Depth(reports=row[0], bytes=row[1])

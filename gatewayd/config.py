@@ -1,0 +1,344 @@
+"""The operator's configuration file: its shape, its ranges, and what it must not hold.
+
+TOML, strict types, no unknown keys, every fault at once with the key's name and line. Secrets are never values here: a
+key that ends in `_file` names a file that only its owner may read, and the secret is read when it is used. Paths are
+relative to the folder of the configuration file. What the settings mean is documented in config/gatewayd.toml.
+"""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
+
+from gatewayd.config_values import (
+    Listen,
+    SecretFile,
+    check_serial_or_socket,
+    check_timezone,
+    check_url,
+    host_of,
+    host_port,
+    is_loopback,
+    parse_listen,
+    private_file,
+    public_file,
+    resolved_path,
+    secret_file,
+    tuf_root,
+    tuple_of_list,
+)
+from gatewayd.errors import ConfigError
+
+__all__ = ["CloudTls", "Config", "Listen", "SecretFile", "load"]
+
+CONFIG_MAX_BYTES = 1024 * 1024
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+T = TypeVar("T", bound="ServerTls | None")
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
+Eui = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+Uuid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,253}$")]
+Url = Annotated[str, AfterValidator(check_url)]
+HostPort = Annotated[str, AfterValidator(host_port)]
+Folder = Annotated[Path, BeforeValidator(resolved_path)]
+PublicFile = Annotated[Path, BeforeValidator(public_file)]
+PrivateFile = Annotated[Path, BeforeValidator(private_file)]
+Secret = Annotated[SecretFile, BeforeValidator(secret_file)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(tuple_of_list)]
+Urls = Annotated[tuple[Url, ...], BeforeValidator(tuple_of_list), Field(min_length=1)]
+Euis = Annotated[tuple[Eui, ...], BeforeValidator(tuple_of_list)]
+
+
+class Section(BaseModel):
+    """Base of every table of the file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class ServerTls(Section):
+    """TLS towards a server: whose certificates are trusted."""
+
+    ca: PublicFile
+
+
+class CloudTls(ServerTls):
+    """The same, and who we are."""
+
+    cert: PublicFile | None = None
+    key: Annotated[PrivateFile | None, Field(validate_default=True)] = None
+
+    @field_validator("key")
+    @classmethod
+    def _both(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if "cert" in info.data and (key is None) != (info.data["cert"] is None):
+            raise ValueError("`cert` and `key` belong together")
+        return key
+
+
+def _tls_table(value: object) -> object:
+    if value is False:
+        return None
+    if isinstance(value, dict | ServerTls):
+        return value
+    raise ValueError("must be a table with `ca`, or false (loopback only)")
+
+
+_TlsTable = BeforeValidator(_tls_table)  # None: no TLS (`tls = false`), which is accepted on loopback only
+
+
+def _plain_on_loopback(tls: T, host: str | None) -> T:
+    if tls is None and host is not None and not is_loopback(host):
+        raise ValueError(f"false is accepted on loopback only, not for {host}")
+    return tls
+
+
+class Gateway(Section):
+    id: Name  # equals the MQTT client id and the certificate's CN
+    fleets: Names = ()
+    state_dir: Folder = Path("/var/lib/gatewayd")
+    timezone: Annotated[str, AfterValidator(check_timezone)] = "UTC"
+    assume_synchronised: bool = False  # containers and labs: believe the wall clock without asking the kernel
+
+
+class Cloud(Section):
+    """The MQTT broker."""
+
+    host: Host
+    port: Port = 8883
+    protocol: Literal["5", "3.1.1"] = "5"
+    tls: Annotated[CloudTls | None, _TlsTable]
+    username: Text | None = None
+    password_file: Secret | None = None
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 60
+
+    @field_validator("tls")
+    @classmethod
+    def _tls(cls, tls: CloudTls | None, info: ValidationInfo) -> CloudTls | None:
+        return _plain_on_loopback(tls, info.data.get("host"))
+
+
+class Trust(Section):
+    """The TUF repository."""
+
+    root: Annotated[Path, BeforeValidator(tuf_root)]
+    metadata_url: Url
+    targets_url: Url | None = None
+    refresh_s: Annotated[int, Field(ge=1, le=86400)] = 3600
+    ca: PublicFile | None = None
+
+    @property
+    def targets(self) -> str:
+        """`targets_url`, or the folder `targets` beside the metadata's folder."""
+        return self.targets_url or self.metadata_url.rstrip("/").rpartition("/")[0] + "/targets"
+
+
+class Payload(Section):
+    """Firmware files: where they come from, and how much room they may take."""
+
+    urls: Urls
+    ca: PublicFile | None = None
+    quota_mb: Annotated[int, Field(ge=1)] = 512
+    reserve_mb: Annotated[int, Field(ge=0)] = 64  # of the file system, never used
+    low_speed_bytes_s: Annotated[int, Field(ge=0)] = 256  # slower than this over low_speed_s: try again
+    low_speed_s: Seconds = 30.0
+    connect_timeout_s: Seconds = 10.0
+
+
+class Zigbee(Section):
+    library: Literal["bellows", "znp", "deconz", "xbee", "zboss"] = "bellows"
+    device: Annotated[str, AfterValidator(check_serial_or_socket)]
+    baudrate: Annotated[int, Field(ge=1200, le=4_000_000)] = 115200
+    flow_control: Literal["none", "software", "hardware"] = "none"
+    channel: Annotated[int, Field(ge=11, le=26)] | None = None  # None: the network's, or a quiet one for a new network
+    concurrency: Annotated[int, Field(ge=1, le=1000)] | None = None  # nodes that download at once; None: adaptive
+
+    @property
+    def on_loopback(self) -> bool:
+        return self.device.startswith("socket://") and is_loopback(host_of(self.device))
+
+
+class LorawanMqtt(Section):
+    """The broker of ChirpStack's integration."""
+
+    host: Host
+    port: Port = 1883
+    tls: Annotated[ServerTls | None, _TlsTable]
+    username: Text | None = None
+    password_file: Secret | None = None
+    topic_prefix: Annotated[str, StringConstraints(pattern=r"^[^+#]{0,128}$")] = ""
+
+    @field_validator("tls")
+    @classmethod
+    def _tls(cls, tls: ServerTls | None, info: ValidationInfo) -> ServerTls | None:
+        return _plain_on_loopback(tls, info.data.get("host"))
+
+
+class Lorawan(Section):
+    """A ChirpStack v4, by gRPC and MQTT."""
+
+    grpc: HostPort
+    grpc_tls: Annotated[ServerTls | None, _TlsTable]
+    api_token_file: Secret
+    mqtt: LorawanMqtt
+    tenant_id: Uuid
+    application_id: Uuid
+    gateway_ids: Euis = ()  # none: every gateway of the tenant
+    region: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}[0-9]{3}([_-][0-9])?$|^ISM2400$")] = "EU868"
+    data_rate: Annotated[int, Field(ge=0, le=15)] | None = None  # of multicast; None: the region's RX2
+    frequency_hz: Annotated[int, Field(ge=100_000_000, le=2_500_000_000)] | None = None  # None: the region's RX2
+    class_c_margin_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    gather_s: Seconds = 600.0  # how long the first node of a cohort waits for others
+
+    @field_validator("grpc_tls")
+    @classmethod
+    def _tls(cls, tls: ServerTls | None, info: ValidationInfo) -> ServerTls | None:
+        grpc = info.data.get("grpc")
+        return _plain_on_loopback(tls, None if grpc is None else host_of(grpc))
+
+    @property
+    def on_loopback(self) -> bool:
+        return is_loopback(host_of(self.grpc)) and is_loopback(self.mqtt.host)
+
+
+class Status(Section):
+    listen: Annotated[Listen, BeforeValidator(parse_listen)] = Listen(host="127.0.0.1", port=8470)
+
+
+class Log(Section):
+    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class TimeScale(Section):
+    lorawan: Annotated[float, Field(ge=1, le=100_000)] = 1.0
+    zigbee: Annotated[float, Field(ge=1, le=100_000)] = 1.0
+
+
+class Lab(Section):
+    """Simulated radios: their time runs `time_scale` times faster than real time since `time_origin`."""
+
+    time_scale: TimeScale = TimeScale()
+    time_origin: Annotated[float, Field(ge=0, lt=2**33)]  # Unix seconds, where both times agree
+
+
+class Config(Section):
+    """The whole file. A table that is absent and has no default is a radio that this gateway does not have."""
+
+    gateway: Gateway
+    cloud: Cloud
+    trust: Trust
+    payload: Payload
+    zigbee: Zigbee | None = None
+    lorawan: Lorawan | None = None
+    status: Status = Status()
+    log: Log = Log()
+    lab: Lab | None = None
+
+    @field_validator("lab")
+    @classmethod
+    def _lab_is_no_site(cls, lab: Lab | None, info: ValidationInfo) -> Lab | None:
+        radios = (info.data.get("zigbee"), info.data.get("lorawan"))
+        real = [type(radio).__name__.lower() for radio in radios if radio is not None and not radio.on_loopback]
+        if lab is not None and real:
+            raise ValueError(f"is refused beside a real radio: [{'], ['.join(real)}] is not on loopback")
+        return lab
+
+
+def load(path: Path) -> Config:
+    """The configuration in `path`. ConfigError with every fault, each with its key and line; reads no secret."""
+    try:
+        raw = path.read_bytes()
+        if len(raw) > CONFIG_MAX_BYTES:
+            raise ConfigError(f"{path}: larger than {CONFIG_MAX_BYTES} bytes")
+        text = raw.decode()
+        table = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no UTF-8 text: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is no TOML: {error}") from None
+    try:
+        return Config.model_validate(table, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        faults = sorted((_line(text, e["loc"]), _fault(e)) for e in error.errors(include_url=False))
+        lines = [f"{path}:{line}: {fault}" if line else f"{path}: {fault}" for line, fault in faults]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _fault(error: ErrorDetails) -> str:
+    location = error["loc"]
+    match error["type"]:
+        case "missing":
+            what = "is missing"
+        case "extra_forbidden":
+            what = "is no known key" + _hint(location)
+        case "value_error":
+            what = str(error.get("ctx", {}).get("error", error["msg"]))
+        case "string_pattern_mismatch":
+            what = f"must look like {error['ctx']['pattern']}"
+        case _:
+            what = error["msg"][:1].lower() + error["msg"][1:]
+    return f"{_key(location)}: {what}"
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """`[zigbee] device`, `[cloud.tls] ca`, `[payload] urls[0]`, or `[cloud]` for a table."""
+    names = [part for part in location if isinstance(part, str)]
+    index = "".join(f"[{part}]" for part in location if isinstance(part, int))
+    if len(names) == 1:
+        return f"[{names[0]}]"
+    return f"[{'.'.join(names[:-1])}] {names[-1]}{index}"
+
+
+def _hint(location: tuple[int | str, ...]) -> str:
+    key = str(location[-1])
+    known = _known_keys(location[:-1])
+    if f"{key}_file" in known:
+        return f"; secrets are given by file: {key}_file"
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        options = getattr(annotation, "__args__", (annotation,))
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)
+
+
+def _line(text: str, location: tuple[int | str, ...]) -> int:
+    """The line of a key, or of the nearest table around it; 0 when the file does not show one."""
+    names = [part for part in location if isinstance(part, str)]
+    table: list[str] = []
+    best, depth = 0, 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[([A-Za-z0-9_.\s-]+)\]", line):
+            table = [part.strip() for part in header[1].split(".")]
+            here = table
+        elif key := re.match(r"\s*([A-Za-z0-9_-]+(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=", line):
+            here = [*table, *(part.strip() for part in key[1].split("."))]
+        else:
+            continue
+        if here == names[: len(here)] and len(here) > depth:
+            best, depth = number, len(here)
+    return best

@@ -1,0 +1,96 @@
+"""Who lives on the demo's site, what runs on them, and what should have become of them in the end. PURE."""
+
+from dataclasses import dataclass
+
+from radios.simulated.lorawan import firmware as lorawan_firmware
+from radios.simulated.zigbee.firmware import build_ota_file
+
+MANUFACTURER_CODE = 0x1A2B
+LAMP_TYPE = 0x0101
+PLUG_TYPE = 0x0202
+ZIGBEE_HARDWARE = f"zigbee:{MANUFACTURER_CODE:04x}-{LAMP_TYPE:04x}"
+ZIGBEE_OLD, ZIGBEE_NEW = 0x0001_0004, 0x0002_0000
+ZIGBEE_IMAGE_BYTES = 60_000
+
+LORAWAN_HW = 0x0000_00F4
+LORAWAN_HARDWARE = f"lorawan:{LORAWAN_HW:08x}"
+LORAWAN_OLD, LORAWAN_NEW, LORAWAN_NEWER = 0x0102_0000, 0x0103_0000, 0x0104_0000
+LORAWAN_IMAGE_BYTES = 20_480
+
+SELF_TEST_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ZigbeeNode:
+    """One simulated Zigbee node, and the state and code its node update should end in."""
+
+    name: str
+    eui64: int
+    expected: str = "updated"
+    code: str = ""
+    image_type: int = LAMP_TYPE
+    sleepy: bool = False
+    battery_percent: float | None = None
+    loss: float = 0.0  # of whole frames, after all MAC retries
+    mac_loss: float = 0.0  # of one transmission on the air
+    hops: int = 1
+    self_test_fails: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"zigbee:{self.eui64:016x}"
+
+
+@dataclass(frozen=True, slots=True)
+class LorawanNode:
+    """One simulated LoRaWAN node, and the state and code its node update should end in."""
+
+    name: str
+    dev_eui: int
+    expected: str = "updated"
+    code: str = ""
+    loss: float = 0.0
+    version: int = LORAWAN_OLD
+    battery_percent: float | None = None
+    package_version: int = 1
+
+    @property
+    def id(self) -> str:
+        return f"lorawan:{self.dev_eui:016x}"
+
+
+ZIGBEE_NODES = (
+    ZigbeeNode("lamp-canary", 0x00124B00_00000001),
+    ZigbeeNode("lamp-hall", 0x00124B00_00000002),
+    ZigbeeNode("lamp-lossy", 0x00124B00_00000003, mac_loss=0.10, loss=0.003),
+    ZigbeeNode("sensor-sleepy", 0x00124B00_00000004, sleepy=True, battery_percent=88.0),
+    ZigbeeNode("sensor-weak", 0x00124B00_00000005, "deferred", "battery_low", battery_percent=20.0),
+    ZigbeeNode("lamp-bad", 0x00124B00_00000006, "rolled_back", self_test_fails=True),
+    ZigbeeNode("lamp-far", 0x00124B00_00000007, hops=2),
+    ZigbeeNode("plug", 0x00124B00_00000008, "skipped", "wrong_hardware", image_type=PLUG_TYPE),
+)
+
+LORAWAN_NODES = (
+    LorawanNode("meter-canary", 0x70B3D57E_D0000001, loss=0.01),
+    LorawanNode("meter-2", 0x70B3D57E_D0000002, loss=0.03),
+    LorawanNode("meter-3", 0x70B3D57E_D0000003, loss=0.06),
+    LorawanNode("meter-4", 0x70B3D57E_D0000004, loss=0.09, package_version=2),
+    LorawanNode("meter-5", 0x70B3D57E_D0000005, loss=0.12),
+    LorawanNode("meter-6", 0x70B3D57E_D0000006, loss=0.15, package_version=2),
+    LorawanNode("meter-7", 0x70B3D57E_D0000007, loss=0.18, battery_percent=90.0),
+    LorawanNode("meter-8", 0x70B3D57E_D0000008, loss=0.20),
+    LorawanNode("meter-weak", 0x70B3D57E_D0000009, "deferred", "battery_low", battery_percent=20.0),
+    LorawanNode("meter-ahead", 0x70B3D57E_D000000A, "skipped", "newer", version=LORAWAN_NEWER),
+)
+
+
+def zigbee_image(version: int, image_type: int = LAMP_TYPE, size: int = ZIGBEE_IMAGE_BYTES) -> bytes:
+    """A well-formed OTA file; the same arguments give the same bytes."""
+    return build_ota_file(
+        manufacturer=MANUFACTURER_CODE, image_type=image_type, version=version, size=size, seed="demo"
+    )
+
+
+def lorawan_image(version: int, size: int = LORAWAN_IMAGE_BYTES) -> bytes:
+    """A well-formed image for the simulated meters; the same arguments give the same bytes."""
+    return lorawan_firmware.build(version=version, hardware=LORAWAN_HW, size=size, seed=1)

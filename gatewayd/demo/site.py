@@ -1,0 +1,183 @@
+"""The demo's nodes as a process of their own: `python -m gatewayd.demo.site` with a JSON line of settings on stdin.
+
+It outlives the daemon, as nodes do. On stdout it writes JSON lines: first where the radios are, then twice a second what
+every node holds; when stdin closes, what is in every node's flash, and it ends.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from gatewayd.cloud.messages import ManufacturerSignature
+from gatewayd.demo import scenario
+from gatewayd.errors import Refused
+from gatewayd.trust.signature import verify_digest
+from radios.clock import ScaledClock
+from radios.simulated.chirpstack.mqtt import MqttSettings
+from radios.simulated.chirpstack.network import NetworkSettings
+from radios.simulated.chirpstack.site import LorawanSite
+from radios.simulated.lorawan import firmware as lorawan_firmware
+from radios.simulated.lorawan.packages.fragmentation import StatusStyle
+from radios.simulated.lorawan.spec import NodeSpec as LorawanSpec
+from radios.simulated.zigbee.node_spec import NodeSpec as ZigbeeSpec
+from radios.simulated.zigbee.site import ZigbeeSite
+
+SNAPSHOT_S = 0.5
+GATEWAY_ID = "0016c001ff000001"
+TENANT_ID = "52f14cd4-c6f1-4fbd-8f87-4025e1d49242"
+APPLICATION_ID = "3a1c1a9e-6e1f-4d0a-9f58-6f0c3a9a4d11"
+GEN_APP_KEY = bytes(range(16))
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSettings:
+    """Read from the first line of stdin."""
+
+    zigbee_scale: float
+    lorawan_scale: float
+    origin: float  # Unix seconds at which scaled and real time agree
+    mqtt_host: str
+    mqtt_port: int
+    api_token: str
+    public_key: str  # the manufacturer's, base64 DER SubjectPublicKeyInfo
+    signatures: Mapping[str, Mapping[str, str]]  # digest of an image -> ManufacturerSignature: the trailer of the image
+    zigbee_nodes: Sequence[scenario.ZigbeeNode] = scenario.ZIGBEE_NODES
+    lorawan_nodes: Sequence[scenario.LorawanNode] = scenario.LORAWAN_NODES
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Self:
+        values = json.loads(line)
+        values["zigbee_nodes"] = [scenario.ZigbeeNode(**node) for node in values["zigbee_nodes"]]
+        values["lorawan_nodes"] = [scenario.LorawanNode(**node) for node in values["lorawan_nodes"]]
+        return cls(**values)
+
+
+class Bootloader:
+    """What the nodes' bootloaders share: the manufacturer's public key."""
+
+    def __init__(self, settings: SiteSettings) -> None:
+        public = load_der_public_key(base64.b64decode(settings.public_key))
+        assert isinstance(public, RSAPublicKey | EllipticCurvePublicKey)  # noqa: S101 - the demo made it
+        self._public = public
+        self._signatures = {
+            digest: ManufacturerSignature.model_validate_json(json.dumps(value))
+            for digest, value in settings.signatures.items()
+        }
+
+    def accepts(self, image: bytes) -> bool:
+        """Whether the manufacturer has signed exactly these bytes."""
+        digest = hashlib.sha256(image).digest()
+        signature = self._signatures.get(digest.hex())
+        if signature is None:
+            return False
+        try:
+            verify_digest(self._public, signature, digest)
+        except Refused:
+            return False
+        return True
+
+    def version_of(self, image: bytes) -> int | None:
+        """The version that a signed LoRaWAN image names."""
+        return lorawan_firmware.parse(image).version if self.accepts(image) else None
+
+
+def zigbee_spec(node: scenario.ZigbeeNode, bootloader: Bootloader) -> ZigbeeSpec:
+    return ZigbeeSpec(
+        eui64=node.eui64,
+        manufacturer_code=scenario.MANUFACTURER_CODE,
+        image_type=node.image_type,
+        version=scenario.ZIGBEE_OLD,
+        image=scenario.zigbee_image(scenario.ZIGBEE_OLD, node.image_type),
+        manufacturer="Example Lighting",
+        model=node.name,
+        battery_percent=node.battery_percent,
+        sleepy=node.sleepy,
+        hops=node.hops,
+        loss=node.loss,
+        mac_loss=node.mac_loss,
+        fast_poll_s=0.02,  # a node that polls once in 250 ms needs five minutes for these images
+        seed=1,
+        verify=bootloader.accepts,
+        self_test_fails=node.self_test_fails,
+    )
+
+
+def lorawan_spec(node: scenario.LorawanNode) -> LorawanSpec:
+    return LorawanSpec(
+        dev_eui=f"{node.dev_eui:016x}",
+        gen_app_key=hashlib.sha256(GEN_APP_KEY + node.dev_eui.to_bytes(8, "big")).digest()[:16],
+        image=scenario.lorawan_image(node.version),
+        version=node.version,
+        hardware=scenario.LORAWAN_HW,
+        name=node.name,
+        device_class="C",
+        package_versions={2: node.package_version, 3: node.package_version},
+        status_style=StatusStyle.LBM,
+        downlink_loss=node.loss,
+        uplink_loss=node.loss / 2,
+        mains=node.battery_percent is None,
+        battery_percent=node.battery_percent,
+        tags={"owner": "demo"},
+        seed=1,
+    )
+
+
+def flash(zigbee: ZigbeeSite, lorawan: LorawanSite) -> dict[str, str]:
+    """SHA-256 of what every node runs."""
+    running = {name: node.running_image for name, node in zigbee.nodes.items()}
+    running |= {str(name): node.running_image for name, node in lorawan.nodes.items()}
+    return {name: hashlib.sha256(image).hexdigest() for name, image in running.items()}
+
+
+def _say(document: Mapping[str, object]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+async def main() -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=2**22)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    settings = SiteSettings.from_json(await reader.readline())
+    bootloader = Bootloader(settings)
+    zigbee_site = ZigbeeSite(
+        [zigbee_spec(node, bootloader) for node in settings.zigbee_nodes],
+        ScaledClock(settings.zigbee_scale, settings.origin),
+    )
+    lorawan_site = LorawanSite(
+        [lorawan_spec(node) for node in settings.lorawan_nodes],
+        ScaledClock(settings.lorawan_scale, settings.origin),
+        verify=bootloader.version_of,
+        settings=NetworkSettings(
+            tenant_id=TENANT_ID,
+            application_id=APPLICATION_ID,
+            gateway_ids=[GATEWAY_ID],
+            status_interval_s=300.0,
+        ),
+        api_token=settings.api_token,
+        mqtt=MqttSettings(settings.mqtt_host, settings.mqtt_port),
+    )
+    async with zigbee_site, lorawan_site:
+        _say({"zigbee": zigbee_site.url, "lorawan": lorawan_site.grpc_target})
+        closed = asyncio.ensure_future(reader.read())
+        while not closed.done():
+            _say({"nodes": {**zigbee_site.snapshot(), **lorawan_site.snapshot()}})
+            await asyncio.wait({closed}, timeout=SNAPSHOT_S)
+        _say(
+            {"nodes": {**zigbee_site.snapshot(), **lorawan_site.snapshot()}, "flash": flash(zigbee_site, lorawan_site)}
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

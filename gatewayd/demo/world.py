@@ -1,0 +1,167 @@
+"""Everything around a daemon, and the daemon: cloud, broker, simulated site, each as real as it gets on one machine.
+
+The demo runs in it, and so do the end-to-end tests.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from gatewayd.demo import scenario
+from gatewayd.demo.cloud_side import FIRMWARE, GATEWAY, CloudSide, Firmware
+from gatewayd.demo.processes import Broker, Daemon, Site, free_port
+from gatewayd.demo.site import APPLICATION_ID, GATEWAY_ID, TENANT_ID, SiteSettings
+from gatewayd.publisher.broker import BrokerSettings
+from gatewayd.publisher.keys import KeyKind
+
+ZIGBEE_SCALE = 4.0
+LORAWAN_SCALE = 200.0
+LORAWAN_DATA_RATE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WorldOptions:
+    """Scales: how many simulated seconds pass in a real one. No nodes of a kind: no such radio is configured."""
+
+    zigbee_scale: float = ZIGBEE_SCALE
+    lorawan_scale: float = LORAWAN_SCALE
+    zigbee_nodes: Sequence[scenario.ZigbeeNode] = scenario.ZIGBEE_NODES
+    lorawan_nodes: Sequence[scenario.LorawanNode] = scenario.LORAWAN_NODES
+    firmware: Sequence[Firmware] = FIRMWARE
+    manufacturer: KeyKind = KeyKind.RSA_4096
+    quota_mb: int = 64
+    trust_refresh_s: int = 3600
+    broker_binary: str | None = None  # None: mosquitto where it is installed; "": amqtt
+
+
+class World:
+    """`async with World(folder, options) as world:`; all processes are ended on leaving, whatever happens."""
+
+    def __init__(self, folder: Path, options: WorldOptions) -> None:
+        self.folder = folder
+        self.options = options
+        self.status_port = free_port()
+        self.cloud: CloudSide
+        self.broker: Broker
+        self.site = Site(folder)
+        self.daemon = Daemon(folder, folder / "gatewayd.toml")
+        self._collecting: asyncio.Task[None] | None = None
+
+    @property
+    def status_url(self) -> str:
+        return f"http://127.0.0.1:{self.status_port}/"
+
+    @property
+    def cloud_broker(self) -> BrokerSettings:
+        """How the cloud's side reaches the broker."""
+        return self.cloud.broker(f"mqtts://localhost:{self.broker.tls_port}", self.broker.protocol)
+
+    async def __aenter__(self) -> Self:
+        self.cloud = await asyncio.to_thread(self._make_cloud)
+        self.broker = Broker(self.folder, self.cloud.authority, self.options.broker_binary)
+        try:
+            await self.cloud.serve()
+            await self.broker.start()
+            token = secrets.token_hex(16)
+            origin = float(int(time.time()))
+            await self.site.start(self._site_settings(token, origin))
+            self._write_config(token, origin)
+            self._collecting = asyncio.create_task(self.cloud.collecting(self.cloud_broker), name="collector")
+            await self.daemon.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.daemon.stop()
+        if self._collecting is not None:
+            self._collecting.cancel()
+            await asyncio.wait({self._collecting})
+        await self.site.kill()
+        await self.broker.stop()
+        await self.cloud.close()
+
+    def _make_cloud(self) -> CloudSide:
+        cloud = CloudSide(self.folder / "cloud", self.options.manufacturer)
+        cloud.publish(self.options.firmware)
+        return cloud
+
+    def _site_settings(self, token: str, origin: float) -> SiteSettings:
+        return SiteSettings(
+            zigbee_scale=self.options.zigbee_scale,
+            lorawan_scale=self.options.lorawan_scale,
+            origin=origin,
+            mqtt_host="127.0.0.1",
+            mqtt_port=self.broker.plain_port,
+            api_token=token,
+            public_key=self.cloud.repository.manufacturers().keys[0].public,
+            signatures=self.cloud.signatures,
+            zigbee_nodes=self.options.zigbee_nodes,
+            lorawan_nodes=self.options.lorawan_nodes,
+        )
+
+    def _write_config(self, token: str, origin: float) -> None:
+        cloud = self.cloud
+        client = cloud.authority.client(GATEWAY)
+        web = f"https://127.0.0.1:{cloud.web_port}"
+        parts = [
+            f"""# Written by gatewayd.demo.
+[gateway]
+id = "{GATEWAY}"
+state_dir = "state"
+assume_synchronised = true
+
+[cloud]
+host = "localhost"
+port = {self.broker.tls_port}
+protocol = "{self.broker.protocol}"
+tls = {{ ca = "{cloud.authority.ca}", cert = "{client.cert}", key = "{client.key}" }}
+
+[trust]
+root = "{cloud.repository.root_path}"
+metadata_url = "{web}/metadata"
+refresh_s = {self.options.trust_refresh_s}
+ca = "{cloud.authority.ca}"
+
+[payload]
+urls = ["{web}"]
+ca = "{cloud.authority.ca}"
+quota_mb = {self.options.quota_mb}
+
+[status]
+listen = "127.0.0.1:{self.status_port}"
+
+[log]
+format = "json"
+
+[lab]
+time_scale = {{ zigbee = {self.options.zigbee_scale}, lorawan = {self.options.lorawan_scale} }}
+time_origin = {origin}
+"""
+        ]
+        if self.options.zigbee_nodes:
+            parts.append(f'[zigbee]\ndevice = "{self.site.zigbee_url}"\n')
+        if self.options.lorawan_nodes:
+            parts.append(self._lorawan_config(token))
+        (self.folder / "gatewayd.toml").write_text("\n".join(parts))
+
+    def _lorawan_config(self, token: str) -> str:
+        secret = self.folder / "chirpstack-token"
+        secret.write_text(token)
+        secret.chmod(0o600)
+        return f"""[lorawan]
+grpc = "{self.site.lorawan_target}"
+grpc_tls = false
+api_token_file = "{secret}"
+mqtt = {{ host = "127.0.0.1", port = {self.broker.plain_port}, tls = false }}
+tenant_id = "{TENANT_ID}"
+application_id = "{APPLICATION_ID}"
+gateway_ids = ["{GATEWAY_ID}"]
+region = "EU868"
+data_rate = {LORAWAN_DATA_RATE}
+"""

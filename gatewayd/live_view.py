@@ -1,0 +1,88 @@
+"""What operators see of the running daemon beyond its tables: `gatewayd.status.api.LiveView` over the rooms."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from gatewayd.campaign.authority import Authority
+from gatewayd.campaign.coordinator import Coordinator
+from gatewayd.campaign.journal import RadioJournal
+from gatewayd.cloud.link import CloudLink
+from gatewayd.cloud.messages import utc
+from gatewayd.service.wall_clock import WallClock
+from radios.errors import LinkError
+from radios.radio import CommandResult, Json, NodeCommand, Radio
+
+
+class DaemonView:
+    """Read-only but for the operator's hold and radio commands."""
+
+    def __init__(
+        self,
+        gateway: str,
+        authority: Authority,
+        coordinator: Coordinator,
+        link: CloudLink,
+        radios: Mapping[str, Radio],
+        journals: Mapping[str, RadioJournal],
+        wall: WallClock,
+    ) -> None:
+        self._gateway = gateway
+        self._authority = authority
+        self._coordinator = coordinator
+        self._link = link
+        self._radios = radios
+        self._journals = journals
+        self._wall = wall
+
+    def gateway(self) -> Mapping[str, Json]:
+        view = self._authority.view
+        trust: dict[str, Json] = {"known": view is not None}
+        if view is not None:
+            trust |= {
+                "expires": utc(view.expires).isoformat(),
+                "checked_at": utc(view.checked_at).isoformat(),
+                "root_version": view.root_version,
+                "targets_version": view.targets_version,
+            }
+        if self._authority.problem is not None:
+            trust["problem"] = f"{self._authority.problem[0]}: {self._authority.problem[1]}"
+        return {
+            "id": self._gateway,
+            "clock": {"trusted": self._wall.trusted(), "reason": self._wall.reason},
+            "trust": trust,
+        }
+
+    def radios(self) -> Mapping[str, Mapping[str, Json]]:
+        return {kind: radio.status() for kind, radio in self._radios.items()}
+
+    def cloud(self) -> Mapping[str, Json]:
+        return asdict(self._link.status())
+
+    def live_progress(self) -> Mapping[tuple[str, str], int]:
+        merged: dict[tuple[str, str], int] = {}
+        for journal in self._journals.values():
+            merged |= journal.live
+        return merged
+
+    def ready(self) -> list[str]:
+        reasons = []
+        if self._authority.view is None:
+            problem = self._authority.problem
+            reasons.append("no verified trust metadata" + (f" ({problem[1]})" if problem else ""))
+        for kind, radio in self._radios.items():
+            link = radio.status().get("link")
+            parts = link.items() if isinstance(link, dict) else [("link", link)]
+            reasons += [f"the {kind} radio: {name} is not up" for name, state in parts if state not in ("up", True)]
+        return reasons
+
+    async def hold(self, campaign: str) -> bool:
+        return await self._coordinator.hold(campaign, True)
+
+    async def resume(self, campaign: str) -> bool:
+        return await self._coordinator.hold(campaign, False)
+
+    async def command(self, kind: str, command: NodeCommand) -> CommandResult:
+        radio = self._radios.get(kind)
+        if radio is None:
+            raise LinkError(f"no {kind} radio is configured")
+        return await radio.manage(command)

@@ -1,0 +1,1 @@
+"""The nodes behind this gateway."""

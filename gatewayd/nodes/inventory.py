@@ -1,0 +1,123 @@
+"""The nodes as the daemon knows them: fed by the radios' observations, kept in the `node` table.
+
+The memory is ahead of the file by at most `FLUSH_S`; what matters for decisions (version, hardware, battery, joined) is
+written at once. Nodes are never forgotten by themselves.
+"""
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Self
+
+import structlog
+
+from gatewayd.nodes.node import Node, merge
+from gatewayd.store.database import Database
+from radios.radio import NodeObservation, Power, radio_of
+
+FLUSH_S = 10.0
+
+log = structlog.get_logger()
+
+
+class Inventory:
+    """All nodes by id. `changed` is called after a telling observation."""
+
+    def __init__(self, database: Database, nodes: dict[str, Node]) -> None:
+        self._database = database
+        self._nodes = nodes
+        self._dirty: set[str] = set()
+        self.changed: Callable[[], None] = lambda: None
+
+    @classmethod
+    async def load(cls, database: Database) -> Self:
+        rows = await database.read(lambda db: db.execute("SELECT * FROM node").fetchall())
+        return cls(database, {row["id"]: _from_row(row) for row in rows})
+
+    def get(self, node: str) -> Node | None:
+        return self._nodes.get(node)
+
+    def all(self) -> list[Node]:
+        """Every node, ordered by id."""
+        return [self._nodes[key] for key in sorted(self._nodes)]
+
+    async def observe(self, seen: NodeObservation) -> None:
+        """Take an observation in; durable on return when it is telling."""
+        before = self._nodes.get(seen.node) or Node(seen.node, radio_of(seen.node), first_seen=time.time())
+        after, telling = merge(before, seen)
+        new = seen.node not in self._nodes
+        self._nodes[seen.node] = after
+        self._dirty.add(seen.node)
+        if telling or new:
+            if after.version != before.version:
+                log.info("node_version", node=seen.node, version=after.version, before=before.version)
+            await self.flush()
+            self.changed()
+
+    def raise_floor(self, db: sqlite3.Connection, node: str, security_version: int) -> None:
+        """Inside the transaction that confirms an update: the node never goes below this security version again."""
+        db.execute("UPDATE node SET security_version = max(security_version, ?) WHERE id = ?", (security_version, node))
+
+    async def reload_floor(self, node: str) -> None:
+        """After that transaction: take the floor into the memory."""
+        row = await self._database.read(
+            lambda db: db.execute("SELECT security_version FROM node WHERE id = ?", (node,)).fetchone()
+        )
+        known = self._nodes.get(node)
+        if row is not None and known is not None:
+            self._nodes[node] = replace(known, security_version=row[0])
+
+    async def flush(self) -> None:
+        """Write what changed since the last time, in one transaction."""
+        dirty, self._dirty = self._dirty, set()
+        if not dirty:
+            return
+        rows = [_to_row(self._nodes[node]) for node in sorted(dirty)]
+        try:
+            await self._database.write(lambda db: _write(db, rows))
+        except BaseException:
+            self._dirty |= dirty
+            raise
+
+    async def run(self) -> None:
+        """Flush every `FLUSH_S` until cancelled; then once more."""
+        try:
+            while True:
+                await asyncio.sleep(FLUSH_S)
+                await self.flush()
+        finally:
+            await self.flush()
+
+
+# `security_version` is not among them: only `raise_floor` writes it.
+_COLUMNS = tuple(name for name in Node.__slots__ if name != "security_version")
+
+
+def _write(db: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:
+    names = ", ".join(_COLUMNS)
+    marks = ", ".join("?" for _ in _COLUMNS)
+    updates = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in {"id", "first_seen"})
+    db.executemany(
+        f"INSERT INTO node ({names}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {updates}",  # noqa: S608 - own names
+        rows,
+    )
+
+
+def _to_row(node: Node) -> tuple[object, ...]:
+    def column(name: str) -> object:
+        value = getattr(node, name)
+        return json.dumps(value, sort_keys=True) if name == "tags" else value
+
+    return tuple(column(name) for name in _COLUMNS)
+
+
+def _from_row(row: sqlite3.Row) -> Node:
+    values = {name: row[name] for name in Node.__slots__}
+    values["tags"] = json.loads(row["tags"])
+    values["power"] = Power(row["power"]) if row["power"] else None
+    for name in ("sleepy", "joined"):
+        values[name] = None if row[name] is None else bool(row[name])
+    return Node(**values)

@@ -1,0 +1,57 @@
+"""What is known of one node. PURE."""
+
+from dataclasses import dataclass, field, fields, replace
+
+from radios.radio import NodeObservation, Power
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The newest of everything that was observed. `*_at` are Unix seconds of the node's radio's clock."""
+
+    id: str
+    radio: str
+    name: str | None = None
+    manufacturer: str | None = None
+    model: str | None = None
+    hardware: str | None = None
+    hardware_version: int | None = None
+    version: int | None = None
+    version_at: float | None = None
+    power: Power | None = None
+    battery_percent: float | None = None
+    battery_at: float | None = None
+    sleepy: bool | None = None
+    lqi: int | None = None
+    rssi_dbm: float | None = None
+    snr_db: float | None = None
+    reset_cause: str | None = None
+    joined: bool | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    first_seen: float = 0.0
+    last_seen: float = 0.0
+    security_version: int = 0
+
+
+# A change of one of these is written at once, everything else with the next batch.
+_TELLING = ("hardware", "hardware_version", "version", "power", "battery_percent", "joined", "reset_cause", "model")
+_COPIED = tuple(
+    f.name
+    for f in fields(NodeObservation)
+    if f.name not in {"node", "at", "tags", "power"} and f.name in Node.__slots__
+)
+
+
+def merge(node: Node, seen: NodeObservation) -> tuple[Node, bool]:
+    """The node with what was seen, and whether that is worth writing at once."""
+    changes = {name: value for name in _COPIED if (value := getattr(seen, name)) is not None}
+    if seen.power is not None and seen.power is not Power.UNKNOWN:
+        changes["power"] = seen.power
+    if seen.tags is not None:
+        changes["tags"] = dict(seen.tags)
+    if seen.version is not None:
+        changes["version_at"] = seen.at
+    if seen.battery_percent is not None:
+        changes["battery_at"] = seen.at
+    after = replace(node, **changes, last_seen=max(node.last_seen, seen.at))
+    return after, any(getattr(after, name) != getattr(node, name) for name in _TELLING)

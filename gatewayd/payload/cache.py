@@ -1,0 +1,364 @@
+"""Payload files on disk, named by their SHA-256; partial ones beside them as `<digest>.part`. SHELL.
+
+A `.part` holds chunks that were verified when they were written, at their places; after a restart it is read and verified
+again, so that no book is kept beside it. A file gets its final name only when it is whole, verified and on the disk.
+Implements `radios.radio.ImageStore`. Not responsible for where bytes come from (fetch.py). All methods block, and may be
+called from any thread.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import structlog
+
+from gatewayd.cloud.messages import Payload
+from gatewayd.errors import Refused, StoreError
+from gatewayd.payload import chunks
+from radios.errors import ImageError
+
+log = structlog.get_logger()
+
+OPEN_FILES_MAX = 8
+READ_PIECE_BYTES = 1 << 20
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"([0-9a-f]{64})(|\.part|\.etag)")
+
+
+class PayloadCache:
+    """At most `quota_bytes` of payloads in `folder`, which leaves `reserve_bytes` of the disk to everybody else."""
+
+    def __init__(self, folder: Path, quota_bytes: int, reserve_bytes: int = 0) -> None:
+        self.folder = folder
+        self.quota_bytes = quota_bytes
+        self.reserve_bytes = reserve_bytes
+        self._open: OrderedDict[str, tuple[int, int]] = OrderedDict()  # digest -> descriptor, size; used last is last
+        self._lock = threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _store_error(folder, error) from error
+
+    # -- ImageStore ----------------------------------------------------------------------------------------------------
+
+    def read(self, digest: str, offset: int, length: int) -> bytes:
+        """Bytes [offset, offset + length), shorter only at the end. ImageError when it cannot be read."""
+        if offset < 0 or length < 0:
+            raise ImageError(f"{digest}: no bytes at {offset}, length {length}")
+        with self._lock:
+            descriptor, size = self._descriptor(digest)
+            wanted = max(0, min(length, size - offset))
+            try:
+                data = os.pread(descriptor, wanted, offset)
+            except OSError as error:
+                raise ImageError(f"{digest}: {error}") from error
+        if len(data) != wanted:
+            raise ImageError(f"{digest}: {len(data)} of {wanted} bytes at {offset}: the file has shrunk")
+        return data
+
+    def size(self, digest: str) -> int:
+        """Size in bytes. ImageError when the file is not in the cache."""
+        with self._lock:
+            return self._descriptor(digest)[1]
+
+    # -- what is there -------------------------------------------------------------------------------------------------
+
+    def path(self, digest: str) -> Path:
+        """Where the file is, or will be, for those who read it as a stream (signature check)."""
+        if not _DIGEST.fullmatch(digest):
+            raise ImageError(f"not a digest: {digest[:80]!r}")
+        return self.folder / digest
+
+    def has(self, digest: str, payload: Payload | None = None) -> bool:
+        """Whether the whole file is here; with a payload, also of its size."""
+        try:
+            status = self.path(digest).stat()
+        except OSError:
+            return False
+        return payload is None or status.st_size == payload.size
+
+    def used_bytes(self) -> int:
+        """Of everything in the folder, whole and partial."""
+        return sum(size for _, size, _ in self._files())
+
+    def rotten_chunks(self, payload: Payload) -> list[int]:
+        """Read the whole file and name the chunks that are no longer what they were. ImageError when it is not here."""
+        return [i for i in range(len(payload.chunks)) if not chunks.is_genuine(payload, i, self._chunk(payload, i))]
+
+    def reopen(self, payload: Payload) -> None:
+        """Turn a whole file back into a part, so that a fetch replaces what is rotten and nothing else."""
+        with self._lock:
+            self._close(payload.sha256)
+            try:
+                self.path(payload.sha256).rename(self.folder / f"{payload.sha256}.part")
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                raise _store_error(self.folder, error) from error
+
+    # -- what comes and goes -------------------------------------------------------------------------------------------
+
+    def open_part(self, payload: Payload) -> "Part":
+        """Open or begin the partial file and verify what it holds; reads all of it.
+
+        Refused(too_large) when it can never fit; StoreError when there is no room now (see `evict`).
+        """
+        self._must_fit(payload.size)
+        here = sum(size for digest, size, _ in self._files() if digest == payload.sha256)
+        if self.used_bytes() - here + payload.size > self.quota_bytes:
+            raise StoreError(f"payload {payload.sha256}: no room for {payload.size} bytes: the rest is needed too")
+        self._keep_reserve(payload.size - min(here, payload.size))
+        return Part(self, payload)
+
+    def commit(self, part: "Part") -> None:
+        """Verify the whole, make it durable and give it its name. Refused(tampered) removes it."""
+        payload = part.payload
+        with part.lock:
+            if (digest := part.digest()) != payload.sha256:
+                part.close()
+                self.remove(payload.sha256)
+                raise Refused("tampered", f"payload {payload.sha256}: every chunk fits, but the whole is {digest}")
+            try:
+                os.ftruncate(part.descriptor, payload.size)
+                os.fsync(part.descriptor)
+                part.close()
+                part.path.rename(self.path(payload.sha256))
+                part.etag_path.unlink(missing_ok=True)
+                self._sync_folder()
+            except OSError as error:
+                raise _store_error(part.path, error) from error
+        log.info("payload cached", digest=payload.sha256, bytes=payload.size)
+
+    def evict(self, needed: frozenset[str], room_for: int) -> list[str]:
+        """Remove what no campaign needs, least recently used first, until `room_for` bytes fit; what was removed.
+
+        Refused(too_large) when that many never fit. It removes no more than it has to, and may fail to make the room.
+        """
+        self._must_fit(room_for)
+        removed = []
+        for _, digest in sorted({(used, digest) for digest, _, used in self._files() if digest not in needed}):
+            if self.used_bytes() + room_for <= self.quota_bytes and self._free() - room_for >= self.reserve_bytes:
+                break
+            if digest not in removed:
+                self.remove(digest)
+                removed.append(digest)
+        if removed:
+            log.info("payloads evicted", count=len(removed), room_for=room_for)
+        return removed
+
+    def clean(self, needed: frozenset[str]) -> list[str]:
+        """At the start: remove the parts that no campaign needs; whole files stay while there is room. What was removed."""
+        removed = []
+        for digest in sorted({digest for digest, _, _ in self._files()} - needed):
+            if not self.has(digest):
+                self.remove(digest)
+                removed.append(digest)
+        return removed
+
+    def remove(self, digest: str) -> None:
+        """Remove the file and its part, if they are there."""
+        with self._lock:
+            self._close(digest)
+            path = self.path(digest)
+            try:
+                for name in (digest, f"{digest}.part", f"{digest}.etag"):
+                    path.with_name(name).unlink(missing_ok=True)
+            except OSError as error:
+                raise _store_error(path, error) from error
+
+    def close(self) -> None:
+        """Close all files; the cache may be used again."""
+        with self._lock:
+            for digest in list(self._open):
+                self._close(digest)
+
+    # -- helpers -------------------------------------------------------------------------------------------------------
+
+    def _descriptor(self, digest: str) -> tuple[int, int]:
+        known = self._open.get(digest)
+        if known is not None:
+            self._open.move_to_end(digest)
+            return known
+        try:
+            descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise ImageError(f"payload {digest}: {error.strerror}") from error
+        known = self._open[digest] = descriptor, os.fstat(descriptor).st_size
+        self._touch(digest)
+        while len(self._open) > OPEN_FILES_MAX:
+            self._close(next(iter(self._open)))
+        return known
+
+    def _touch(self, digest: str) -> None:
+        # Once per opening, not per read: the order of use is worth one write of metadata, no more.
+        try:
+            os.utime(self.path(digest))
+        except OSError as error:  # a disk turned read-only still serves
+            log.warning("payload not marked as used", code="store", error=str(error))
+
+    def _close(self, digest: str) -> None:
+        known = self._open.pop(digest, None)
+        if known is not None:
+            os.close(known[0])
+
+    def _chunk(self, payload: Payload, index: int) -> bytes:
+        start, stop = chunks.chunk_range(payload, index)
+        return self.read(payload.sha256, start, stop - start)
+
+    def _files(self) -> list[tuple[str, int, float]]:
+        """Digest, bytes and time of use of everything of ours in the folder; a digest may come twice."""
+        files = []
+        try:
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    match = _NAME.fullmatch(entry.name)
+                    if match is None:
+                        continue
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # renamed or removed by another thread
+                    files.append((match[1], status.st_size, status.st_mtime))
+        except OSError as error:
+            raise _store_error(self.folder, error) from error
+        return files
+
+    def _must_fit(self, size: int) -> None:
+        if size > self.quota_bytes:
+            raise Refused("too_large", f"payload of {size} bytes, the cache's quota is {self.quota_bytes}")
+
+    def _free(self) -> int:
+        status = os.statvfs(self.folder)
+        return status.f_bavail * status.f_frsize
+
+    def _keep_reserve(self, more: int) -> None:
+        free = self._free()
+        if free - more < self.reserve_bytes:
+            raise StoreError(
+                f"{self.folder}: disk full: {free} bytes free, {more} wanted, {self.reserve_bytes} kept in reserve"
+            )
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class Part:
+    """A payload that is not whole yet, open for writing. Only verified chunks get into it."""
+
+    def __init__(self, cache: PayloadCache, payload: Payload) -> None:
+        self.payload = payload
+        self.path = cache.folder / f"{payload.sha256}.part"
+        self.etag_path = cache.folder / f"{payload.sha256}.etag"
+        self.have: set[int] = set()
+        # A cancelled download may leave a thread at work: it must not write to a descriptor that is another file's by now.
+        self.lock = threading.RLock()
+        self.held_bytes = 0  # of verified chunks
+        self._sum = hashlib.sha256()  # of the chunks [0, _summed): spares reading it all again when they come in order
+        self._summed = 0
+        try:
+            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise _store_error(self.path, error) from error
+        try:
+            self._verify()
+        except OSError as error:
+            self.close()
+            raise _store_error(self.path, error) from error
+
+    @property
+    def whole(self) -> bool:
+        return len(self.have) == len(self.payload.chunks)
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Byte ranges of the chunks that are not here yet."""
+        return chunks.missing_ranges(self.payload, self.have)
+
+    def put(self, chunk: chunks.Chunk) -> bool:
+        """Write the chunk at its place; False, and nothing written, when it is not genuine. StoreError: disk full."""
+        if not chunks.is_genuine(self.payload, chunk.index, chunk.data):
+            return False
+        with self.lock:
+            try:
+                _write(self.descriptor, chunk.data, chunk.offset)
+            except OSError as error:
+                raise _store_error(self.path, error) from error
+            self._took(chunk.index, chunk.data)
+        return True
+
+    def digest(self) -> str:
+        """SHA-256 of the whole file; reads what did not come in order."""
+        total = self._sum.copy()
+        at = self._summed * self.payload.chunk_size
+        try:
+            while at < self.payload.size:
+                piece = os.pread(self.descriptor, min(READ_PIECE_BYTES, self.payload.size - at), at)
+                if not piece:
+                    break
+                total.update(piece)
+                at += len(piece)
+        except OSError as error:
+            raise _store_error(self.path, error) from error
+        return total.hexdigest()
+
+    def etag(self, url: str) -> str | None:
+        """The entity tag under which this URL has served the file before."""
+        try:
+            known, _, tag = self.etag_path.read_text().partition("\n")
+        except (OSError, UnicodeDecodeError):
+            return None
+        return tag or None if known == url else None
+
+    def remember_etag(self, url: str, tag: str | None) -> None:
+        """Keep it beside the part, or forget it. It only saves a useless download: chunks are verified either way."""
+        try:
+            if tag is None:
+                self.etag_path.unlink(missing_ok=True)
+            elif self.etag(url) != tag:
+                self.etag_path.write_text(f"{url}\n{tag}")
+        except OSError as error:
+            raise _store_error(self.etag_path, error) from error
+
+    def close(self) -> None:
+        with self.lock:
+            if self.descriptor >= 0:
+                os.close(self.descriptor)
+                self.descriptor = -1
+
+    def _verify(self) -> None:
+        held = os.fstat(self.descriptor).st_size
+        for index in range(len(self.payload.chunks)):
+            start, stop = chunks.chunk_range(self.payload, index)
+            if stop > held:
+                break
+            data = os.pread(self.descriptor, stop - start, start)
+            if chunks.is_genuine(self.payload, index, data):
+                self._took(index, data)
+
+    def _took(self, index: int, data: bytes) -> None:
+        if index not in self.have:
+            self.have.add(index)
+            self.held_bytes += len(data)
+        if index == self._summed:
+            self._sum.update(data)
+            self._summed += 1
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:  # a disk that fills takes a part first, and says so only at the next write
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _store_error(path: Path, error: OSError) -> StoreError:
+    what = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+    return StoreError(f"{path}: {what}")

@@ -1,0 +1,190 @@
+"""Commands for campaigns: start, change, look at, watch."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+
+from gatewayd.cloud import messages
+from gatewayd.cloud.messages import Campaign, Desired
+from gatewayd.errors import ConfigError
+from gatewayd.publisher import campaigns
+from gatewayd.publisher.broker import BrokerSettings
+from gatewayd.publisher.keys import KeyFolder, Role
+from gatewayd.publisher.metadata import DAY_S
+from gatewayd.publisher.options import FILE, Number, broker_options, json_option, keys_option, show
+from gatewayd.publisher.progress import Progress
+from gatewayd.publisher.screen import Screen
+from gatewayd.publisher.watch import watch
+
+audience_option = click.option("--audience", required=True, help="gateway:<id> or fleet:<id>.")
+
+
+@click.group()
+def campaign() -> None:
+    """Start, change and watch campaigns."""
+
+
+@campaign.command("start")
+@click.argument("name")
+@broker_options
+@keys_option
+@audience_option
+@click.option("--release", required=True, help="releases/<name>/<version>.json")
+@click.option("--node", "nodes", multiple=True, help="Only these nodes. Default: all of the release's hardware.")
+@click.option("--tier", "tiers", multiple=True, help="<name>=<percent>, rising. Default: all=100.")
+@click.option(
+    "--gate", type=click.Choice(["local", "cloud"]), help="Who opens the next tier. Default: cloud for fleets."
+)
+@click.option("--soak-s", type=Number(), default=0, help="How long a tier must have been fine before the next opens.")
+@click.option("--stage-by", type=click.Choice(["transfer", "install"]), help="What the tiers hold back.")
+@click.option("--rollout", type=FILE, help="JSON file with a campaign's `rollout`, instead of the four options above.")
+@click.option("--days", type=float, default=7.0, show_default=True, help="Lifetime; at most 30.")
+@click.option("--policy", type=FILE, help="JSON file with a campaign's `policy`.")
+@json_option
+def start(
+    name: str,
+    broker: BrokerSettings,
+    keys: KeyFolder,
+    audience: str,
+    release: str,
+    nodes: tuple[str, ...],
+    tiers: tuple[str, ...],
+    gate: str | None,
+    soak_s: int,
+    stage_by: str | None,
+    rollout: Path | None,
+    days: float,
+    policy: Path | None,
+    as_json: bool,
+) -> None:
+    """Start the campaign NAME."""
+    document = campaigns.new_campaign(
+        name,
+        release,
+        audience,
+        time.time(),
+        lifetime_s=days * DAY_S,
+        selection=_checked(messages.Selection, {"nodes": list(nodes) or None}, "selection"),
+        rollout=_from_file(messages.Rollout, rollout) or _rollout(audience, tiers, gate, soak_s, stage_by),
+        policy=_from_file(messages.Policy, policy),
+    )
+    _told(asyncio.run(campaigns.start(broker, document, keys.signer(Role.CAMPAIGN))), as_json)
+
+
+def _changing(name: str, desired: Desired, help_text: str) -> None:
+    @campaign.command(name, help=help_text)
+    @click.argument("campaign_id", metavar="NAME")
+    @broker_options
+    @keys_option
+    @audience_option
+    @json_option
+    def command(campaign_id: str, broker: BrokerSettings, keys: KeyFolder, audience: str, as_json: bool) -> None:
+        signer = keys.signer(Role.CAMPAIGN)
+        changed = campaigns.change(broker, audience, campaign_id, signer, time.time(), desired=desired)
+        _told(asyncio.run(changed), as_json)
+
+
+_changing("pause", Desired.PAUSED, "Hold the campaign NAME; nodes keep what they have.")
+_changing("resume", Desired.RUNNING, "Let the campaign NAME go on.")
+_changing("cancel", Desired.CANCELLED, "End the campaign NAME for good.")
+
+
+@campaign.command("advance")
+@click.argument("name")
+@broker_options
+@keys_option
+@audience_option
+@json_option
+def advance(name: str, broker: BrokerSettings, keys: KeyFolder, audience: str, as_json: bool) -> None:
+    """Open one more tier of the campaign NAME."""
+    _told(asyncio.run(campaigns.advance(broker, audience, name, keys.signer(Role.CAMPAIGN), time.time())), as_json)
+
+
+@campaign.command("show")
+@click.argument("name")
+@broker_options
+@keys_option
+@audience_option
+def show_command(name: str, broker: BrokerSettings, keys: KeyFolder, audience: str) -> None:
+    """Print the campaign NAME as the broker holds it."""
+    held = asyncio.run(campaigns.current(broker, audience, name, keys.signer(Role.CAMPAIGN)))
+    if held is None:
+        raise ConfigError(f"the broker holds no campaign {name} for {audience}")
+    click.echo(json.dumps(held.model_dump(mode="json", exclude_none=True), indent=2))
+
+
+@campaign.command("watch")
+@click.argument("name")
+@broker_options
+@audience_option
+@click.option("--revision", type=Number(), default=0, help="Ignore what gateways said of earlier revisions.")
+@click.option("--gateway", "gateways", multiple=True, help="Wait for these gateways. Default: those that speak.")
+@click.option("--accept-deferred", is_flag=True, help="Do not wait for nodes that wait for something (a battery).")
+@click.option("--timeout-s", type=float, help="Give up after so long, with exit status 2.")
+@json_option
+def watch_command(
+    name: str,
+    broker: BrokerSettings,
+    audience: str,
+    revision: int,
+    gateways: tuple[str, ...],
+    accept_deferred: bool,
+    timeout_s: float | None,
+    as_json: bool,
+) -> None:
+    """Follow the campaign NAME. Exit status: 0 all updated, 1 failures, 2 time is up."""
+    expected = gateways or ((audience.removeprefix("gateway:"),) if audience.startswith("gateway:") else ())
+    progress = Progress(name, revision, frozenset(expected), accept_deferred)
+    with Screen(Console(), as_json) as screen:
+        outcome = asyncio.run(watch(broker, audience, progress, timeout_s, screen.update))
+        screen.end(progress, outcome)
+    raise SystemExit(int(outcome))
+
+
+def _rollout(
+    audience: str, tiers: tuple[str, ...], gate: str | None, soak_s: int, stage_by: str | None
+) -> messages.Rollout:
+    parsed = []
+    for text in tiers:
+        name, _, percent = text.partition("=")
+        try:
+            parsed.append({"name": name, "percent": float(percent)})
+        except ValueError:
+            raise click.UsageError(f"--tier {text!r}: <name>=<percent>") from None
+    kind = gate or ("cloud" if audience.startswith("fleet:") else "local")
+    values: dict[str, object] = {"gate": {"kind": kind, "soak_s": soak_s}}
+    if parsed:
+        values["tiers"] = parsed
+    if stage_by:
+        values["stage_by"] = stage_by
+    return _checked(messages.Rollout, values, "rollout")
+
+
+def _from_file(kind: type[messages.D], file: Path | None) -> messages.D | None:
+    return messages.parse(kind, file.read_bytes(), str(file)) if file else None
+
+
+def _checked(kind: type[messages.D], values: dict[str, object], what: str) -> messages.D:
+    try:
+        return kind.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
+        raise click.UsageError(f"{what}: {faults}") from error
+
+
+def _told(document: Campaign, as_json: bool) -> None:
+    text = f"campaign {document.id} revision {document.revision}: {document.desired}, until {document.expires}"
+    show(
+        as_json,
+        text,
+        campaign=document.id,
+        revision=document.revision,
+        desired=document.desired.value,
+        open_tiers=document.rollout.open_tiers,
+        expires=document.expires.isoformat(),
+    )

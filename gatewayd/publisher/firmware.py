@@ -1,0 +1,83 @@
+"""From a firmware file to what a release says of it: size, digests, chunks, signature."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from gatewayd.cloud.messages import ManufacturerSignature, Payload, Release
+from gatewayd.errors import ConfigError
+from gatewayd.publisher.keys import ImageSigner
+
+CHUNK_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareFile:
+    """A full image on disk, with its manufacturer's signature or with a signer that makes one now."""
+
+    path: Path
+    signature: ManufacturerSignature | ImageSigner
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSpec:
+    """What the publisher says about a release, apart from its files; fields as in `messages.Release`."""
+
+    name: str
+    version: str
+    sequence: int
+    security_version: int
+    node_version: int
+    hardware: tuple[str, ...]
+    container: str  # "zigbee-ota" or "opaque"
+    self_test_s: int = 60
+    chunk_bytes: int = CHUNK_BYTES
+    notes: str = ""
+
+    @property
+    def path(self) -> str:
+        return f"releases/{self.name}/{self.version}.json"
+
+
+def describe(firmware: FirmwareFile, chunk_bytes: int = CHUNK_BYTES) -> Payload:
+    """The payload entry of a full image. ConfigError when the file cannot be read or is empty, ValidationError."""
+    whole, chunks, size = hashlib.sha256(), [], 0
+    try:
+        with firmware.path.open("rb") as file:
+            while chunk := file.read(chunk_bytes):
+                whole.update(chunk)
+                chunks.append(hashlib.sha256(chunk).hexdigest())
+                size += len(chunk)
+    except OSError as error:
+        raise ConfigError(f"{firmware.path}: {error.strerror}") from error
+    if not size:
+        raise ConfigError(f"{firmware.path}: the file is empty")
+    signature = firmware.signature
+    if not isinstance(signature, ManufacturerSignature):
+        signature = signature.sign_digest(whole.digest())
+    return Payload(
+        size=size,
+        sha256=whole.hexdigest(),
+        chunk_size=chunk_bytes,
+        chunks=tuple(chunks),
+        path=f"payloads/{whole.hexdigest()}",
+        signature=signature,
+    )
+
+
+def release_document(spec: ReleaseSpec, payload: Payload) -> Release:
+    """The release; pydantic's ValidationError when the spec is out of range."""
+    return Release.model_validate(
+        {
+            "name": spec.name,
+            "version": spec.version,
+            "sequence": spec.sequence,
+            "security_version": spec.security_version,
+            "node_version": spec.node_version,
+            "hardware": spec.hardware,
+            "container": spec.container,
+            "self_test_s": spec.self_test_s,
+            "notes": spec.notes,
+            "payloads": (payload,),
+        }
+    )

@@ -1,0 +1,280 @@
+"""Commands for keys, the repository, releases, and whom gateways trust."""
+
+import base64
+import time
+from pathlib import Path
+
+import click
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined] # a public name, but not in its __all__
+
+from gatewayd.cloud import messages
+from gatewayd.cloud.messages import ManufacturerSignature, SignatureScheme
+from gatewayd.errors import ConfigError
+from gatewayd.publisher.firmware import FirmwareFile, ReleaseSpec
+from gatewayd.publisher.keys import (
+    FileImageSigner,
+    KeyFolder,
+    KeyKind,
+    Role,
+    load_private,
+    make_key,
+    manufacturer_entry,
+)
+from gatewayd.publisher.metadata import DAY_S
+from gatewayd.publisher.options import FILE, FOLDER, Number, json_option, keys_option, passphrase, show
+from gatewayd.publisher.repository import Repository
+
+KINDS = click.Choice([kind.value for kind in KeyKind])
+SCHEMES = click.Choice([scheme.value for scheme in SignatureScheme])
+repo_option = click.option("--repo", type=FOLDER, required=True, help="Folder of the repository.")
+
+
+def register(group: click.Group) -> None:
+    """Mount these commands."""
+    for command in (keys, init, refresh, add_release, withdraw, releases, trust):
+        group.add_command(command)
+
+
+@click.group()
+def keys() -> None:
+    """Key files."""
+
+
+@keys.command("make")
+@click.option("--keys", "folder", type=FOLDER, required=True, help="Folder to put them in (made with mode 0700).")
+@click.option("--role", "roles", multiple=True, type=click.Choice([role.value for role in Role]), help="Default: all.")
+@click.option("--name", help="Makes <role>-<name>.pem: a further key of the role.")
+@click.option("--kind", type=KINDS, default=KeyKind.ECDSA_P256.value, show_default=True)
+@click.option("--passphrase-file", type=FILE, help="Encrypts the files.")
+def keys_make(folder: Path, roles: tuple[str, ...], name: str | None, kind: str, passphrase_file: Path | None) -> None:
+    """Make keys, one per role; files that exist are never overwritten."""
+    for role in roles or tuple(Role):
+        path = folder / f"{role}-{name}.pem" if name else folder / f"{role}.pem"
+        make_key(path, KeyKind(kind), passphrase(passphrase_file))
+        click.echo(str(path))
+
+
+@click.command()
+@repo_option
+@keys_option
+def init(repo: Path, keys: KeyFolder) -> None:
+    """Make a repository that trusts no campaign key and no manufacturer yet."""
+    made = Repository.create(repo, keys)
+    click.echo(f"made {repo}; put {made.root_path} on every gateway as [trust] root")
+
+
+@click.command()
+@repo_option
+@keys_option
+@json_option
+def refresh(repo: Path, keys: KeyFolder, as_json: bool) -> None:
+    """Renew timestamp and snapshot, and whatever else is due and has its key at hand. Made for a timer."""
+    done = Repository(repo, keys).refresh()
+    for warning in done.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    ends = {role.value: messages.utc(at).isoformat() for role, at in done.expires.items()}
+    renewed = [role.value for role in done.renewed]
+    show(as_json, f"renewed {', '.join(renewed)}", renewed=renewed, expires=ends, warnings=done.warnings)
+
+
+@click.command("add-release")
+@repo_option
+@keys_option
+@click.option("--name", required=True)
+@click.option("--version", required=True, help="Semantic version, e.g. 1.2.0.")
+@click.option("--sequence", type=Number(), required=True, help="Orders the versions of a name.")
+@click.option("--security-version", type=Number(), required=True)
+@click.option("--node-version", type=Number(), required=True, help="What a node reports that runs it, e.g. 0x01020000.")
+@click.option("--hardware", multiple=True, required=True, help="zigbee:<mfr>-<type> or lorawan:<HWversion>, in hex.")
+@click.option("--container", type=click.Choice(["zigbee-ota", "opaque"]), required=True)
+@click.option("--self-test-s", type=Number(), default=60, show_default=True)
+@click.option("--notes", default="")
+@click.option("--image", type=FILE, required=True, help="The firmware file.")
+@click.option(
+    "--manufacturer-key", type=FILE, help="Signs the image now (PEM). Default: the manufacturer key of --keys."
+)
+@click.option("--signature", type=FILE, help="The manufacturer's detached signature (raw or base64) instead.")
+@click.option("--manufacturer-public", type=FILE, help="With --signature: whose it is (PEM).")
+@click.option("--scheme", type=SCHEMES, help="With an RSA key. Default: rsa-pkcs1v15-sha256.")
+@json_option
+def add_release(
+    repo: Path,
+    keys: KeyFolder,
+    image: Path,
+    manufacturer_key: Path | None,
+    signature: Path | None,
+    manufacturer_public: Path | None,
+    scheme: str | None,
+    as_json: bool,
+    **fields: object,
+) -> None:
+    """Publish a firmware, after all the checks that a gateway would make."""
+    spec = ReleaseSpec(**fields)  # type: ignore[arg-type] # click has made each of them what the option says
+    chosen = SignatureScheme(scheme) if scheme else None
+    source: ManufacturerSignature | FileImageSigner
+    if signature is not None:
+        if manufacturer_public is None:
+            raise click.UsageError("--signature needs --manufacturer-public")
+        source = _detached(signature, manufacturer_public, chosen)
+    elif manufacturer_key is not None:
+        source = FileImageSigner(load_private(manufacturer_key, keys.passphrase), chosen)
+    else:
+        source = keys.manufacturer(chosen)
+    Repository(repo, keys).add_release(spec, FirmwareFile(image, source))
+    show(as_json, f"published {spec.path}", release=spec.path)
+
+
+@click.command()
+@repo_option
+@keys_option
+@click.argument("release")
+def withdraw(repo: Path, keys: KeyFolder, release: str) -> None:
+    """Take RELEASE (releases/<name>/<version>.json) out of the signed metadata."""
+    Repository(repo, keys).withdraw_release(release)
+    click.echo(f"withdrew {release}")
+
+
+@click.command()
+@repo_option
+@json_option
+def releases(repo: Path, as_json: bool) -> None:
+    """List what is published."""
+    for document in Repository(repo, KeyFolder(repo)).releases():
+        path = f"releases/{document.name}/{document.version}.json"
+        text = f"{path}  sequence {document.sequence}  security {document.security_version}  {', '.join(document.hardware)}"
+        show(as_json, text, release=path, sequence=document.sequence, hardware=document.hardware)
+
+
+@click.group()
+def trust() -> None:
+    """Whom gateways trust: campaign keys, manufacturers, floors."""
+
+
+@trust.command("show")
+@repo_option
+@json_option
+def trust_show(repo: Path, as_json: bool) -> None:
+    """Campaign keys, manufacturers' keys and floors."""
+    repository = Repository(repo, KeyFolder(repo))
+    for key in repository.campaign_keys().keys:
+        show(
+            as_json,
+            f"campaign key {key.keyid}: {', '.join(key.audiences)}",
+            campaign_key=key.keyid,
+            audiences=key.audiences,
+        )
+    held = repository.manufacturers()
+    for maker in held.keys:
+        text = f"manufacturer {maker.name} {maker.keyid}: {', '.join(maker.hardware)} until {maker.valid_until}"
+        revoked = " REVOKED" if maker.revoked else ""
+        show(as_json, text + revoked, manufacturer=maker.name, keyid=maker.keyid, revoked=maker.revoked)
+    for floor in held.floors:
+        minimum = floor.minimum_security_version
+        show(as_json, f"floor {floor.hardware}: {minimum}", hardware=floor.hardware, minimum_security_version=minimum)
+
+
+@trust.command("campaign-key")
+@repo_option
+@keys_option
+@click.option("--public", type=FILE, help="PEM public key. Default: the campaign key of --keys.")
+@click.option(
+    "--audience", "audiences", multiple=True, required=True, help="gateway:<id>, fleet:<id>, gateway:*, fleet:*."
+)
+def trust_campaign_key(repo: Path, keys: KeyFolder, public: Path | None, audiences: tuple[str, ...]) -> None:
+    """Let a key sign campaigns for the audiences (replaces what it was allowed before)."""
+    key = _public(public) if public else keys.signer(Role.CAMPAIGN).public_key
+    entry = messages.CampaignKey(keyid=key.keyid, public=key.keyval["public"], audiences=audiences)
+    repository = Repository(repo, keys)
+    others = [other for other in repository.campaign_keys().keys if other.keyid != entry.keyid]
+    repository.set_campaign_keys([*others, entry])
+    click.echo(entry.keyid)
+
+
+@trust.command("revoke-campaign-key")
+@repo_option
+@keys_option
+@click.argument("keyid")
+def trust_revoke_campaign_key(repo: Path, keys: KeyFolder, keyid: str) -> None:
+    """Let KEYID sign no campaigns any more."""
+    repository = Repository(repo, keys)
+    held = repository.campaign_keys().keys
+    rest = [key for key in held if key.keyid != keyid]
+    if len(rest) == len(held):
+        raise ConfigError(f"campaign key {keyid} is not listed")
+    repository.set_campaign_keys(rest)
+    click.echo(f"revoked {keyid}")
+
+
+@trust.command("manufacturer")
+@repo_option
+@keys_option
+@click.option("--public", type=FILE, help="PEM public key. Default: the manufacturer key of --keys.")
+@click.option("--name", required=True)
+@click.option("--hardware", multiple=True, required=True)
+@click.option("--days", type=Number(), default=3650, show_default=True, help="How long the key is valid.")
+def trust_manufacturer(
+    repo: Path, keys: KeyFolder, public: Path | None, name: str, hardware: tuple[str, ...], days: int
+) -> None:
+    """Take images for the hardware that are signed by this key (replaces what it was allowed before)."""
+    der = _der(public) if public else keys.manufacturer().public_der
+    now = time.time()
+    entry = manufacturer_entry(der, name, hardware, now - DAY_S, now + days * DAY_S)
+    repository = Repository(repo, keys)
+    others = [other for other in repository.manufacturers().keys if other.keyid != entry.keyid]
+    repository.set_manufacturers([*others, entry])
+    click.echo(entry.keyid)
+
+
+@trust.command("revoke-manufacturer")
+@repo_option
+@keys_option
+@click.argument("keyid")
+def trust_revoke_manufacturer(repo: Path, keys: KeyFolder, keyid: str) -> None:
+    """Refuse images signed by KEYID from now on, those in the caches of gateways too."""
+    repository = Repository(repo, keys)
+    held = repository.manufacturers().keys
+    if all(key.keyid != keyid for key in held):
+        raise ConfigError(f"manufacturer key {keyid} is not listed")
+    repository.set_manufacturers(
+        [key.model_copy(update={"revoked": key.revoked or key.keyid == keyid}) for key in held]
+    )
+    click.echo(f"revoked {keyid}")
+
+
+@trust.command("floor")
+@repo_option
+@keys_option
+@click.argument("hardware")
+@click.argument("minimum", type=Number())
+def trust_floor(repo: Path, keys: KeyFolder, hardware: str, minimum: int) -> None:
+    """Deliver nothing to HARDWARE that has a security version below MINIMUM."""
+    Repository(repo, keys).set_floor(hardware, minimum)
+    click.echo(f"floor of {hardware} is {minimum}")
+
+
+def _public(path: Path) -> SSlibKey:
+    try:
+        return SSlibKey.from_crypto(load_pem_public_key(path.read_bytes()))
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _der(path: Path) -> bytes:
+    try:
+        return load_pem_public_key(path.read_bytes()).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _detached(file: Path, public: Path, scheme: SignatureScheme | None) -> ManufacturerSignature:
+    raw = file.read_bytes()
+    try:
+        value = base64.b64encode(base64.b64decode(raw.strip(), validate=True))
+    except ValueError:
+        value = base64.b64encode(raw)  # as a signing tool writes it
+    der = _der(public)
+    entry = manufacturer_entry(der, "", ("lorawan:00000000",), 0, 1)
+    return ManufacturerSignature(
+        scheme=scheme or SignatureScheme.ECDSA_P256_SHA256, keyid=entry.keyid, value=value.decode()
+    )

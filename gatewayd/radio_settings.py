@@ -1,0 +1,55 @@
+"""From the operator's configuration to the settings of the radios; secrets are read here, at the last moment."""
+
+from pathlib import Path
+
+from gatewayd.config import Lorawan, Zigbee
+from radios.lorawan.chirpstack import ChirpStackSettings
+from radios.lorawan.cohort import SessionSettings
+from radios.lorawan.settings import LorawanSettings
+from radios.zigbee.pacing import PacingLimits
+from radios.zigbee.settings import ZigbeeSettings
+
+
+def zigbee_settings(config: Zigbee, state: Path) -> ZigbeeSettings:
+    """zigpy keeps its own table of devices beside our store."""
+    pacing = PacingLimits() if config.concurrency is None else PacingLimits(max_active_nodes=config.concurrency)
+    return ZigbeeSettings(
+        device=config.device,
+        radio_library=config.library,
+        baudrate=config.baudrate,
+        flow_control=None if config.flow_control == "none" else config.flow_control,
+        database=state / "zigbee.db",
+        channel=config.channel,
+        pacing=pacing,
+    )
+
+
+def lorawan_settings(config: Lorawan, gateway: str) -> LorawanSettings:
+    """ValueError for a combination that the region does not know."""
+    mqtt = config.mqtt
+    return LorawanSettings(
+        chirpstack=ChirpStackSettings(
+            grpc_target=config.grpc,
+            api_token=config.api_token_file.read(),
+            application_id=config.application_id,
+            tenant_id=config.tenant_id,
+            mqtt_host=mqtt.host,
+            mqtt_port=mqtt.port,
+            mqtt_username=mqtt.username,
+            mqtt_password=mqtt.password_file.read() if mqtt.password_file else None,
+            mqtt_topic_prefix=mqtt.topic_prefix,
+            tls_ca_path=_path(config.grpc_tls.ca) if config.grpc_tls else None,
+            mqtt_tls_ca_path=_path(mqtt.tls.ca) if mqtt.tls else None,
+            gateway_ids=config.gateway_ids,
+        ),
+        region=config.region,
+        multicast_frequency_hz=config.frequency_hz,
+        multicast_data_rate=config.data_rate,
+        class_c_margin_s=config.class_c_margin_s,
+        owner=gateway,
+        session=SessionSettings(gather_s=config.gather_s),
+    )
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path)

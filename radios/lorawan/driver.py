@@ -1,0 +1,295 @@
+"""The LoRaWAN radio: `radios.radio.Radio` over a network server. SHELL.
+
+Keeps the inventory, forms cohorts, runs their sessions, and restores all of it from the journal. What a session does is
+decided in `fuota_session`; how the network server is spoken to, in `chirpstack`.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from math import ceil
+
+from radios.clock import Clock
+from radios.errors import ContractError, LinkError, Unsupported
+from radios.lorawan.airtime import DutyCycleLedger
+from radios.lorawan.chirpstack import ChirpStack
+from radios.lorawan.cohort import check_fits, fragment_size
+from radios.lorawan.cohorts import Cohorts
+from radios.lorawan.inventory import Node, time_answer
+from radios.lorawan.journal_codec import (
+    BadRecord,
+    Known,
+    Records,
+    known_record,
+    read_known,
+)
+from radios.lorawan.messages import Unicast
+from radios.lorawan.network_server import Device, NetworkServer, Uplink
+from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD
+from radios.lorawan.runner import JournalFailed, wait_until
+from radios.lorawan.settings import LorawanSettings
+from radios.radio import (
+    CommandResult,
+    ImageStore,
+    Journal,
+    Json,
+    NodeCommand,
+    NodeDirective,
+    NodeId,
+    NodeObservation,
+    TransferOrder,
+    TransferPlan,
+    radio_of,
+)
+
+__all__ = ["LorawanRadio", "LorawanSettings"]
+
+_log = logging.getLogger(__name__)
+
+_PLANNED_CODED_SHARE = 0.15  # of M, before any loss is known
+_ANSWERS_OBSERVED = 10_000  # observations kept for a slow reader; older ones go
+
+
+class LorawanRadio:
+    """`network`: for tests and other servers; by default the ChirpStack of the settings."""
+
+    kind = "lorawan"
+
+    def __init__(self, settings: LorawanSettings, clock: Clock, network: NetworkServer | None = None) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._network: NetworkServer = network or ChirpStack(settings.chirpstack)
+        self._observed: asyncio.Queue[NodeObservation] = asyncio.Queue(_ANSWERS_OBSERVED)
+        self._wake = asyncio.Event()
+        self._cohorts = Cohorts(settings, clock, self._network, self._wake)
+        self._device_error = ""
+
+    # The contract.
+
+    async def run(self, journal: Journal, images: ImageStore) -> None:
+        records = Records.sorted(await journal.load())
+        self._restore_network(records)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._cohorts.open(journal, images, group)
+                for cohort in records.cohorts:
+                    self._cohorts.restore(cohort, records)
+                group.create_task(self._listen(), name="lorawan uplinks")
+                group.create_task(self._poll_devices(), name="lorawan devices")
+                group.create_task(self._steward(), name="lorawan steward")
+        finally:
+            self._cohorts.close()
+            await self._network.close()
+
+    async def plan(self, order: TransferOrder, nodes: Sequence[NodeId]) -> TransferPlan:
+        skipped: dict[NodeId, str] = {}
+        taking: list[Node] = []
+        for node_id in nodes:
+            node = self._cohorts.nodes.get(_dev_eui(node_id))
+            reason = "unknown to the network server" if node is None else self._cohorts.obstacle(node)
+            if reason or node is None:
+                skipped[node_id] = reason
+            else:
+                taking.append(node)
+        if not taking:
+            return TransferPlan(frames=0, airtime_s=0.0, eta_s=0.0, skipped=skipped)
+        settings = self._settings
+        frag_size = fragment_size(settings.max_payload)
+        nb_frag = check_fits(order.image, frag_size)
+        per_version = ceil(nb_frag * (1 + _PLANNED_CODED_SHARE))
+        cohorts = {node.known.packages[3] for node in taking if node.ready} or {1}
+        frames = per_version * len(cohorts)
+        pace = self._cohorts.pace(order.air_share)
+        size = FRAGMENT_OVERHEAD + frag_size
+        gateways = max(1, len(self._cohorts.gateways))
+        eta_s = frames * pace.spacing_s(size) + settings.session.lead_s
+        return TransferPlan(frames, frames * gateways * pace.airtime_s(size), eta_s, skipped)
+
+    async def put(self, order: TransferOrder) -> None:
+        before = self._cohorts.orders.get(order.transfer)
+        if before is not None and before.image != order.image:
+            raise ContractError(f"transfer {order.transfer}: the image never changes")
+        self._cohorts.put(order)
+        self._wake.set()
+
+    async def direct(self, directives: Sequence[NodeDirective]) -> None:
+        for directive in directives:
+            if radio_of(directive.node) != self.kind:
+                raise ContractError(f"{directive.node} is no LoRaWAN node")
+            self._cohorts.direct(_dev_eui(directive.node), directive)
+        self._wake.set()
+
+    async def manage(self, command: NodeCommand) -> CommandResult:
+        if command.name == "list":
+            return CommandResult(ok=True, value=[self._listed(node) for node in self._cohorts.nodes.values()])
+        if command.name == "read" and command.node is not None:
+            node = self._cohorts.nodes.get(_dev_eui(command.node))
+            if node is None:
+                return CommandResult(ok=False, detail=f"{command.node} is unknown to the network server")
+            node.ask_version()
+            self._wake.set()
+            return CommandResult(ok=True, detail="asked; the answer is an observation", value=self._listed(node))
+        return CommandResult(ok=False, detail=f"{command.name}: devices are managed in the network server")
+
+    async def observations(self) -> AsyncIterator[NodeObservation]:
+        while True:
+            yield await self._observed.get()
+
+    def status(self) -> Mapping[str, Json]:
+        now = self._clock.now()
+        link: dict[str, Json] = dict(self._network.link_up())
+        cohorts = self._cohorts.status()
+        air: dict[str, Json] = {
+            gateway: {"used_s": round(ledger.used(now), 3), "budget_s": ledger.budget_s}
+            for gateway, ledger in self._cohorts.ledgers.items()
+        }
+        return {
+            "link": link,
+            "error": self._device_error,
+            "devices": len(self._cohorts.nodes),
+            "gateways": list(self._cohorts.gateways),
+            "cohorts": cohorts,
+            "air": air,
+        }
+
+    # Tasks.
+
+    async def _listen(self) -> None:
+        async for uplink in self._network.uplinks():
+            self._heard(uplink)
+
+    def _heard(self, uplink: Uplink) -> None:
+        now = self._clock.now()
+        node = self._cohorts.nodes.get(uplink.dev_eui)
+        if node is None:
+            return
+        before = node.known.fw_version, node.known.hw_version
+        told_before = node.version_at
+        if node.hear(uplink, now):
+            self._keep_known(node.known)
+            self._wake.set()
+        answer = time_answer(node.device, node.ports, uplink, now)
+        if answer is not None and self._settings.may_set_up(node.device.tags):
+            self._cohorts.spawn(self._send(answer))
+        if before != (node.known.fw_version, node.known.hw_version) or told_before != node.version_at:
+            self._observe(node)
+        for runner in self._cohorts.runners.values():
+            runner.receive(uplink)
+
+    async def _poll_devices(self) -> None:
+        while True:
+            wait_s = self._settings.device_poll_s
+            try:
+                devices = await self._network.devices()
+                self._cohorts.gateways = tuple(await self._network.gateways())
+                self._device_error = ""
+            except (LinkError, Unsupported) as error:
+                self._device_error = str(error)
+                _log.warning("lorawan devices: %s", error)
+                wait_s = min(wait_s, self._settings.session.retry_s)
+            else:
+                self._adopt(devices)
+            await self._clock.sleep_until(self._clock.now() + wait_s)
+
+    def _adopt(self, devices: Sequence[Device]) -> None:
+        for device in devices:
+            node = self._cohorts.nodes.get(device.dev_eui)
+            if node is None:
+                known = self._cohorts.known.setdefault(device.dev_eui, Known(device.dev_eui))
+                self._cohorts.nodes[device.dev_eui] = node = Node(device, known)
+            node.device = device
+            self._observe(node)
+        gone = set(self._cohorts.nodes) - {device.dev_eui for device in devices}
+        for dev_eui in gone:
+            node = self._cohorts.nodes.pop(dev_eui)
+            self._offer(NodeObservation(node.node_id, self._clock.now(), joined=False))
+        self._wake.set()
+
+    async def _steward(self) -> None:
+        """Asks nodes what they are, and gives those that are wanted a place in a cohort."""
+        while True:
+            self._wake.clear()
+            await self._ask_nodes()
+            try:
+                await self._cohorts.place()
+            except JournalFailed as error:
+                _log.error("lorawan journal: %s", error)
+            now = self._clock.now()
+            due = [node.not_before for node in self._cohorts.nodes.values() if node.not_before > now]
+            free_at = self._cohorts.turn.free_at(now)
+            if free_at > now and any(node.not_before <= now for node in self._cohorts.nodes.values()):
+                due.append(free_at)
+            await wait_until(self._clock, min([now + self._settings.steward_s, *due]), self._wake)
+
+    async def _ask_nodes(self) -> None:
+        for node in list(self._cohorts.nodes.values()):
+            dev_eui = node.device.dev_eui
+            if node.device.refused or not self._settings.may_set_up(node.device.tags):
+                continue
+            if self._cohorts.runner_of(dev_eui) is not None:
+                continue  # its session asks what it needs; two questions at a time collide
+            now = self._clock.now()
+            if self._cohorts.turn.free_at(now) > now:
+                return  # the steward looks again when the air is free
+            action = node.ask(self._settings.inventory, now)
+            if action is None:
+                continue
+            self._cohorts.turn.take(now, self._settings.session.unicast_gap_s)
+            if not await self._send(action):
+                node.postpone(self._clock.now() + self._settings.session.retry_s)
+
+    async def _send(self, action: Unicast) -> bool:
+        try:
+            await self._network.enqueue(action.dev_eui, action.port, action.data, action.expires)
+        except (LinkError, Unsupported) as error:
+            _log.info("lorawan:%s %s: %s", action.dev_eui, action.name, error)
+            return False
+        return True
+
+    def _restore_network(self, records: Records) -> None:
+        for record in records.known:
+            try:
+                known = read_known(record)
+            except BadRecord as error:
+                _log.error("lorawan: %s", error)
+            else:
+                self._cohorts.known[known.dev_eui] = known
+        duty_cycle = self._settings.plan.sub_band(self._settings.frequency_hz).duty_cycle
+        for record in records.air:
+            try:
+                self._cohorts.ledgers[record.key.removeprefix("air/")] = DutyCycleLedger.from_bytes(
+                    record.value, duty_cycle
+                )
+            except ValueError as error:
+                _log.error("lorawan %s: %s", record.key, error)
+
+    # Small things.
+
+    def _keep_known(self, known: Known) -> None:
+        """What a node told of itself can be asked again: no commit of its own."""
+        journal = self._cohorts.journal
+        if journal is not None:
+            journal.progress((), (known_record(known),))
+
+    def _observe(self, node: Node) -> None:
+        self._offer(node.observation(self._clock.now()))
+
+    def _offer(self, observation: NodeObservation) -> None:
+        if self._observed.full():
+            self._observed.get_nowait()
+        self._observed.put_nowait(observation)
+
+    def _listed(self, node: Node) -> Json:
+        return {
+            "node": node.node_id,
+            "name": node.device.name,
+            "class": str(node.device.device_class),
+            "version": node.known.fw_version,
+            "hardware": None if node.known.hw_version is None else f"lorawan:{node.known.hw_version:08x}",
+            "packages": {str(package): version for package, version in node.known.packages.items()},
+            "refused": self._cohorts.obstacle(node),
+        }
+
+
+def _dev_eui(node: NodeId) -> str:
+    return node.partition(":")[2]

@@ -1,0 +1,353 @@
+"""One cohort's delivery, sans-I/O: set-up node by node, class C windows, rounds, proof, installation, clean-up. PURE.
+
+Uplinks, directives and the time go in; batches of actions come out of `to_send`, with what must be durable first.
+`to_send` is called after every input and at `next_deadline`. The shell performs a batch in order and reports what the
+network server said. All state that matters is in the journal: after a crash, or a commit that failed, a session made
+from the records goes on, asks every node the same question again, and never repeats a FragSessionSetupReq once data flowed.
+"""
+
+from collections.abc import Callable, Iterable
+
+from radios.errors import ContractError
+from radios.lorawan.air import Turn
+from radios.lorawan.answers import answer, decode, dropped, image_refused
+from radios.lorawan.block_status import BlockStatus
+from radios.lorawan.cohort import BlockSource, Cohort, SessionSettings, block_ack_delay_for
+from radios.lorawan.keys import Key
+from radios.lorawan.messages import Action, CreateGroup, DeleteGroup, Multicast, Release, Unicast
+from radios.lorawan.network_server import Uplink
+from radios.lorawan.outgoing import Outgoing
+from radios.lorawan.questions import question, session_start
+from radios.lorawan.rounds import Pace, Rounds
+from radios.lorawan.session_node import BEFORE_DATA, NEEDS_DATA, NodeProfile, SessionNode, Step
+from radios.lorawan.windows import Windows
+from radios.radio import Fact, NodeDirective, Want
+
+_BACK_OFF = 1.5
+_STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
+_SILENT_VERIFY_MOST = 12  # unanswered DevUpgradeImageReq after which silence means no
+_ALONE_MOST = 2  # times that one node is asked for its status, or a doubtful one for its image
+
+
+class FuotaSession:
+    """`nodes` are given after a crash. `new_group` makes a fresh McAddr and McKey."""
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        mc_key: Key,
+        block: BlockSource,
+        pace: Pace,
+        turn: Turn,
+        settings: SessionSettings,
+        new_group: Callable[[], tuple[int, Key]],
+        *,
+        port: int = 201,
+        nodes: Iterable[SessionNode] | None = None,
+        expires: float | None = None,
+    ) -> None:
+        self.settings = settings
+        self.expires = expires
+        self.expecting = False  # more nodes are wanted that may still join: worth waiting for, within gather_s
+        self._block = block
+        self._turn = turn
+        self._new_group = new_group
+        self._out = Outgoing(cohort, mc_key, settings, new=nodes is None)
+        self._out.nodes.update({node.dev_eui: node for node in nodes or ()})
+        self._rounds = Rounds(self._out, block, pace, port)
+        self._windows = Windows(self._out, self._rounds)
+        self._group_asked: float = 0.0
+        self._wake: list[float] = []
+        self._finished = False
+        self._retry_at: float | None = None
+
+    @property
+    def cohort(self) -> Cohort:
+        return self._out.cohort
+
+    @property
+    def nodes(self) -> dict[str, SessionNode]:
+        return self._out.nodes
+
+    @property
+    def finished(self) -> bool:
+        """Nobody is left, and the records are deleted."""
+        return self._finished
+
+    @property
+    def highest_sent(self) -> int:
+        return self._rounds.sent
+
+    def join(
+        self,
+        profile: NodeProfile,
+        directive: NodeDirective,
+        *,
+        session_cnt: int,
+        attempt: int,
+        root_key: Key | None,
+        now: float,
+    ) -> None:
+        """A node takes part. `session_cnt` is above every one that it was ever given. ContractError once closed."""
+        if self.cohort.closed or profile.dev_eui in self.nodes or profile.frag_version != self.cohort.frag_version:
+            raise ContractError(f"{profile.dev_eui} cannot join cohort {self.cohort.cohort}")
+        node = SessionNode(
+            profile=profile,
+            generation=directive.generation,
+            want=directive.want,
+            block=BlockStatus(nb_frag=self.cohort.nb_frag),
+            install_at=_install_at(directive),
+            session_cnt=session_cnt,
+            attempt=attempt,
+            root_key=root_key,
+        )
+        self.nodes[profile.dev_eui] = node
+        self.cohort.block_ack_delay = block_ack_delay_for(len(self.nodes))
+        self._out.cohort_changed()
+        self._out.changed(node)
+        self._out.event(node, Fact.PREPARING, now)
+
+    def direct(self, directive: NodeDirective, now: float) -> None:
+        """What is wanted of a node of this session; an old generation or the same one changes nothing."""
+        node = self.nodes.get(directive.node.partition(":")[2])
+        if node is None or directive.generation <= node.generation:
+            return
+        node.generation, node.want, node.install_at = directive.generation, directive.want, _install_at(directive)
+        self._out.changed(node)
+        if directive.want is Want.DROP and node.step is not Step.DROPPING:
+            nothing_there = node.step is Step.GROUP and not node.asked and not self.cohort.data_started
+            self._out.move(node, Step.DROPPING)
+            if nothing_there:
+                dropped(self._out, node, now)
+        elif node.step is Step.FAILED and directive.want in (Want.DELIVER, Want.INSTALL):
+            self._out.leave(node, Release(node.dev_eui, again=True, reason="retry"))
+        elif node.not_before > now and node.step not in (Step.RUNNING, Step.CONFIRMING):
+            node.ask_afresh()
+
+    def give_root_key(self, dev_eui: str, root_key: Key) -> None:
+        """Root keys are never journalled: the shell fetches them again after a crash."""
+        self.nodes[dev_eui].root_key = root_key
+
+    def keyless(self) -> list[str]:
+        """Nodes whose root key is needed and not here."""
+        return [dev_eui for dev_eui, node in self.nodes.items() if node.root_key is None and node.step in NEEDS_DATA]
+
+    def refuse_install(self, dev_eui: str) -> None:
+        """The daemon did not take the commit that begins an installation: wait for its next directive."""
+        node = self.nodes.get(dev_eui)
+        if node is not None:
+            node.want = Want.DELIVER
+
+    def receive(self, uplink: Uplink, now: float) -> None:
+        """Any uplink of any node; what is not for this session is ignored."""
+        node = self.nodes.get(uplink.dev_eui)
+        if node is None:
+            return
+        node.last_heard = now
+        decoded = decode(node, uplink.port, uplink.data)
+        if decoded is None:
+            return
+        node.stalled = False
+        received_at = uplink.received_at if uplink.received_at is not None else now
+        for command in decoded.commands:
+            if node.step is not Step.LEFT:
+                answer(self._out, node, command, received_at, self._rounds.air(), now)
+
+    def to_send(self, now: float) -> list[Action]:
+        """What to do now, in this order. ImageError when the image cannot be read; nothing is lost by calling again."""
+        self._wake = [self._retry_at] if self._retry_at is not None and self._retry_at > now else []
+        if self._finished:
+            return []
+        for node in list(self.nodes.values()):
+            self._begin_install(node, now)
+            self._give_up(node, now)
+        if (when := self._windows.step(now, expecting=self.expecting)) is not None:
+            self._wake.append(when)
+        asked = [action for node in list(self.nodes.values()) if (action := self._ask(node, now)) is not None]
+        frame = self._multicast(now)
+        self._groups(now)
+        if not self.nodes and not self._finished and self.cohort.closed and not self.cohort.group_id:
+            self._out.close()
+            self._finished = True
+        return [*self._out.flush(), *asked, *([frame] if frame else [])]
+
+    def next_deadline(self) -> float | None:
+        """When `to_send` has to be called though nothing came in; as of its last call."""
+        return min(self._wake, default=None)
+
+    def wake_at(self, when: float) -> None:
+        """The shell has a reason of its own to call `to_send` then; forgotten by a later call."""
+        self._retry_at = when
+
+    # What the network server said.
+
+    def group_created(self, group_id: str) -> None:
+        self.cohort.group_id = group_id
+        self._out.cohort_changed()
+
+    def group_lost(self, now: float) -> None:
+        """Somebody deleted the server's group: its counter is lost with it, so another address and key are needed."""
+        self._rounds.refused(now, 0.0)
+        self.cohort.group_id = ""
+        self.cohort.group_serial += 1
+        self.cohort.mc_addr, key = self._new_group()
+        self._out.cohort_changed(key=key)
+        for node in list(self.nodes.values()):
+            if node.step in (Step.WINDOW, Step.RECEIVING):
+                self._out.move(node, Step.GROUP)
+
+    def group_deleted(self, group_id: str) -> None:
+        if self.cohort.group_id == group_id:
+            self.cohort.group_id = ""
+            self._out.cohort_changed()
+
+    def multicast_done(self, now: float) -> None:
+        self._rounds.done(now)
+
+    def multicast_refused(self, now: float) -> None:
+        """Not taken, or an earlier frame is still queued: the same frame again in a while."""
+        self._rounds.refused(now, self.settings.retry_s)
+
+    def multicast_busy(self, now: float, wait_s: float) -> None:
+        self._rounds.refused(now, wait_s)
+
+    def unicast_refused(self, dev_eui: str, now: float) -> None:
+        """Not taken by the network server: it does not count as asked."""
+        node = self.nodes.get(dev_eui)
+        if node is not None:
+            node.asked = max(0, node.asked - 1)
+            node.not_before = now + self.settings.retry_s
+
+    def impossible(self, dev_eui: str, detail: str, now: float) -> None:
+        """The network server can never send to this node."""
+        node = self.nodes.get(dev_eui)
+        if node is not None and node.step not in (Step.FAILED, Step.DROPPING, Step.RUNNING):
+            self._out.fail(node, now, "refused", detail)
+        elif node is not None and node.step is Step.DROPPING:
+            dropped(self._out, node, now, detail)
+
+    # Steps of single nodes.
+
+    def _begin_install(self, node: SessionNode, now: float) -> None:
+        if node.step is not Step.READY or node.want is not Want.INSTALL:
+            return
+        if not self._out.idle():
+            return  # it has a commit of its own, which the daemon may refuse; the shell calls again at once
+        if node.install_at is not None and now < node.install_at:
+            self._wake.append(node.install_at)
+            return
+        self._out.move(node, Step.INSTALLING)
+        self._out.event(node, Fact.INSTALLING, now)
+
+    def _give_up(self, node: SessionNode, now: float) -> None:
+        """What too many unanswered requests mean."""
+        waiting = node.not_before > now
+        if waiting or not node.asked:
+            return
+        if node.step is Step.DROPPING and node.asked >= self.settings.drop_attempts:
+            if node.group_deleted:
+                dropped(self._out, node, now, "the node did not answer")
+            else:
+                node.group_deleted = True
+                node.ask_afresh()
+        elif node.poll_alone and node.asked >= _ALONE_MOST:
+            node.ask_afresh()
+        elif node.suspect and node.step is Step.RECEIVING and node.asked >= _ALONE_MOST:
+            # LoRa Basics Modem up to 4.5.0 answers only when the image is valid.
+            image_refused(self._out, node, now, "no answer to DevUpgradeImageReq", self.highest_sent)
+        elif node.suspect and node.asked >= _ALONE_MOST:
+            node.ask_afresh(now)
+        elif node.step is Step.WINDOW and node.resync:
+            node.resync = False  # ForceDeviceResyncReq has no answer of its own
+            node.ask_afresh()
+        elif node.step is Step.VERIFYING and node.asked >= _SILENT_VERIFY_MOST:
+            node.image_refused = self.settings.verify_attempts
+            image_refused(self._out, node, now, "no answer to DevUpgradeImageReq", self.highest_sent)
+        elif node.step in BEFORE_DATA and self.expires is not None and now >= self.expires:
+            self._out.fail(node, now, "expired", "the order expired before the node was set up")
+
+    def _ask(self, node: SessionNode, now: float) -> Unicast | None:
+        if node.step is Step.WINDOW and not self.cohort.window_start:
+            return None
+        if node.question and now < node.not_before:
+            self._wake.append(node.not_before)
+            return None
+        wanted = question(node, self.cohort, self._out.mc_key, self._block, self.settings, now)
+        if wanted is None:
+            return None
+        if now < node.not_before:
+            self._wake.append(node.not_before)
+            return None
+        if (free_at := self._turn.free_at(now)) > now:
+            self._wake.append(free_at)
+            return None
+        self._turn.take(now, self.settings.unicast_gap_s)
+        if wanted.name != node.question:
+            node.question, node.asked = wanted.name, 0
+        if node.step is Step.WINDOW:
+            node.window_from = session_start(self.cohort, self.settings, now)
+        if wanted.name == "install" and node.asked % 2 == 0:
+            node.reboots += 1
+            self._out.changed(node)
+        most = max(self.settings.answer_timeout_most_s, node.profile.answer_timeout_s)
+        wait = min(most, node.profile.answer_timeout_s * _BACK_OFF ** max(0, node.asked - _STEADY))
+        node.asked += 1
+        node.not_before = now + wait
+        if node.asked > self.settings.stalled_after and not node.stalled and node.step is not Step.RUNNING:
+            node.stalled = True
+            self._out.event(node, Fact.STALLED, now, code="silent", detail=f"no answer to {wanted.name}")
+        self._wake.append(node.not_before)
+        return Unicast(node.dev_eui, wanted.port, wanted.data, node.not_before, wanted.name)
+
+    # The group.
+
+    def _multicast(self, now: float) -> Multicast | None:
+        cohort, guard = self.cohort, self.settings.window_guard_s
+        if not cohort.group_id or not cohort.closed or self._rounds.in_flight:
+            return None
+        if now >= cohort.window_end - guard:
+            return None
+        if now < cohort.window_start + guard:
+            self._wake.append(cohort.window_start + guard)
+            return None
+        if not cohort.data_started and any(node.step in (Step.GROUP, Step.WINDOW) for node in self.nodes.values()):
+            return None
+        wait_for = cohort.window_start + self.settings.lead_s
+        if now < wait_for and any(node.step is Step.WINDOW for node in self.nodes.values()):
+            self._wake.append(wait_for)
+            return None
+        frame, when = self._rounds.next_frame(list(self.nodes.values()), now)
+        if when is not None:
+            self._wake.append(when)
+        return frame
+
+    def _groups(self, now: float) -> None:
+        """Make the server's group when data is near; delete it when nobody needs data any more and none is queued."""
+        cohort = self.cohort
+        needed = any(node.step in NEEDS_DATA for node in self.nodes.values())
+        if not cohort.closed or needed == bool(cohort.group_id) or self._rounds.in_flight:
+            return
+        if now < self._group_asked:
+            self._wake.append(self._group_asked)
+            return
+        self._group_asked = now + self.settings.answer_timeout_s
+        self._wake.append(self._group_asked)
+        if needed:
+            self._out.act(
+                CreateGroup(
+                    name=cohort.group_name,
+                    region=cohort.region,
+                    mc_addr=cohort.mc_addr,
+                    mc_key=self._out.mc_key,
+                    data_rate=cohort.data_rate,
+                    frequency_hz=cohort.frequency_hz,
+                    gateways=cohort.gateways,
+                    dev_euis=tuple(self.nodes),
+                )
+            )
+        else:
+            self._out.act(DeleteGroup(cohort.group_id))
+
+
+def _install_at(directive: NodeDirective) -> float | None:
+    return directive.install_at.timestamp() if directive.install_at is not None else None

@@ -1,0 +1,78 @@
+"""What a FUOTA session wants done. The shell performs the actions of one batch in order; the `Commit` is always first.
+
+A commit that fails ends the batch and the session object: the shell makes a new one from the journal, as after a crash.
+"""
+
+from dataclasses import dataclass
+
+from radios.lorawan.keys import Key
+from radios.radio import Record, TransferEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Make durable before anything after it is done."""
+
+    records: tuple[Record, ...]
+    events: tuple[TransferEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """May be lost by a crash."""
+
+    records: tuple[Record, ...]
+    events: tuple[TransferEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unicast:
+    """A downlink to one node; not sent after `expires` (Unix seconds), because it is asked again then."""
+
+    dev_eui: str
+    port: int
+    data: bytes
+    expires: float
+    name: str  # of the command, for people
+
+
+@dataclass(frozen=True, slots=True)
+class CreateGroup:
+    """Make the server's multicast group with all gateways. Answered by `group_created`."""
+
+    name: str
+    region: str
+    mc_addr: int
+    mc_key: Key
+    data_rate: int
+    frequency_hz: int
+    gateways: tuple[str, ...]
+    dev_euis: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteGroup:
+    group_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Multicast:
+    """A frame to the group, when nothing else of it is queued. Answered by `multicast_done` or `multicast_refused`."""
+
+    group_id: str
+    port: int
+    data: bytes
+    name: str
+    n: int | None = None  # fragment counter
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The node is no longer in this session. It may take part in another one when `again`, with a new SessionCnt."""
+
+    dev_eui: str
+    again: bool
+    reason: str = ""
+
+
+Action = Commit | Progress | Unicast | CreateGroup | DeleteGroup | Multicast | Release

@@ -1,0 +1,154 @@
+"""The request that a node's step asks for, as bytes. PURE, and without any decision about when it is sent."""
+
+from dataclasses import dataclass
+
+from radios.lorawan import keys
+from radios.lorawan.cohort import (
+    DESCRIPTOR,
+    FRAG_INDEX,
+    MC_GROUP_ID,
+    BlockSource,
+    Cohort,
+    SessionSettings,
+    time_out_for,
+)
+from radios.lorawan.gps_time import WRAP_S, gps_from_unix
+from radios.lorawan.keys import Key
+from radios.lorawan.packages import clock_sync, firmware_management, fragmentation, multicast
+from radios.lorawan.session_node import SessionNode, Step
+from radios.radio import Want
+
+_MC_F_COUNT_MOST = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    name: str  # a node that is asked another name is asked afresh
+    port: int
+    data: bytes
+
+
+def question(
+    node: SessionNode, cohort: Cohort, mc_key: Key, block: BlockSource, settings: SessionSettings, now: float
+) -> Question | None:
+    """What to ask the node now; None: nothing. ImageError when a MIC needs an image that cannot be read."""
+    if node.want is Want.HOLD and node.step not in (Step.INSTALLING, Step.CONFIRMING, Step.RUNNING):
+        return None
+    match node.step:
+        case Step.GROUP:
+            return _group_setup(node, cohort, mc_key)
+        case Step.BLOCK:
+            return _block_setup(node, cohort, block)
+        case Step.WINDOW:
+            return _resync(node) if node.resync else _class_c_session(node, cohort, settings, now)
+        case Step.RECEIVING if node.poll_alone:
+            return _status(node)
+        case Step.RECEIVING if node.suspect:
+            return _upgrade_image(node)
+        case Step.VERIFYING:
+            return _upgrade_image(node)
+        case Step.INSTALLING if node.suspect:
+            return _upgrade_image(node)
+        case Step.INSTALLING if node.asked % 2 == 0:
+            return _reboot(node, settings)
+        case Step.CONFIRMING if node.suspect:
+            return _upgrade_image(node)
+        case Step.INSTALLING | Step.CONFIRMING | Step.RUNNING:
+            return _version(node)
+        case Step.DROPPING:
+            return _group_delete(node) if node.group_deleted else _block_delete(node)
+    return None
+
+
+def session_start(cohort: Cohort, settings: SessionSettings, now: float) -> float:
+    """SessionTime (Unix seconds) of a McClassCSessionReq sent now: late ones start when they can have arrived."""
+    return max(cohort.window_start, now + settings.answer_timeout_s / 2)
+
+
+def _group_setup(node: SessionNode, cohort: Cohort, mc_key: Key) -> Question | None:
+    if node.root_key is None:
+        return None
+    derive = keys.mc_root_key_1_0 if node.profile.mac_version < (1, 1) else keys.mc_root_key_1_1
+    command = multicast.McGroupSetupReq(
+        mc_group_id=MC_GROUP_ID,
+        mc_addr=cohort.mc_addr,
+        mc_key_encrypted=keys.encrypt_mc_key(keys.mc_ke_key(derive(node.root_key)), mc_key),
+        min_mc_f_count=0,
+        max_mc_f_count=_MC_F_COUNT_MOST,
+    )
+    return _multicast("McGroupSetupReq", node, command)
+
+
+def _block_setup(node: SessionNode, cohort: Cohort, block: BlockSource) -> Question | None:
+    second = node.profile.frag_version >= 2
+    if second and node.root_key is None:
+        return None
+    command = fragmentation.FragSessionSetupReq(
+        frag_index=FRAG_INDEX,
+        mc_group_bit_mask=1 << MC_GROUP_ID,
+        nb_frag=cohort.nb_frag,
+        frag_size=cohort.frag_size,
+        block_ack_delay=cohort.block_ack_delay,
+        padding=cohort.padding,
+        descriptor=DESCRIPTOR,
+        ack_reception=second,
+        session_cnt=node.session_cnt if second else None,
+        mic=block.mic(node.root_key, node.session_cnt) if second and node.root_key is not None else None,
+    )
+    data = fragmentation.encode(command, node.profile.frag_version)
+    return Question("FragSessionSetupReq", node.profile.ports.fragmentation, data)
+
+
+def _class_c_session(node: SessionNode, cohort: Cohort, settings: SessionSettings, now: float) -> Question:
+    start = session_start(cohort, settings, now)
+    command = multicast.McClassCSessionReq(
+        mc_group_id=MC_GROUP_ID,
+        session_time=int(gps_from_unix(start)) % WRAP_S,
+        time_out=time_out_for(cohort.window_end - start),
+        dl_frequency_hz=cohort.frequency_hz,
+        dr=cohort.data_rate,
+    )
+    return _multicast("McClassCSessionReq", node, command)
+
+
+def _resync(node: SessionNode) -> Question:
+    command = clock_sync.ForceDeviceResyncReq(nb_transmissions=1)
+    data = clock_sync.encode(command, node.profile.clock_version or 1)
+    return Question("ForceDeviceResyncReq", node.profile.ports.clock, data)
+
+
+def _status(node: SessionNode) -> Question:
+    command = fragmentation.FragSessionStatusReq(frag_index=FRAG_INDEX, participants=True)
+    data = fragmentation.encode(command, node.profile.frag_version)
+    return Question("FragSessionStatusReq", node.profile.ports.fragmentation, data)
+
+
+def _upgrade_image(node: SessionNode) -> Question:
+    return _firmware("DevUpgradeImageReq", node, firmware_management.DevUpgradeImageReq())
+
+
+def _reboot(node: SessionNode, settings: SessionSettings) -> Question:
+    command = firmware_management.DevRebootCountdownReq(countdown=settings.reboot_countdown_s)
+    return _firmware("install", node, command)
+
+
+def _version(node: SessionNode) -> Question:
+    name = "install" if node.step is Step.INSTALLING else "DevVersionReq"
+    return _firmware(name, node, firmware_management.DevVersionReq())
+
+
+def _block_delete(node: SessionNode) -> Question:
+    data = fragmentation.encode(fragmentation.FragSessionDeleteReq(frag_index=FRAG_INDEX), node.profile.frag_version)
+    return Question("FragSessionDeleteReq", node.profile.ports.fragmentation, data)
+
+
+def _group_delete(node: SessionNode) -> Question:
+    return _multicast("McGroupDeleteReq", node, multicast.McGroupDeleteReq(mc_group_id=MC_GROUP_ID))
+
+
+def _multicast(name: str, node: SessionNode, command: multicast.DownlinkCommand) -> Question:
+    return Question(name, node.profile.ports.multicast, multicast.encode(command, node.profile.multicast_version))
+
+
+def _firmware(name: str, node: SessionNode, command: firmware_management.DownlinkCommand) -> Question:
+    return Question(name, node.profile.ports.firmware, firmware_management.encode(command))

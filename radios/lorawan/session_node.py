@@ -1,0 +1,129 @@
+"""One node within a cohort: its steps, what is asked of it now, and what its record holds. PURE.
+
+The question to a node follows from its step alone, so that a restart asks the same thing again.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from radios.errors import ContractError
+from radios.lorawan.block_status import BlockStatus
+from radios.lorawan.keys import Key
+from radios.radio import Want
+
+
+class Step(StrEnum):
+    """Stored; never rename."""
+
+    GROUP = "group"  # McGroupSetupReq
+    BLOCK = "block"  # FragSessionSetupReq
+    SET_UP = "set_up"  # waits for the others
+    WINDOW = "window"  # McClassCSessionReq
+    RECEIVING = "receiving"
+    VERIFYING = "verifying"  # says it has the block: DevUpgradeImageReq
+    READY = "ready"
+    INSTALLING = "installing"  # DevRebootCountdownReq
+    CONFIRMING = "confirming"  # DevVersionReq after the reboot
+    RUNNING = "running"
+    FAILED = "failed"
+    DROPPING = "dropping"  # FragSessionDeleteReq, then McGroupDeleteReq
+    LEFT = "left"  # no longer in this cohort
+
+
+_S = Step
+TRANSITIONS: dict[Step, frozenset[Step]] = {
+    _S.GROUP: frozenset({_S.BLOCK, _S.WINDOW, _S.FAILED, _S.DROPPING, _S.LEFT}),
+    _S.BLOCK: frozenset({_S.SET_UP, _S.FAILED, _S.DROPPING, _S.LEFT}),
+    _S.SET_UP: frozenset({_S.WINDOW, _S.FAILED, _S.DROPPING, _S.LEFT}),
+    _S.WINDOW: frozenset({_S.RECEIVING, _S.VERIFYING, _S.READY, _S.GROUP, _S.FAILED, _S.DROPPING, _S.LEFT}),
+    _S.RECEIVING: frozenset({_S.WINDOW, _S.GROUP, _S.VERIFYING, _S.READY, _S.FAILED, _S.DROPPING, _S.LEFT}),
+    _S.VERIFYING: frozenset({_S.RECEIVING, _S.READY, _S.FAILED, _S.DROPPING, _S.LEFT}),
+    _S.READY: frozenset({_S.INSTALLING, _S.FAILED, _S.DROPPING}),
+    _S.INSTALLING: frozenset({_S.CONFIRMING, _S.RUNNING, _S.FAILED, _S.DROPPING}),
+    _S.CONFIRMING: frozenset({_S.RUNNING, _S.INSTALLING, _S.FAILED, _S.DROPPING}),
+    _S.RUNNING: frozenset({_S.DROPPING}),
+    _S.FAILED: frozenset({_S.DROPPING, _S.LEFT}),
+    _S.DROPPING: frozenset({_S.LEFT}),
+    _S.LEFT: frozenset(),
+}
+BEFORE_DATA = frozenset({_S.GROUP, _S.BLOCK, _S.SET_UP})
+NEEDS_DATA = frozenset({_S.GROUP, _S.BLOCK, _S.SET_UP, _S.WINDOW, _S.RECEIVING, _S.VERIFYING})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProfile:
+    """What a session must know of a node before it may join; versions come from the node, never from a guess."""
+
+    dev_eui: str
+    frag_version: int
+    multicast_version: int
+    clock_version: int | None
+    mac_version: tuple[int, int]
+    answer_timeout_s: float  # class A: more than its uplink interval
+    ports: "Ports"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """FPorts of the packages on a node."""
+
+    clock: int = 202
+    multicast: int = 200
+    fragmentation: int = 201
+    firmware: int = 203
+
+
+@dataclass(slots=True)
+class SessionNode:
+    """State of one node. The upper part is journalled; the lower part a crash may lose."""
+
+    profile: NodeProfile
+    generation: int
+    want: Want
+    block: BlockStatus
+    step: Step = Step.GROUP
+    install_at: float | None = None  # Unix seconds
+    session_cnt: int = 0  # of this session; 0: not chosen yet
+    attempt: int = 1
+    reboots: int = 0  # reboot commands sent
+    reboots_heard: int = 0  # that the node answered
+    version: int | None = None  # last told after the reboot
+    code: str = ""
+
+    root_key: Key | None = field(default=None, repr=False)
+    question: str = ""  # that is being asked
+    asked: int = 0  # times
+    not_before: float = 0.0  # the next asking
+    stalled: bool = False
+    answered_poll: int = -1  # number of the last poll that it answered
+    poll_alone: bool = False  # a unicast status is wanted
+    suspect: bool = False  # may be complete: the image is asked about
+    image_refused: int = 0  # answers that there is no valid image
+    session_missing: bool = False
+    resync: bool = False  # its clock is off
+    window_from: float = 0.0  # SessionTime asked for last, Unix seconds
+    window_errors: int = 0
+    group_deleted: bool = False  # while DROPPING: the fragmentation session is gone, the group is next
+    recheck_s: float = 0.0
+    last_heard: float = 0.0
+
+    @property
+    def dev_eui(self) -> str:
+        return self.profile.dev_eui
+
+    @property
+    def in_demand(self) -> bool:
+        """Whether fragments are sent for it."""
+        return self.step is Step.RECEIVING and self.want in (Want.DELIVER, Want.INSTALL)
+
+    def move(self, step: Step) -> None:
+        """ContractError for a step that does not follow."""
+        if step not in TRANSITIONS[self.step]:
+            raise ContractError(f"{self.dev_eui}: {self.step} is never followed by {step}")
+        self.step = step
+        self.ask_afresh()
+
+    def ask_afresh(self, not_before: float = 0.0) -> None:
+        """The next question is a new one."""
+        self.question, self.asked, self.not_before = "", 0, not_before
+        self.poll_alone = self.suspect = False

@@ -1,0 +1,56 @@
+"""Settings of the LoRaWAN radio; the daemon reads files and secrets, and builds them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from radios.lorawan.chirpstack import ChirpStackSettings
+from radios.lorawan.cohort import SessionSettings
+from radios.lorawan.inventory import InventorySettings
+from radios.lorawan.regions import Region, region
+
+
+@dataclass(frozen=True, slots=True)
+class LorawanSettings:
+    """One ChirpStack application. Times in seconds of the radio's clock."""
+
+    chirpstack: ChirpStackSettings
+    region: str = "EU868"
+    multicast_frequency_hz: int | None = None  # None: the region's RX2
+    multicast_data_rate: int | None = None  # None: the region's RX2
+    repeater_compatible: bool = True  # smaller frames, that a repeater can carry too
+    class_c_margin_s: float = 5.0  # ChirpStack's multicast_class_c_margin: between two gateways of one group
+    owner_tag: str = "gatewayd"  # device tag that names the gateway whose daemon may update it
+    owner: str = ""  # this gateway's id; empty: tags are not looked at
+    owner_required: bool = False  # True: a device without the tag is only observed
+    device_poll_s: float = 300.0
+    steward_s: float = 30.0  # at least so often: who has to be asked, who can join
+    session: SessionSettings = field(default_factory=SessionSettings)
+    inventory: InventorySettings = field(default_factory=InventorySettings)
+
+    def __post_init__(self) -> None:
+        """ValueError or Unsupported for a frequency or data rate that the region has not."""
+        self.plan.max_payload(self.data_rate)
+        self.plan.sub_band(self.frequency_hz)
+
+    @property
+    def plan(self) -> Region:
+        return region(self.region)
+
+    @property
+    def frequency_hz(self) -> int:
+        return self.multicast_frequency_hz or self.plan.rx2_frequency_hz
+
+    @property
+    def data_rate(self) -> int:
+        return self.plan.rx2_dr if self.multicast_data_rate is None else self.multicast_data_rate
+
+    @property
+    def max_payload(self) -> int:
+        return self.plan.max_payload(self.data_rate, repeater=self.repeater_compatible)
+
+    def may_set_up(self, tags: Mapping[str, str]) -> bool:
+        """Whether a device with these tags belongs to this daemon."""
+        if not self.owner:
+            return True
+        owner = tags.get(self.owner_tag)
+        return owner == self.owner if owner is not None else not self.owner_required

@@ -1,0 +1,102 @@
+"""When a cohort departs, and when its class C windows are open. PURE.
+
+A cohort departs when all its nodes are set up, or when the first ones have waited long enough; who is late is released for
+another cohort. A window that ends before all is done is opened again for those that still need data.
+"""
+
+from radios.lorawan.cohort import time_out_for
+from radios.lorawan.messages import Release
+from radios.lorawan.outgoing import Outgoing
+from radios.lorawan.rounds import Rounds
+from radios.lorawan.session_node import BEFORE_DATA, Step
+from radios.radio import Want
+
+_ASKED_BEFORE = 3
+
+
+class Windows:
+    def __init__(self, out: Outgoing, rounds: Rounds) -> None:
+        self._out = out
+        self._rounds = rounds
+        self._first_set_up: float | None = None
+        self._expecting = False
+        self._wake: float | None = None
+
+    def step(self, now: float, *, expecting: bool) -> float | None:
+        """What the time means for the windows; when to ask again."""
+        self._wake = None
+        self._expecting = expecting
+        if not self._out.cohort.closed:
+            self._depart(now)
+        elif not self._out.cohort.data_started:
+            self._first_window(now)
+        else:
+            self._reopen(now)
+        return self._wake
+
+    def _depart(self, now: float) -> None:
+        """Close the cohort when all are set up, or when those that are have waited long enough for the others."""
+        active = [node for node in self._out.nodes.values() if node.want in (Want.DELIVER, Want.INSTALL)]
+        set_up = [node for node in active if node.step is Step.SET_UP]
+        if not set_up:
+            self._first_set_up = None
+            if not self._out.nodes and self._out.cohort.reserved == 0:
+                self._out.cohort.closed = True  # all were dropped: nothing to depart with
+            return
+        if self._first_set_up is None:
+            self._first_set_up = now
+        deadline = self._first_set_up + max(self._out.settings.gather_s, self._lead_s())
+        unready = any(node.step in BEFORE_DATA and node.step is not Step.SET_UP for node in active)
+        if now < deadline and (unready or self._expecting):
+            self._wake_at(deadline)
+            return
+        self._out.cohort.closed = True
+        self._plan_window(now + self._lead_s())
+        for node in set_up:
+            self._out.move(node, Step.WINDOW)
+        for node in list(self._out.nodes.values()):
+            if node.step in BEFORE_DATA:
+                self._out.leave(node, Release(node.dev_eui, again=True, reason="late"))
+
+    def _first_window(self, now: float) -> None:
+        start = self._out.cohort.window_start + self._out.settings.window_guard_s
+        invited = [node for node in self._out.nodes.values() if node.step in (Step.GROUP, Step.WINDOW)]
+        if not invited:
+            return
+        receiving = any(node.step is Step.RECEIVING for node in self._out.nodes.values())
+        # A cohort of its own costs a late node all fragments once more; waiting costs the others nothing but time.
+        last = start + self._out.settings.lead_s / 2 if receiving else start
+        if now < last:
+            self._wake_at(last)
+        elif receiving:
+            for node in invited:
+                self._out.leave(node, Release(node.dev_eui, again=True, reason="late"))
+        else:
+            self._plan_window(now + self._lead_s())
+
+    def _reopen(self, now: float) -> None:
+        """The window ends before all is done: the same nodes are asked to open another one."""
+        end = self._out.cohort.window_end - self._out.settings.window_guard_s
+        demand = [node for node in self._out.nodes.values() if node.in_demand]
+        if not demand and not any(node.step is Step.WINDOW for node in self._out.nodes.values()):
+            return
+        if now < end:
+            self._wake_at(end)
+            return
+        self._plan_window(now + self._lead_s() / _ASKED_BEFORE)
+        for node in demand:
+            self._out.move(node, Step.WINDOW)
+
+    def _lead_s(self) -> float:
+        """Time for the slowest node (class A: by its uplinks) to be asked a few times."""
+        slowest = max((node.profile.answer_timeout_s for node in self._out.nodes.values()), default=0.0)
+        return max(self._out.settings.lead_s, _ASKED_BEFORE * slowest)
+
+    def _plan_window(self, start: float) -> None:
+        self._out.cohort.window_start = start
+        planned = self._rounds.planned_s() + 2 * self._out.settings.window_guard_s
+        self._out.cohort.window_end = start + float(1 << time_out_for(planned))
+        self._out.cohort_changed()
+
+    def _wake_at(self, when: float) -> None:
+        self._wake = when if self._wake is None else min(self._wake, when)

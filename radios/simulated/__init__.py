@@ -1,0 +1,1 @@
+"""Simulated radio worlds: virtual nodes, dongles and servers that speak the real protocols with code of their own."""

@@ -1,0 +1,131 @@
+"""Multicast groups and their queue, with ChirpStack's habits: counters are the server's, refusals are silent."""
+
+import math
+from collections.abc import Mapping
+
+from radios.simulated.chirpstack.agenda import Agenda
+from radios.simulated.chirpstack.air import Air
+from radios.simulated.chirpstack.model import (
+    ApiCode,
+    ApiError,
+    Device,
+    Group,
+    GroupQueueItem,
+    GroupSettings,
+    Scheduling,
+)
+from radios.simulated.lorawan.phy import Activation, Downlink, build_downlink
+from radios.simulated.lorawan.region import max_frm_payload_bytes
+
+_SCHEDULER_INTERVAL_S = 1.0
+
+
+class MulticastGroups:
+    def __init__(self, agenda: Agenda, air: Air, devices: Mapping[str, Device], margin_s: float) -> None:
+        self.groups: dict[str, Group] = {}
+        self.dropped_oversize = 0
+        self.dropped_refused = 0
+        self._agenda = agenda
+        self._air = air
+        self._devices = devices
+        self._margin_s = margin_s
+
+    def create(self, group_id: str, settings: GroupSettings) -> None:
+        now = self._agenda.now
+        self.groups[group_id] = Group(group_id, settings, now, now)
+
+    def get(self, group_id: str) -> Group:
+        try:
+            return self.groups[group_id]
+        except KeyError:
+            raise ApiError(ApiCode.NOT_FOUND, f"Object does not exist (id: {group_id})") from None
+
+    def update(self, group_id: str, settings: GroupSettings) -> None:
+        group = self.get(group_id)
+        group.settings = settings
+        group.updated_at = self._agenda.now
+
+    def delete(self, group_id: str) -> None:
+        """What is queued is dropped with it."""
+        self.get(group_id)
+        del self.groups[group_id]
+
+    def add_device(self, group_id: str, dev_eui: str) -> None:
+        group = self.get(group_id)
+        if dev_eui not in self._devices:
+            raise ApiError(ApiCode.NOT_FOUND, f"Object does not exist (id: {dev_eui})")
+        if dev_eui in group.devices:
+            raise ApiError(ApiCode.INTERNAL, "duplicate key value violates unique constraint")
+        group.devices.add(dev_eui)
+
+    def remove_device(self, group_id: str, dev_eui: str) -> None:
+        group = self.get(group_id)
+        if dev_eui not in group.devices:
+            raise ApiError(ApiCode.NOT_FOUND, f"Object does not exist (id: {dev_eui})")
+        group.devices.remove(dev_eui)
+
+    def add_gateway(self, group_id: str, gateway_id: str) -> None:
+        group = self.get(group_id)
+        if gateway_id not in self._air.gateways:
+            raise ApiError(ApiCode.NOT_FOUND, f"Object does not exist (id: {gateway_id})")
+        if gateway_id in group.gateways:
+            raise ApiError(ApiCode.INTERNAL, "duplicate key value violates unique constraint")
+        group.gateways.add(gateway_id)
+
+    def remove_gateway(self, group_id: str, gateway_id: str) -> None:
+        group = self.get(group_id)
+        if gateway_id not in group.gateways:
+            raise ApiError(ApiCode.NOT_FOUND, f"Object does not exist (id: {gateway_id})")
+        group.gateways.remove(gateway_id)
+
+    def enqueue(self, group_id: str, f_port: int, data: bytes, expires_at: float | None) -> int:
+        """The counter that the item was given, also when no gateway is there to send it."""
+        group = self.get(group_id)
+        if not 1 <= f_port <= 255:
+            raise ApiError(ApiCode.INVALID_ARGUMENT, "f_port must be between 1 - 255")
+        group.settings.f_cnt += 1
+        f_cnt = group.settings.f_cnt
+        together = group.settings.scheduling is Scheduling.GPS_TIME
+        if together:
+            run_after = max([self._agenda.now, *(item.run_after for item in group.queue)]) + self._margin_s
+        for gateway_id in sorted(group.gateways or self._gateways_of_devices(group)):
+            if not together:
+                run_after = self._next_slot(group)
+            item = GroupQueueItem(f_cnt, f_port, data, expires_at, gateway_id, run_after)
+            group.queue.append(item)
+            tick = math.ceil(run_after / _SCHEDULER_INTERVAL_S) * _SCHEDULER_INTERVAL_S
+            self._agenda.at(tick, lambda now, item=item: self._send(group, item, now))  # type: ignore[misc]
+        return f_cnt
+
+    def flush_queue(self, group_id: str) -> None:
+        self.get(group_id).queue.clear()
+
+    def list_queue(self, group_id: str) -> list[GroupQueueItem]:
+        """One item per counter, however many gateways it waits for."""
+        return list({item.f_cnt: item for item in self.get(group_id).queue}.values())
+
+    def _next_slot(self, group: Group) -> float:
+        """Nothing waits: now. Else the margin behind the last one."""
+        if not group.queue:
+            return self._agenda.now
+        return max(item.run_after for item in group.queue) + self._margin_s
+
+    def _gateways_of_devices(self, group: Group) -> set[str]:
+        """Without a list: gateways that heard the members; none heard, none used."""
+        heard = (self._devices[dev_eui].last_gateways for dev_eui in group.devices)
+        return {gateways[0] for gateways in heard if gateways}
+
+    def _send(self, group: Group, item: GroupQueueItem, now: float) -> None:
+        if self.groups.get(group.id) is not group or item not in group.queue:
+            return
+        group.queue.remove(item)  # on any gateway answer, good or bad; the integrations hear nothing
+        if item.expires_at is not None and item.expires_at < now:
+            return
+        settings = group.settings
+        if len(item.data) > max_frm_payload_bytes(settings.data_rate):
+            self.dropped_oversize += 1
+            return
+        session = Activation(settings.mc_addr, settings.mc_nwk_s_key, settings.mc_app_s_key)
+        phy = build_downlink(session, item.f_cnt, item.f_port, item.data)
+        status = self._air.transmit(item.gateway_id, Downlink(phy, settings.frequency_hz, settings.data_rate), now)
+        self.dropped_refused += status != "OK"

@@ -1,0 +1,58 @@
+"""Words of the OTA client: its states, how it times itself, what it counts."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class OtaState(StrEnum):
+    IDLE = "idle"
+    QUERYING = "querying"
+    DOWNLOADING = "downloading"
+    WAITING = "waiting"  # told WAIT_FOR_DATA
+    PAUSED = "paused"  # gave up on a silent server; goes on at its offset later
+    VERIFYING = "verifying"
+    ENDING = "ending"  # UpgradeEndRequest sent
+    HOLDING = "holding"  # told to wait, or nobody answered: asks again, or acts on an unsolicited 07
+    COUNTDOWN = "countdown"
+
+
+@dataclass(frozen=True, slots=True)
+class OtaTiming:
+    """How a client times itself, in seconds."""
+
+    think_s: float = 0.02  # between a block and the next request
+    response_timeout_s: tuple[float, float] = (2.0, 3.0)
+    max_errors: int = 10  # unanswered requests in a row before it gives up
+    retry_later_s: float = 60.0  # after giving up
+    boot_query_delay_s: tuple[float, float] = (4.0, 8.0)
+    query_interval_s: float = 24 * 3600.0
+    verify_s: float = 1.0
+    end_attempts: int = 3
+    end_retry_s: float = 5.0
+    hold_interval_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The image that is being downloaded."""
+
+    version: int
+    size: int
+
+
+@dataclass(slots=True)
+class OtaCounters:
+    """What happened since the node was made; resets do not clear it."""
+
+    blocks_received: int = 0
+    bytes_received: int = 0
+    bytes_received_twice: int = 0  # below what was already held of the same version once
+    requests_sent: int = 0
+    responses_ignored: int = 0  # other offset, other version, not asked for
+    timeouts: int = 0
+    gave_up: int = 0
+    told_to_wait: int = 0
+    downloads_started_at_zero: int = 0
+    downloads_resumed: int = 0
+    downloads_thrown_away: int = 0  # ABORT, NO_IMAGE_AVAILABLE on a block
+    images_refused: int = 0  # whole, but INVALID_IMAGE

@@ -1,0 +1,284 @@
+"""The Zigbee radio of the contract: sessions on one side, zigpy's application on the other.
+
+Owns the link to the dongle, what is observed of nodes, and sending; downloads are the business of `service`. Nodes are
+keyed by EUI64, as zigpy replaces its device objects.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+import zigpy.profiles.zha
+import zigpy.types
+
+from radios.clock import Clock
+from radios.errors import ContractError, FrameError
+from radios.radio import (
+    CommandResult,
+    ImageStore,
+    Journal,
+    Json,
+    NodeCommand,
+    NodeDirective,
+    NodeId,
+    NodeObservation,
+    TransferOrder,
+    TransferPlan,
+    radio_of,
+)
+from radios.zigbee import management, nodes
+from radios.zigbee.link import RadioLink
+from radios.zigbee.observations import ObservationFeed
+from radios.zigbee.ota_commands import OTA_CLUSTER_ID, CommandId, ImageNotify, QueryNextImageRequest
+from radios.zigbee.ota_frames import decode_command, decode_header, reply
+from radios.zigbee.pacing import Pacer
+from radios.zigbee.service import OtaService
+from radios.zigbee.session_state import MAX_BLOCK_BYTES
+from radios.zigbee.settings import ZigbeeSettings, zigpy_config
+from radios.zigbee.tap import Peer, load_application, tapped
+
+_LOG = logging.getLogger(__name__)
+_LINK_QUALITY_EVERY_S: Final = 10.0
+_DEFAULT_PEER: Final = Peer(zigpy.profiles.zha.PROFILE_ID, 1, 1)
+
+
+class ZigbeeRadio:
+    """radios.radio.Radio for one zigpy network. `application` replaces the radio library's class (simulation)."""
+
+    kind = "zigbee"
+
+    def __init__(self, settings: ZigbeeSettings, clock: Clock, application: type | None = None) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._pacer = Pacer(settings.pacing)
+        self._feed = ObservationFeed()
+        self._link = RadioLink(
+            lambda: tapped(application or load_application(settings.radio_library), self),
+            zigpy_config(settings),
+            clock,
+            self,
+            form_network=settings.form_network,
+            max_wait_s=settings.max_reconnect_wait_s,
+        )
+        self._service = OtaService(self._pacer, settings.limits, clock, self._transmit, self._endpoint)
+        self._peers: dict[NodeId, Peer] = {}
+        self._node_ids: dict[Any, NodeId] = {}
+        self._link_said_at: dict[NodeId, float] = {}
+        self._uninterviewed: set[NodeId] = set()
+        self._interviews = asyncio.Semaphore(settings.concurrent_interviews)
+
+    # -- the contract --------------------------------------------------------------------------------------------
+
+    async def run(self, journal: Journal, images: ImageStore) -> None:
+        await self._service.load(journal, images)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._service.run(tasks), name="zigbee-ota")
+            tasks.create_task(self._link.run(self._link_up), name="zigbee-link")
+
+    async def plan(self, order: TransferOrder, nodes: Sequence[NodeId]) -> TransferPlan:
+        app = self._link.app
+        skipped = {node: "not a Zigbee node" for node in nodes if radio_of(node) != self.kind}
+        if self._link.up:
+            known = {self._node_id(ieee) for ieee in app.devices}
+            skipped |= {node: "not in this network" for node in nodes if node not in known}
+        blocks = -(-order.image.size // MAX_BLOCK_BYTES) * (len(nodes) - len(skipped))
+        airtime = self._pacer.airtime_s(blocks)
+        return TransferPlan(blocks, airtime, airtime / max(order.air_share, 0.01), skipped)
+
+    async def put(self, order: TransferOrder) -> None:
+        self._service.put(order)
+
+    async def direct(self, directives: Sequence[NodeDirective]) -> None:
+        for directive in directives:
+            if radio_of(directive.node) != self.kind:
+                raise ContractError(f"{directive.node} is no Zigbee node")
+        for directive in directives:
+            self._service.direct(directive)
+
+    async def manage(self, command: NodeCommand) -> CommandResult:
+        if not self._link.up:
+            return CommandResult(False, f"the Zigbee radio is not available: {self._link.error or 'starting'}")
+        return await management.manage(self._link.app, command)
+
+    def observations(self) -> AsyncIterator[NodeObservation]:
+        return self._feed.__aiter__()
+
+    def status(self) -> Mapping[str, Json]:
+        link, now = self._link, self._clock.now()
+        sessions: dict[str, Json] = dict(self._service.stages())
+        status: dict[str, Json] = {
+            "link": "up" if link.up else "down",
+            "error": link.error,
+            "device": self._settings.device,
+            "starts": link.starts,
+            "nodes": max(len(link.app.devices) - 1, 0) if link.up else 0,
+            "active": self._pacer.active,
+            "queued": self._pacer.queued,
+            "blocks_per_s": round(self._pacer.blocks_per_s(now), 1),
+            "rate_limit": round(self._pacer.rate_limit, 1),
+            "failed_deliveries": self._pacer.failures,
+            "sessions": sessions,
+        }
+        if link.up:
+            status["channel"] = int(link.app.state.network_info.channel)
+            status["pan_id"] = f"{int(link.app.state.network_info.pan_id):04x}"
+        return status
+
+    # -- from the tap and from zigpy -----------------------------------------------------------------------------
+
+    def ota_frame(self, device: Any, peer: Peer, frame: bytes) -> None:
+        now = self._clock.now()
+        node = self._node_id(device.ieee)
+        self._peers[node] = peer
+        self._observe_link(device, node, now)
+        query = decode_query(frame)
+        if query is not None:
+            self._feed.put(_queried(node, query, now))
+            self._interview_if_due(node)
+        self._service.receive(node, peer.endpoint, frame)
+
+    def ota_default_response(self, device: Any, command: int, status: int) -> None:
+        self._service.refused(self._node_id(device.ieee), command, status)
+
+    def heard(self, device: Any, cluster: int) -> None:
+        app = self._link.app
+        if app is None or device.ieee == app.state.node_info.ieee:
+            return
+        now = self._clock.now()
+        node = self._node_id(device.ieee)
+        self._observe_link(device, node, now)
+        if cluster == nodes.POWER_CLUSTER_ID and (battery := nodes.reported_battery(device, now)) is not None:
+            self._feed.put(battery)
+        self._interview_if_due(node)
+        self._service.heard(node)
+
+    def announced(self, ieee: Any) -> None:
+        node = self._node_id(ieee)
+        self._feed.put(NodeObservation(node, self._clock.now(), joined=True))
+        self._uninterviewed.add(node)  # asked with its next frame
+        self._service.rebooted(node)
+
+    def device_initialized(self, device: Any) -> None:
+        """zigpy's event: the interview of endpoints and clusters is complete."""
+        app = self._link.app
+        if app is None or device.ieee == app.state.node_info.ieee:
+            return
+        self._feed.put(nodes.describe(device, self._clock.now()))
+        self._service.spawn(self._interview(self._node_id(device.ieee)))
+
+    def device_left(self, device: Any) -> None:
+        """zigpy's event."""
+        self._feed.put(NodeObservation(self._node_id(device.ieee), self._clock.now(), joined=False))
+
+    device_removed = device_left
+
+    def _link_up(self) -> None:
+        now = self._clock.now()
+        app = self._link.app
+        for device in app.devices.values():
+            if device.ieee == app.state.node_info.ieee or not hasattr(device, "node_desc"):
+                continue
+            node = self._node_id(device.ieee)
+            self._feed.put(nodes.describe(device, now))
+            if nodes.is_sleepy(device):
+                self._uninterviewed.add(node)
+            else:
+                self._service.spawn(self._interview(node))
+        self._service.link_up()
+
+    async def _interview(self, node: NodeId) -> None:
+        """Learn versions, hardware and battery of a node; where attributes say no version, provoke a query."""
+        async with self._interviews:
+            device = self._device(node)
+            if device is None:
+                return
+            try:
+                async with asyncio.timeout(self._settings.interview_timeout_s):
+                    observation = await nodes.interview(device, self._clock.now())
+            except TimeoutError:
+                self._uninterviewed.add(node)
+                return
+        self._feed.put(observation)
+        if self._service.version_read(node, observation.version):
+            return  # its session sends notifications, and none in mid-download
+        endpoint = nodes.ota_endpoint(device)
+        if endpoint is not None and (observation.version is None or observation.hardware is None):
+            await self._transmit(node, endpoint, reply(ImageNotify(100), 0))
+
+    async def _transmit(self, node: NodeId, endpoint: int, frame: bytes) -> bool:
+        """Whether the node's radio acknowledged the frame."""
+        app, device = self._link.app, self._device(node)
+        if device is None:
+            return False
+        peer = self._peers.get(node, _DEFAULT_PEER)
+        mode = zigpy.types.AddrMode.NWK
+        packet = zigpy.types.ZigbeePacket(
+            src=zigpy.types.AddrModeAddress(addr_mode=mode, address=app.state.node_info.nwk),
+            src_ep=peer.local_endpoint,
+            dst=zigpy.types.AddrModeAddress(addr_mode=mode, address=device.nwk),
+            dst_ep=endpoint,
+            tsn=frame[1],
+            profile_id=peer.profile,
+            cluster_id=OTA_CLUSTER_ID,
+            data=zigpy.types.SerializableBytes(frame),
+            extended_timeout=nodes.is_sleepy(device),
+            source_route=app.build_source_route_to(device) if self._settings.source_routing else None,
+            tx_options=zigpy.types.TransmitOptions.ACK,
+            priority=zigpy.types.PacketPriority.LOW,
+        )
+        try:
+            await app.send_packet(packet)
+        except Exception as error:  # noqa: BLE001  # libraries raise what they like for a frame that did not arrive
+            _LOG.debug("%s: frame %s not delivered: %r", node, frame.hex(), error)
+            return False
+        return True
+
+    def _node_id(self, ieee: Any) -> NodeId:
+        node = self._node_ids.get(ieee)
+        if node is None:
+            node = self._node_ids[ieee] = nodes.node_id(ieee)
+        return node
+
+    def _device(self, node: NodeId) -> Any:
+        app = self._link.app
+        return None if app is None else app.devices.get(nodes.eui64(node))
+
+    def _endpoint(self, node: NodeId) -> int:
+        peer, device = self._peers.get(node), self._device(node)
+        if peer is not None:
+            return peer.endpoint
+        return (nodes.ota_endpoint(device) if device is not None else None) or _DEFAULT_PEER.endpoint
+
+    def _observe_link(self, device: Any, node: NodeId, now: float) -> None:
+        if now - self._link_said_at.get(node, 0.0) >= _LINK_QUALITY_EVERY_S:
+            self._link_said_at[node] = now
+            self._feed.put(nodes.link_quality(device, now))
+
+    def _interview_if_due(self, node: NodeId) -> None:
+        if node in self._uninterviewed:
+            self._uninterviewed.discard(node)
+            self._service.spawn(self._interview(node))
+
+
+def decode_query(frame: bytes) -> QueryNextImageRequest | None:
+    """The query in a frame; None when it is another command, or malformed, which the service answers."""
+    try:
+        header, payload = decode_header(frame)
+        if header.command != CommandId.QUERY_NEXT_IMAGE_REQUEST:
+            return None
+        command = decode_command(header, payload)
+    except FrameError:
+        return None
+    return command if isinstance(command, QueryNextImageRequest) else None
+
+
+def _queried(node: NodeId, query: QueryNextImageRequest, now: float) -> NodeObservation:
+    return NodeObservation(
+        node,
+        now,
+        hardware=nodes.hardware_name(query.manufacturer, query.image_type),
+        hardware_version=query.hardware_version,
+        version=query.version,
+        joined=True,
+    )

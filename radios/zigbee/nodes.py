@@ -1,0 +1,131 @@
+"""What zigpy knows of a node, in the contract's words, and what is asked of the node itself.
+
+Only what the node said now becomes an observation of battery, version or hardware: zigpy's cache may be weeks old.
+"""
+
+import logging
+from typing import Any, Final
+
+import zigpy.types
+
+from radios.radio import NodeId, NodeObservation, Power, parse_node_id
+from radios.zigbee.ota_commands import OTA_CLUSTER_ID, WILDCARD_VERSION
+
+BASIC_CLUSTER_ID: Final = 0x0000
+POWER_CLUSTER_ID: Final = 0x0001
+
+_HARDWARE_VERSION = 0x0003  # Basic
+_BATTERY_PERCENTAGE_REMAINING = 0x0021  # PowerConfiguration, half percent
+_BATTERY_UNKNOWN = 0xFF
+_CURRENT_FILE_VERSION = 0x0002  # OTA Upgrade, on the client
+_MANUFACTURER_ID = 0x0007
+_IMAGE_TYPE_ID = 0x0008
+
+_LOG = logging.getLogger(__name__)
+
+
+def node_id(ieee: Any) -> NodeId:
+    """zigpy's EUI64 as a node id."""
+    return parse_node_id("zigbee:" + str(ieee).replace(":", "").lower())
+
+
+def eui64(node: NodeId) -> Any:
+    """A node id as zigpy's EUI64."""
+    return zigpy.types.EUI64.convert(node.partition(":")[2])
+
+
+def hardware_name(manufacturer: int, image_type: int) -> str:
+    """What releases are matched by."""
+    return f"zigbee:{manufacturer:04x}-{image_type:04x}"
+
+
+def is_sleepy(device: Any) -> bool:
+    """Whether the node does not listen when idle; unknown counts as not."""
+    return device.node_desc is not None and not device.node_desc.is_receiver_on_when_idle
+
+
+def ota_endpoint(device: Any) -> int | None:
+    """The endpoint with the node's OTA client, if it said that it has one."""
+    for endpoint in device.non_zdo_endpoints:
+        if OTA_CLUSTER_ID in endpoint.out_clusters:
+            return int(endpoint.endpoint_id)
+    return None
+
+
+def describe(device: Any, at: float, *, joined: bool = True) -> NodeObservation:
+    """What does not change by itself: names, power source, sleep, and the link as last heard."""
+    descriptor = device.node_desc
+    power = sleepy = None
+    if descriptor is not None:
+        power = Power.MAINS if descriptor.is_mains_powered else Power.BATTERY
+        sleepy = is_sleepy(device)
+    return NodeObservation(
+        node_id(device.ieee),
+        at,
+        manufacturer=device.manufacturer,
+        model=device.model,
+        power=power,
+        sleepy=sleepy,
+        lqi=_whole(device.lqi),
+        rssi_dbm=None if device.rssi is None else float(device.rssi),
+        joined=joined,
+    )
+
+
+def link_quality(device: Any, at: float) -> NodeObservation:
+    rssi = None if device.rssi is None else float(device.rssi)
+    return NodeObservation(node_id(device.ieee), at, lqi=_whole(device.lqi), rssi_dbm=rssi)
+
+
+def reported_battery(device: Any, at: float) -> NodeObservation | None:
+    """The battery as zigpy just stored it from a report."""
+    for endpoint in device.non_zdo_endpoints:
+        cluster = endpoint.in_clusters.get(POWER_CLUSTER_ID)
+        if cluster is not None:
+            percent = _percent(cluster.get(_BATTERY_PERCENTAGE_REMAINING))
+            if percent is not None:
+                return NodeObservation(node_id(device.ieee), at, battery_percent=percent)
+    return None
+
+
+async def interview(device: Any, at: float) -> NodeObservation:
+    """Ask the node for versions, hardware and battery. What it does not answer stays None."""
+    basic = await _read(device, "in_clusters", BASIC_CLUSTER_ID, [_HARDWARE_VERSION])
+    ota = await _read(device, "out_clusters", OTA_CLUSTER_ID, [_CURRENT_FILE_VERSION, _MANUFACTURER_ID, _IMAGE_TYPE_ID])
+    power = await _read(device, "in_clusters", POWER_CLUSTER_ID, [_BATTERY_PERCENTAGE_REMAINING])
+    version = ota.get(_CURRENT_FILE_VERSION)
+    manufacturer, image_type = ota.get(_MANUFACTURER_ID), ota.get(_IMAGE_TYPE_ID)
+    known = manufacturer is not None and image_type is not None
+    return NodeObservation(
+        node_id(device.ieee),
+        at,
+        hardware=hardware_name(manufacturer, image_type) if known else None,  # type: ignore[arg-type]  # known says so
+        hardware_version=basic.get(_HARDWARE_VERSION),
+        version=None if version == WILDCARD_VERSION else version,
+        battery_percent=_percent(power.get(_BATTERY_PERCENTAGE_REMAINING)),
+    )
+
+
+async def _read(device: Any, side: str, cluster_id: int, attributes: list[int]) -> dict[int, int]:
+    """Numbers that the node answered; those it does not have, or a node that does not answer, are left out."""
+    for endpoint in device.non_zdo_endpoints:
+        cluster = getattr(endpoint, side).get(cluster_id)
+        if cluster is None:
+            continue
+        try:
+            success, _ = await cluster.read_attributes(attributes)
+        except Exception as error:  # noqa: BLE001  # zigpy and its libraries raise what they like for "no answer"
+            _LOG.debug("%s: cluster %#06x not read: %r", device.ieee, cluster_id, error)
+            return {}
+        return {int(name): int(value) for name, value in success.items() if value is not None}
+    return {}
+
+
+def _percent(half_percent: Any) -> float | None:
+    if half_percent is None or half_percent == _BATTERY_UNKNOWN:
+        return None
+    return min(100.0, int(half_percent) / 2)
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,324 @@
+"""What every part of a session stands on: its fields, its timers, the commit barrier, and the facts it states.
+
+`OtaSession` adds what comes from the node and the daemon. Nothing here reads a frame.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from radios.radio import Fact, TransferEvent, Want
+from radios.zigbee.ota_commands import ImageBlockRequest, ImageNotify, ServerCommand, UpgradeEndResponse, WaitForData
+from radios.zigbee.ota_frames import default_response, reply
+from radios.zigbee.pacing import Pacer
+from radios.zigbee.session_state import (
+    MAX_BLOCK_BYTES,
+    MAX_BLOCK_BYTES_BY_MANUFACTURER,
+    SessionLimits,
+    SessionState,
+    Stage,
+    Terms,
+)
+
+Reader = Callable[[int, int], bytes]  # (offset, length) -> bytes of the image; ImageError when it cannot
+
+WANTS_IMAGE: Final = (Want.DELIVER, Want.INSTALL)
+
+
+class Purpose(Enum):
+    ANSWER = "answer"
+    BLOCK = "block"
+    NOTIFY = "notify"
+    INSTALL = "install"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A frame for the node's endpoint. Tell the session with `delivered` what became of it."""
+
+    frame: bytes
+    endpoint: int
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What must be durable before anything is sent."""
+
+    state: SessionState
+    events: tuple[TransferEvent, ...]
+    sequence: int
+
+
+class Timer(Enum):
+    NOTIFY = 0
+    STALL = 1
+    INSTALL = 2
+    LOST = 3
+    DROP = 4
+
+
+class SessionCore:
+    """See the module. `read` gives bytes of the image; `reconciled` is False for a session restored from the journal."""
+
+    def __init__(
+        self, state: SessionState, read: Reader, pacer: Pacer, limits: SessionLimits, now: float, *, reconciled: bool
+    ) -> None:
+        self.node = state.node
+        self.transfer = state.transfer
+        self.image = state.image
+        self.terms = Terms()
+        self._read = read
+        self._pacer = pacer
+        self._limits = limits
+        self._generation = state.generation
+        self._want = state.want
+        self._install_at = state.install_at
+        self._stage = state.stage
+        self._confirmed = state.confirmed
+        self._failures = state.failures
+        self._code = state.code
+        self._endpoint = state.endpoint
+        self._running_version = state.running_version
+        self._rebooted = state.rebooted
+        self._reconciled = reconciled
+        self._started_at = self._last_heard = now
+        self._restarts = False  # a query was answered with the image: the node may begin at 0 again
+        self._notified_at = float("-inf")
+        self._notifies = 0
+        self._install_tries = 0
+        self._told = False  # an install frame is on its way or arrived: no other until that is known to have failed
+        self._tsn = state.generation & 0xFF
+        self._timers: dict[Timer, float] = {}
+        self._answer: tuple[float, float, Outgoing] | None = None  # due, asked, frame
+        self._install_answer: tuple[float, int] | None = None  # asked, tsn
+        self._notify = False
+        self._events: list[TransferEvent] = []
+        self._progress: TransferEvent | None = None
+        self._progress_at = float("-inf")
+        self._sequence = self._committed = 0
+        cap = MAX_BLOCK_BYTES_BY_MANUFACTURER.get(state.image.file.manufacturer, MAX_BLOCK_BYTES)
+        self._max_block_bytes = cap
+        if reconciled:
+            self._event(Fact.PREPARING, now)
+            self._arm(now)
+
+    # -- what the shell asks -------------------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> Stage:
+        return self._stage
+
+    @property
+    def endpoint(self) -> int:
+        return self._endpoint
+
+    @property
+    def confirmed(self) -> int:
+        return self._confirmed
+
+    @property
+    def reconciled(self) -> bool:
+        return self._reconciled
+
+    def state(self) -> SessionState:
+        """What must be found again after a crash."""
+        return SessionState(
+            self.node,
+            self.transfer,
+            self._generation,
+            self._want,
+            self._install_at,
+            self.image,
+            self._stage,
+            self._confirmed,
+            self._failures,
+            self._code,
+            self._endpoint,
+            self._running_version,
+            self._rebooted,
+        )
+
+    def pending_commit(self) -> Commit | None:
+        """The state and the events that must be durable before `to_send` goes on; None when nothing has changed."""
+        if self._sequence == self._committed:
+            return None
+        return Commit(self.state(), tuple(self._events), self._sequence)
+
+    def committed(self, commit: Commit) -> None:
+        """The commit is durable."""
+        del self._events[: len(commit.events)]
+        self._committed = commit.sequence
+
+    def progress(self) -> TransferEvent | None:
+        """PROGRESS or STALLED that may be lost in a crash, once."""
+        event, self._progress = self._progress, None
+        return event
+
+    def to_send(self, now: float) -> list[Outgoing]:
+        """Frames to send now, none while something is uncommitted."""
+        if self._sequence != self._committed:
+            return []
+        frames: list[Outgoing] = []
+        if self._answer is not None and self._answer[0] <= now:
+            _, asked, frame = self._answer
+            self._answer = None
+            if now - asked <= self._limits.reply_stale_after_s:
+                frames.append(frame)
+        if (
+            self._stage is Stage.INSTALLING
+            and self._reconciled
+            and not self._told
+            and Timer.INSTALL not in self._timers
+        ):
+            frames.append(self._install_frame(now))
+        if self._notify:
+            self._notify = False
+            frames.append(Outgoing(reply(ImageNotify(100), self._next_tsn()), self._endpoint, Purpose.NOTIFY))
+        return frames
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` and `to_send` are to be called, if nothing comes before."""
+        deadline = min(self._timers.values(), default=None)
+        if self._answer is None or self._sequence != self._committed:
+            return deadline
+        if deadline is None or self._answer[0] < deadline:
+            return self._answer[0]
+        return deadline
+
+    # -- timers and steps ------------------------------------------------------------------------------------------
+
+    def _arm(self, now: float) -> None:
+        """Set the timers that fit stage and want; also the way on after a restart."""
+        limits = self._limits
+        if self._stage is Stage.OFFERED and self._want in WANTS_IMAGE:
+            self._notifies = 0
+            self._timers[Timer.NOTIFY] = now
+        elif self._stage is Stage.DOWNLOADING and self._want in WANTS_IMAGE:
+            self._timers.pop(Timer.NOTIFY, None)  # whatever kept it silent is over: let it go on by itself
+            self._timers[Timer.STALL] = now + limits.hold_wait_s + limits.stall_after_s
+        elif self._stage is Stage.READY:
+            self._install_if_due(now)
+        elif self._stage is Stage.INSTALLING:
+            # After a restart the node may have been told already: ask for its version first, tell it (again) later.
+            self._timers.setdefault(Timer.LOST, now + limits.lost_after_s)
+            self._timers.setdefault(Timer.INSTALL, now + limits.install_retry_s)
+            self._timers[Timer.NOTIFY] = now + 2.0
+        elif self._stage is Stage.DROPPING:
+            self._timers[Timer.DROP] = now + limits.drop_after_s
+
+    def _notify_due(self, now: float) -> None:
+        limits = self._limits
+        if self._stage is Stage.OFFERED:
+            if self._want not in WANTS_IMAGE or not self._reconciled:
+                return
+            if now >= self.terms.expires_at:
+                self._stalled("expired", now, "the transfer may start on no further node")
+                return
+            if not self._pacer.has_room(now):
+                self._timers[Timer.NOTIFY] = now + limits.notify_interval_s
+                return
+        elif self._stage is Stage.RUNNING:
+            if self._notifies >= limits.silent_after_notifies:
+                return
+        elif self._stage not in (Stage.DOWNLOADING, Stage.INSTALLING):
+            return
+        self._notify = True
+        self._notified_at = now
+        pause = min(limits.notify_interval_s * 2**self._notifies, limits.max_notify_interval_s)
+        self._notifies = min(self._notifies + 1, 16)
+        if self._stage is Stage.INSTALLING:
+            pause = max(pause, limits.old_version_after_s)
+        self._timers[Timer.NOTIFY] = now + pause
+        if self._notifies == limits.silent_after_notifies and self._stage is Stage.OFFERED:
+            self._stalled("silent", now, f"no query after {self._notifies} notifications")
+
+    def _install_if_due(self, now: float) -> None:
+        if self._stage is not Stage.READY or self._want is not Want.INSTALL or not self._reconciled:
+            return
+        if self._install_at is not None and self._install_at > now:
+            self._timers[Timer.INSTALL] = self._install_at  # the node waits, so that a hold can still come between
+            return
+        self._stage = Stage.INSTALLING
+        self._rebooted = False
+        self._told = False
+        self._install_tries = 0
+        self._timers = {
+            Timer.LOST: now + self._limits.lost_after_s,
+            Timer.NOTIFY: now + self._limits.probe_installing_after_s,
+        }
+        self._notifies = 0
+        self._event(Fact.INSTALLING, now)
+
+    def _install_frame(self, now: float) -> Outgoing:
+        self._told = True
+        answer, self._install_answer = self._install_answer, None
+        fresh = answer is not None and now - answer[0] <= self._limits.reply_stale_after_s
+        tsn = answer[1] if answer is not None and fresh else self._next_tsn()
+        return Outgoing(reply(UpgradeEndResponse(self.image.file, 0, 0), tsn), self._endpoint, Purpose.INSTALL)
+
+    def _runs(self, version: int, now: float) -> None:
+        self._stage = Stage.RUNNING
+        self._running_version = version
+        self._rebooted = False
+        self._pacer.release(self.node)
+        self._timers.clear()
+        self._event(Fact.RUNNING, now, version=version)
+
+    def _fail(self, code: str, now: float, detail: str) -> None:
+        self._stage = Stage.FAILED
+        self._code = code
+        self._pacer.release(self.node)
+        self._timers.clear()
+        self._event(Fact.FAILED, now, code=code, detail=detail)
+
+    def _dropped(self, now: float) -> None:
+        self._stage = Stage.DROPPED
+        self._timers.clear()
+        self._notify = False
+        self._event(Fact.DROPPED, now)
+
+    def _stalled(self, code: str, now: float, detail: str) -> None:
+        self._progress = self._make_event(Fact.STALLED, now, code=code, detail=detail, confirmed=self._confirmed)
+
+    def _event(
+        self,
+        fact: Fact,
+        now: float,
+        *,
+        confirmed: int | None = None,
+        version: int | None = None,
+        code: str = "",
+        detail: str = "",
+    ) -> None:
+        self._events.append(self._make_event(fact, now, confirmed=confirmed, version=version, code=code, detail=detail))
+        self._sequence += 1
+
+    def _make_event(
+        self,
+        fact: Fact,
+        now: float,
+        *,
+        confirmed: int | None = None,
+        version: int | None = None,
+        code: str = "",
+        detail: str = "",
+    ) -> TransferEvent:
+        return TransferEvent(self.transfer, self.node, self._generation, fact, now, confirmed, version, code, detail)
+
+    def _wait(self, request: ImageBlockRequest, seconds: int, tsn: int, now: float) -> None:
+        if self._stage is Stage.DOWNLOADING and self._want in WANTS_IMAGE and self._reconciled:
+            self._timers[Timer.STALL] = now + seconds + self._limits.stall_after_s
+        self._reply(WaitForData(0, seconds, request.minimum_block_period), tsn, now)
+
+    def _reply(self, command: ServerCommand, tsn: int, now: float) -> None:
+        self._answer = (now, now, Outgoing(reply(command, tsn), self._endpoint, Purpose.ANSWER))
+
+    def _reply_default(self, command: int, status: int, tsn: int, now: float) -> None:
+        frame = default_response(command, status, tsn)
+        self._answer = (now, now, Outgoing(frame, self._endpoint, Purpose.ANSWER))
+
+    def _next_tsn(self) -> int:
+        self._tsn = (self._tsn + 1) & 0xFF
+        return self._tsn

@@ -1,0 +1,90 @@
+"""What is remembered of one node's download, and the limits that a download is held to. Data only, no behaviour."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from radios.radio import ImageRef, NodeId, Want
+from radios.zigbee.ota_commands import (
+    FileId,
+)
+
+# Manufacturers whose nodes take other blocks than the rest (field evidence).
+MAX_BLOCK_BYTES: Final = 50
+MAX_BLOCK_BYTES_BY_MANUFACTURER: Final = {4474: 40, 4405: 40, 4129: 255}  # Insta, dresden elektronik, Legrand
+
+
+class Stage(StrEnum):
+    """Where a node is in its transfer. Stored: the strings are stable."""
+
+    OFFERED = "offered"  # to be told, or told; no block proven yet
+    DOWNLOADING = "downloading"
+    READY = "ready"  # the node ended with SUCCESS and waits
+    INSTALLING = "installing"  # the node may have been told to start the image
+    RUNNING = "running"  # the node said which version it runs after that
+    FAILED = "failed"
+    DROPPING = "dropping"  # the next block request is answered with ABORT
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class OtaImage:
+    """A file of the image store and what its header says it is for."""
+
+    ref: ImageRef
+    file: FileId
+    min_hardware: int | None = None
+    max_hardware: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the order says of how to deliver; may change during the transfer."""
+
+    priority: int = 0
+    air_share: float = 1.0
+    expires_at: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """All of a session that must survive a restart."""
+
+    node: NodeId
+    transfer: str
+    generation: int
+    want: Want
+    install_at: float | None
+    image: OtaImage
+    stage: Stage
+    confirmed: int = 0
+    failures: int = 0
+    code: str = ""
+    endpoint: int = 1
+    running_version: int | None = None
+    rebooted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Times in seconds of the node's own behaviour; what fits most deployed nodes."""
+
+    unreconciled_wait_s: int = 5
+    max_unreconciled_wait_s: int = 120
+    hold_wait_s: int = 30
+    image_unavailable_wait_s: int = 30
+    max_failures: int = 3
+    stall_after_s: float = 60.0
+    renotify_stalled_after_s: float = 600.0  # by then the client has given up, so a query destroys nothing
+    notify_interval_s: float = 5.0
+    max_notify_interval_s: float = 900.0
+    notify_heard_interval_s: float = 15.0
+    silent_after_notifies: int = 4
+    install_retry_s: float = 5.0
+    max_install_retry_s: float = 300.0
+    reply_stale_after_s: float = 5.0
+    old_version_after_s: float = 30.0  # silence after INSTALLING that counts as a reboot
+    probe_installing_after_s: float = 120.0
+    lost_after_s: float = 3600.0  # a second MCU may take half an hour to verify
+    drop_after_s: float = 90.0
+    progress_interval_s: float = 1.0

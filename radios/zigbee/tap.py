@@ -1,0 +1,132 @@
+"""Takes the OTA client's frames out of zigpy's way as bytes, for any zigpy radio library.
+
+zigpy drops repeated bytes within 10 s, builds structures, and answers ABORT to downloads that it did not start. So the
+frames of cluster 0x0019 that go from client to server are taken before all of that, from the first one that the radio
+hands over. Last seen, LQI and RSSI are recorded as zigpy does. Everything else passes through untouched.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import zigpy.device
+import zigpy.types
+
+from radios.errors import Unsupported
+from radios.zigbee.ota_commands import DEFAULT_RESPONSE_ID, OTA_CLUSTER_ID
+from radios.zigbee.settings import RADIO_LIBRARY_MODULES
+
+# Of the first byte of a ZCL frame: frame type, manufacturer-specific, direction.
+_KIND_MASK = 0x01 | 0x02 | 0x04 | 0x08
+_CLUSTER_COMMAND_TO_SERVER = 0x01
+_GLOBAL_COMMAND = 0x00
+_DIRECTION = 0x08
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where an OTA client was heard: what an answer is addressed to."""
+
+    profile: int
+    endpoint: int  # of the node
+    local_endpoint: int
+
+
+class PacketSink(Protocol):
+    """Who is told of what the radio received. `device` is zigpy's object."""
+
+    def ota_frame(self, device: Any, peer: Peer, frame: bytes) -> None: ...
+
+    def ota_default_response(self, device: Any, command: int, status: int) -> None: ...
+
+    def heard(self, device: Any, cluster: int) -> None:
+        """After zigpy handled a frame of this cluster."""
+        ...
+
+    def announced(self, ieee: Any) -> None:
+        """Device announce, join or rejoin."""
+        ...
+
+
+def load_application(library: str) -> type:
+    """The ControllerApplication of a zigpy radio library. Unsupported when it is not installed."""
+    module = RADIO_LIBRARY_MODULES.get(library)
+    if module is None:
+        raise Unsupported(f"radio library {library!r} is unknown; one of {', '.join(RADIO_LIBRARY_MODULES)}")
+    try:
+        application: type = importlib.import_module(module).ControllerApplication
+    except ImportError as error:
+        raise Unsupported(f"radio library {library!r} is not installed: install gatewayd[{library}]") from error
+    return application
+
+
+def tapped(application: type, sink: PacketSink) -> type:
+    """A subclass of a library's ControllerApplication that gives OTA frames to `sink`, from construction on."""
+    return type(f"Tapped{application.__name__}", (_Tap, application), {"_tap_sink": sink})
+
+
+class _Tap:
+    """Mixin before a ControllerApplication. `Any` is zigpy's: the library carries no types for us to check."""
+
+    _tap_sink: PacketSink
+    devices: Any
+    get_device_with_address: Callable[[Any], Any]
+
+    def packet_received(self, packet: Any) -> None:
+        is_zcl = packet.profile_id != 0 and packet.src_ep != 0 and packet.dst_ep != 0
+        if is_zcl and packet.cluster_id == OTA_CLUSTER_ID:
+            frame = packet.data.serialize()
+            if len(frame) >= 3:
+                kind = frame[0] & _KIND_MASK
+                if kind == _CLUSTER_COMMAND_TO_SERVER:
+                    device = self._tap_device(packet.src)
+                    if device is not None:
+                        self._tap_take(device, packet, frame)
+                        return
+                elif kind & ~_DIRECTION == _GLOBAL_COMMAND and frame[2] == DEFAULT_RESPONSE_ID and len(frame) >= 5:
+                    device = self._tap_device(packet.src)
+                    if device is not None:
+                        self._tap_sink.ota_default_response(device, frame[3], frame[4])
+        super().packet_received(packet)  # type: ignore[misc]  # the library's class follows in the MRO
+        device = self._tap_device(packet.src)
+        if device is not None:
+            self._tap_sink.heard(device, packet.cluster_id if is_zcl else -1)
+
+    def handle_join(self, nwk: Any, ieee: Any, parent_nwk: Any, **options: Any) -> None:
+        super().handle_join(nwk, ieee, parent_nwk, **options)  # type: ignore[misc]  # as above
+        if options.get("handle_rejoin", True):
+            self._tap_sink.announced(zigpy.types.EUI64(ieee))
+
+    def _tap_take(self, device: Any, packet: Any, frame: bytes) -> None:
+        device.last_seen = packet.timestamp
+        if packet.lqi is not None:
+            device.lqi = packet.lqi
+        if packet.rssi is not None:
+            device.rssi = packet.rssi
+        if not device.is_initialized and device.has_non_zdo_endpoints and not device.initializing:
+            device.schedule_initialize()
+        self._tap_sink.ota_frame(device, Peer(packet.profile_id, packet.src_ep, packet.dst_ep), frame)
+
+    def _tap_device(self, source: Any) -> Any:
+        """The Zigbee device behind an address; None when it is unknown, which zigpy then looks into."""
+        try:
+            if source.addr_mode == zigpy.types.AddrMode.NWK:
+                return self._tap_by_nwk(source.address)
+            device = self.get_device_with_address(source)
+        except (KeyError, ValueError):
+            return None
+        return device if isinstance(device, zigpy.device.ZigbeeDevice) else None
+
+    def _tap_by_nwk(self, nwk: int) -> Any:
+        """zigpy searches all devices for a short address; remembered here, checked at every use."""
+        cache: dict[int, Any] = self.__dict__.setdefault("_tap_addresses", {})
+        device = self.devices.get(cache.get(nwk))
+        if device is None or device.nwk != nwk:
+            device = next(
+                (d for d in self.devices.values() if isinstance(d, zigpy.device.ZigbeeDevice) and d.nwk == nwk), None
+            )
+            if device is None:
+                return None
+            cache[nwk] = device.ieee
+        return device

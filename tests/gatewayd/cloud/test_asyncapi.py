@@ -1,0 +1,42 @@
+"""asyncapi.yaml says what messages.py enforces."""
+
+import re
+from collections.abc import Iterator
+
+import yaml
+
+from gatewayd.cloud import messages
+from tests.gatewayd.cloud.asyncapi_schemas import FILE, schemas
+
+DESCRIPTION = yaml.safe_load(FILE.read_text())
+
+
+def test_the_schemas_are_those_of_the_documents() -> None:
+    assert DESCRIPTION["components"]["schemas"] == schemas(), "run python -m tests.gatewayd.cloud.asyncapi_schemas"
+
+
+def references(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "$ref":
+                yield inner
+            else:
+                yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    for reference in references(DESCRIPTION):
+        place = DESCRIPTION
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]
+
+
+def test_the_topics_are_those_of_the_code() -> None:
+    described = {re.sub(r"\{\w+\}", "x", channel["address"]) for channel in DESCRIPTION["channels"].values()}
+    leaves = ("commands", "acks", "state", "inventory/x", "reports", "summary/x")
+    used = {messages.gateway_topic("x", leaf) for leaf in leaves}
+    used |= {messages.campaign_topic("gateway:x", "x"), messages.campaign_topic("fleet:x", "x")}
+    assert described == used

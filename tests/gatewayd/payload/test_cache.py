@@ -1,0 +1,253 @@
+"""The cache: whole files under their digest, verified parts, a quota, and rot that is found."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from gatewayd.cloud.messages import Payload
+from gatewayd.errors import Refused, StoreError
+from gatewayd.payload.cache import OPEN_FILES_MAX, Part, PayloadCache
+from gatewayd.payload.chunks import Chunk, chunk_range
+from radios.errors import ImageError
+from tests.gatewayd.payload.conftest import BODY, CHUNK, payload_of
+
+PAYLOAD = payload_of(BODY)
+
+
+def put(part: Part, body: bytes, index: int) -> bool:
+    start, stop = chunk_range(part.payload, index)
+    return part.put(Chunk(index, start, body[start:stop]))
+
+
+def store(cache: PayloadCache, body: bytes) -> Payload:
+    payload = payload_of(body)
+    part = cache.open_part(payload)
+    for index in range(len(payload.chunks)):
+        assert put(part, body, index)
+    cache.commit(part)
+    return payload
+
+
+def test_a_committed_file_is_readable_in_any_range(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path / "payloads", 10**6)
+    payload = store(cache, BODY)
+    assert cache.has(payload.sha256, payload)
+    assert cache.size(payload.sha256) == len(BODY)
+    for offset, length in (
+        (0, 10),
+        (5000, 64),
+        (len(BODY) - 3, 100),
+        (len(BODY), 5),
+        (len(BODY) + 9, 5),
+        (0, len(BODY)),
+    ):
+        assert cache.read(payload.sha256, offset, length) == BODY[offset : offset + length]
+    assert os.listdir(cache.folder) == [payload.sha256]
+    cache.close()
+    assert cache.read(payload.sha256, 1, 1) == BODY[1:2]
+    cache.close()
+
+
+def test_chunks_may_come_in_any_order_and_the_whole_is_still_checked(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 10**6)
+    part = cache.open_part(PAYLOAD)
+    order = list(range(len(PAYLOAD.chunks)))
+    random.Random(1).shuffle(order)
+    for index in order:
+        assert put(part, BODY, index)
+    assert part.whole
+    assert part.held_bytes == len(BODY)
+    cache.commit(part)
+    assert cache.has(PAYLOAD.sha256, PAYLOAD)
+
+
+def test_a_wrong_chunk_is_not_written(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 10**6)
+    part = cache.open_part(PAYLOAD)
+    assert not part.put(Chunk(0, 0, b"x" * CHUNK))
+    assert part.path.stat().st_size == 0
+    assert part.missing() == [(0, len(BODY))]
+    part.close()
+
+
+def test_a_part_is_verified_when_it_is_opened_again(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 10**6)
+    part = cache.open_part(PAYLOAD)
+    for index in (0, 1, 2, 5):
+        put(part, BODY, index)
+    part.close()
+    with part.path.open("r+b") as file:  # a chunk that the disk did not keep
+        file.seek(CHUNK + 7)
+        file.write(b"rotten")
+    again = PayloadCache(tmp_path, 10**6).open_part(PAYLOAD)
+    assert again.have == {0, 2, 5}
+    assert again.missing() == [(CHUNK, 2 * CHUNK), (3 * CHUNK, 5 * CHUNK), (6 * CHUNK, len(BODY))]
+    again.close()
+
+
+def test_a_whole_that_is_not_the_payload_is_refused_and_removed(tmp_path: Path) -> None:
+    """A release whose chunk hashes and whole hash contradict each other."""
+    cache = PayloadCache(tmp_path, 10**6)
+    other = "ab" * 32
+    lying = PAYLOAD.model_copy(update={"sha256": other, "path": f"payloads/{other}"})
+    part = cache.open_part(lying)
+    for index in range(len(lying.chunks)):
+        put(part, BODY, index)
+    with pytest.raises(Refused, match="tampered"):
+        cache.commit(part)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_oversized_part_is_cut_to_the_payload(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 10**6)
+    (tmp_path / f"{PAYLOAD.sha256}.part").write_bytes(BODY + b"tail")
+    part = cache.open_part(PAYLOAD)
+    assert part.whole
+    cache.commit(part)
+    assert cache.size(PAYLOAD.sha256) == len(BODY)
+    cache.close()
+
+
+@pytest.mark.parametrize("digest", ["", "../etc/passwd", "AB" * 32, "ab" * 32, "ab" * 32 + ".part"])
+def test_what_is_not_there_is_an_image_error(tmp_path: Path, digest: str) -> None:
+    cache = PayloadCache(tmp_path, 10**6)
+    with pytest.raises(ImageError):
+        cache.read(digest, 0, 1)
+    with pytest.raises(ImageError):
+        cache.size(digest)
+
+
+def test_impossible_ranges_and_shrunken_files_are_image_errors(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 10**6)
+    payload = store(cache, BODY)
+    for offset, length in ((-1, 5), (0, -1)):
+        with pytest.raises(ImageError):
+            cache.read(payload.sha256, offset, length)
+    assert cache.read(payload.sha256, 0, 1)
+    os.truncate(tmp_path / payload.sha256, 10)
+    with pytest.raises(ImageError, match="shrunk"):
+        cache.read(payload.sha256, 5, 10)
+    cache.close()
+    assert not cache.has(payload.sha256, payload)
+
+
+def test_more_files_than_handles(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 10**6)
+    bodies = [random.Random(n).randbytes(100) for n in range(OPEN_FILES_MAX * 2)]
+    digests = [store(cache, body).sha256 for body in bodies]
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        assert [cache.read(digest, 0, 100) for digest in digests] == bodies
+    assert len(os.listdir("/proc/self/fd")) <= before + OPEN_FILES_MAX
+    cache.close()
+
+
+def test_larger_than_the_quota_is_refused_for_good(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, len(BODY) - 1)
+    for attempt in (lambda: cache.open_part(PAYLOAD), lambda: cache.evict(frozenset(), len(BODY))):
+        with pytest.raises(Refused, match="too_large"):
+            attempt()
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_room_beside_what_is_needed_is_a_store_error(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 5000)
+    kept = store(cache, b"k" * 3000)
+    other = payload_of(b"o" * 3000)
+    assert cache.evict(frozenset({kept.sha256}), other.size) == []
+    with pytest.raises(StoreError, match="no room"):
+        cache.open_part(other)
+    assert cache.evict(frozenset(), other.size) == [kept.sha256]
+    cache.open_part(other).close()
+
+
+def test_the_reserve_of_the_disk_is_kept(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 10**6, reserve_bytes=2**60)
+    with pytest.raises(StoreError, match="disk full"):
+        cache.open_part(PAYLOAD)
+
+
+def test_a_full_disk_is_a_store_error_and_what_is_there_stays(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 10**6)
+    part = cache.open_part(PAYLOAD)
+    assert put(part, BODY, 0)
+    full = os.open("/dev/full", os.O_RDWR)
+    os.dup2(full, part.descriptor)  # from here on the disk takes nothing
+    os.close(full)
+    with pytest.raises(StoreError, match="disk full"):
+        put(part, BODY, 1)
+    part.close()
+    again = cache.open_part(PAYLOAD)
+    assert again.have == {0}
+    again.close()
+
+
+def test_eviction_takes_the_least_recently_used_and_never_what_is_needed(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 4000)
+    digests = [store(cache, bytes([n]) * 1000).sha256 for n in range(4)]
+    for age, digest in enumerate(digests):
+        os.utime(tmp_path / digest, (1000 + age, 1000 + age))
+    cache.read(digests[0], 0, 1)  # used now
+    assert cache.evict(frozenset({digests[1]}), 1500) == [digests[2], digests[3]]
+    assert cache.has(digests[0])
+    assert cache.has(digests[1])
+    assert cache.evict(frozenset(), 2000) == []
+    cache.close()
+
+
+def test_an_evicted_file_is_gone_for_readers(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 1000)
+    digest = store(cache, b"a" * 1000).sha256
+    cache.read(digest, 0, 1)
+    cache.evict(frozenset(), 1000)
+    with pytest.raises(ImageError):
+        cache.read(digest, 0, 1)
+
+
+def test_cleaning_removes_unneeded_parts_and_nothing_else(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 10**6)
+    whole = store(cache, b"w" * 100).sha256
+    wanted, unwanted = payload_of(b"1" * 100), payload_of(b"2" * 100)
+    for payload in (wanted, unwanted):
+        part = cache.open_part(payload)
+        part.remember_etag("http://x/", '"tag"')
+        part.close()
+    (tmp_path / "notes.txt").write_text("not ours")
+    assert cache.clean(frozenset({wanted.sha256})) == [unwanted.sha256]
+    left = sorted(os.listdir(tmp_path))
+    assert left == sorted([whole, f"{wanted.sha256}.part", f"{wanted.sha256}.etag", "notes.txt"])
+
+
+def test_rot_is_found_and_only_the_bad_chunks_go_missing(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 10**6)
+    payload = store(cache, BODY)
+    assert cache.rotten_chunks(payload) == []
+    with (tmp_path / payload.sha256).open("r+b") as file:
+        file.seek(3 * CHUNK + 5)
+        file.write(b"\x00\x01\x02\x03")
+    assert cache.rotten_chunks(payload) == [3]
+    cache.reopen(payload)
+    assert not cache.has(payload.sha256)
+    part = cache.open_part(payload)
+    assert part.missing() == [(3 * CHUNK, 4 * CHUNK)]
+    put(part, BODY, 3)
+    cache.commit(part)
+    assert cache.rotten_chunks(payload) == []
+    cache.reopen(payload_of(b"never there"))
+    cache.close()
+
+
+def test_a_closed_part_takes_nothing(tmp_path: Path) -> None:
+    part = PayloadCache(tmp_path, 10**6).open_part(PAYLOAD)
+    part.close()
+    part.close()
+    with pytest.raises(StoreError):
+        put(part, BODY, 0)
+
+
+def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError):
+        PayloadCache(tmp_path / "file" / "payloads", 1)

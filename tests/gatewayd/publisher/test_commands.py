@@ -1,0 +1,181 @@
+"""The commands, as an operator types them."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from gatewayd.cloud.messages import CampaignSummary, dump
+from gatewayd.publisher.commands import publish
+from tests.support.mosquitto import Mosquitto
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """`run("init", ...)`: {keys} and {repo} are filled in; the exit status must be `status`."""
+
+    def invoke(*arguments: object, status: int = 0) -> Result:
+        places = {"keys": tmp_path / "keys", "repo": tmp_path / "repo", "tmp": tmp_path}
+        given = [str(argument).format(**places) for argument in arguments]
+        result = CliRunner().invoke(publish, given)
+        assert result.exit_code == status, result.output
+        return result
+
+    return invoke
+
+
+REPO = ("--repo", "{repo}", "--keys", "{keys}")
+RELEASE = (
+    *("add-release", *REPO, "--name", "meter", "--version", "1.2.0", "--sequence", "3", "--security-version", "1"),
+    *("--node-version", "0x01020000", "--hardware", "lorawan:00000007", "--container", "opaque"),
+    *("--image", "{tmp}/image.bin"),
+)
+
+
+def site(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "image.bin").write_bytes(bytes(range(256)) * 100)
+    run("keys", "make", "--keys", "{keys}")
+    run("init", *REPO)
+    run("trust", "campaign-key", *REPO, "--audience", "gateway:*")
+    run("trust", "manufacturer", *REPO, "--name", "ACME", "--hardware", "lorawan:00000007")
+
+
+def test_from_nothing_to_a_published_release(run: Run, tmp_path: Path) -> None:
+    site(run, tmp_path)
+    assert json.loads(run(*RELEASE, "--json").output) == {"release": "releases/meter/1.2.0.json"}
+    assert "releases/meter/1.2.0.json" in run("releases", "--repo", "{repo}").output
+    shown = run("trust", "show", "--repo", "{repo}").output
+    assert "gateway:*" in shown
+    assert "ACME" in shown
+    renewed = json.loads(run("refresh", *REPO, "--json").output)
+    assert renewed["renewed"] == ["snapshot", "timestamp"]
+    assert renewed["warnings"] == []
+
+
+def test_revoking(run: Run, tmp_path: Path) -> None:
+    site(run, tmp_path)
+    lines = [json.loads(line) for line in run("trust", "show", "--repo", "{repo}", "--json").output.splitlines()]
+    run("trust", "revoke-campaign-key", *REPO, lines[0]["campaign_key"])
+    run("trust", "revoke-manufacturer", *REPO, lines[1]["keyid"])
+    shown = run("trust", "show", "--repo", "{repo}").output
+    assert "campaign key" not in shown
+    assert "REVOKED" in shown
+    assert "key_revoked" in run(*RELEASE, status=3).output
+    assert "not listed" in run("trust", "revoke-campaign-key", *REPO, "0" * 64, status=3).output
+
+
+def test_floor_and_withdraw(run: Run, tmp_path: Path) -> None:
+    site(run, tmp_path)
+    run(*RELEASE)
+    run("withdraw", *REPO, "releases/meter/1.2.0.json")
+    assert run("releases", "--repo", "{repo}").output == ""
+    run("trust", "floor", *REPO, "lorawan:00000007", "2")
+    assert "below_floor" in run(*RELEASE, status=3).output
+
+
+def test_a_detached_signature(run: Run, tmp_path: Path) -> None:
+    """Made elsewhere, by the manufacturer's own tool."""
+    site(run, tmp_path)
+    key = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "maker.pem").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    (tmp_path / "image.sig").write_bytes(key.sign((tmp_path / "image.bin").read_bytes(), ec.ECDSA(SHA256())))
+    maker = ("--public", "{tmp}/maker.pem", "--name", "Maker", "--hardware", "lorawan:00000007")
+    run("trust", "manufacturer", *REPO, *maker)
+    run(*RELEASE, "--signature", "{tmp}/image.sig", status=2)
+    run(*RELEASE, "--signature", "{tmp}/image.sig", "--manufacturer-public", "{tmp}/maker.pem")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (("init", *REPO), 3, "root key is not at hand"),
+        (("refresh", *REPO), 3, "no repository"),
+        (("keys", "make", "--keys", "{keys}", "--kind", "rot13"), 2, "rot13"),
+        (
+            ("campaign", "show", "x", "--broker", "http://x", "--keys", "{keys}", "--audience", "fleet:a"),
+            3,
+            "campaign key",
+        ),
+        (("campaign", "watch", "x", "--broker", "http://x", "--audience", "fleet:a"), 3, "mqtts://"),
+        (("campaign", "watch", "x", "--broker", "mqtt://127.0.0.1:1", "--audience", "fleet:a"), 4, "127.0.0.1"),
+    ],
+)
+def test_faults_are_one_line_and_a_status(run: Run, arguments: tuple[str, ...], status: int, complaint: str) -> None:
+    result = run(*arguments, status=status)
+    assert complaint in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "broker") as made:
+        yield made
+
+
+@pytest.mark.services
+def test_a_campaign_from_start_to_cancel(run: Run, tmp_path: Path, broker: Mosquitto) -> None:
+    run("keys", "make", "--keys", "{keys}", "--role", "campaign")
+    common = ("--broker", f"mqtt://127.0.0.1:{broker.port}", "--keys", "{keys}", "--audience", "gateway:gw-1")
+    tiers = ("--release", "releases/meter/1.2.0.json", "--tier", "canary=10", "--tier", "rest=100")
+    said = json.loads(run("campaign", "start", "meters", *common, *tiers, "--json").output)
+    assert (said["revision"], said["desired"]) == (1, "running")
+    assert "exists" in run("campaign", "start", "meters", *common, *tiers, status=3).output
+    for command, revision, desired, tier in (
+        ("pause", 2, "paused", 1),
+        ("resume", 3, "running", 1),
+        ("advance", 4, "running", 2),
+        ("cancel", 5, "cancelled", 2),
+    ):
+        said = json.loads(run("campaign", command, "meters", *common, "--json").output)
+        assert (said["revision"], said["desired"], said["open_tiers"]) == (revision, desired, tier)
+    assert "for good" in run("campaign", "resume", "meters", *common, status=3).output
+    assert json.loads(run("campaign", "show", "meters", *common).output)["revision"] == 5
+    assert "holds no campaign" in run("campaign", "show", "others", *common, status=3).output
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("option", ["--tier=x", "--tier=a=0", "--tier=a=50 --tier=b=20", "--days=31", "--node=toaster"])
+def test_a_campaign_that_no_gateway_would_take(run: Run, broker: Mosquitto, option: str) -> None:
+    run("keys", "make", "--keys", "{keys}", "--role", "campaign")
+    common = ("--broker", f"mqtt://127.0.0.1:{broker.port}", "--keys", "{keys}", "--audience", "gateway:gw-1")
+    status = 3 if "days" in option else 2
+    run("campaign", "start", "m", *common, "--release", "releases/m/1.0.0.json", *option.split(), status=status)
+
+
+@pytest.mark.services
+def test_watch_says_by_its_status_how_it_went(run: Run, broker: Mosquitto) -> None:
+    def gateway_says(**nodes: int) -> None:
+        summary = CampaignSummary(
+            campaign="meters",
+            revision=1,
+            state="running",
+            open_tiers=1,
+            gate="",
+            nodes=nodes,
+            tiers={},
+            updated=datetime(2026, 11, 1, tzinfo=UTC),
+        )
+
+        async def publish() -> None:
+            async with broker.client("cloud") as client:
+                await client.publish("ota/v1/gateways/gw-1/summary/meters", dump(summary), qos=1, retain=True)
+
+        asyncio.run(publish())
+
+    url = f"mqtt://127.0.0.1:{broker.port}"
+    watch = ("campaign", "watch", "meters", "--broker", url, "--audience", "gateway:gw-1", "--json")
+    run(*watch, "--timeout-s", "0.3", status=2)
+    gateway_says(updated=2, failed=1)
+    assert json.loads(run(*watch, "--timeout-s", "20", status=1).output.splitlines()[-1])["outcome"] == "failed"
+    gateway_says(updated=3, deferred=1)
+    run(*watch, "--timeout-s", "0.3", status=2)
+    assert run(*watch, "--timeout-s", "20", "--accept-deferred", status=0)

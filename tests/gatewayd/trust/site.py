@@ -1,0 +1,111 @@
+"""A publisher's repository, served over HTTP by a server that can be told to lie."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from gatewayd.cloud.messages import Manufacturers
+from gatewayd.publisher.firmware import FirmwareFile, ReleaseSpec
+from gatewayd.publisher.keys import FileImageSigner, KeyFolder, Role, campaign_key, generate_all
+from gatewayd.publisher.repository import Repository
+from gatewayd.trust.repository import TrustRepository, TrustSettings
+
+HARDWARE = "lorawan:00000007"
+RELEASE = "releases/meter/1.2.0.json"
+YEAR_S = 365 * 86400.0
+
+
+def spec(version: str = "1.2.0", sequence: int = 3, security_version: int = 2) -> ReleaseSpec:
+    return ReleaseSpec("meter", version, sequence, security_version, 0x01020000, (HARDWARE,), "opaque")
+
+
+@dataclass
+class Publisher:
+    """A repository and the keys behind it."""
+
+    repository: Repository
+    keys: KeyFolder
+    manufacturer: FileImageSigner
+    image: Path
+
+    def add(self, release: ReleaseSpec) -> None:
+        self.repository.add_release(release, FirmwareFile(self.image, self.manufacturer))
+
+
+def make_publisher(folder: Path, clock: Callable[[], float] = time.time) -> Publisher:
+    keys = generate_all(folder / "keys")
+    repository = Repository.create(folder / "repository", keys, clock=clock)
+    signer = keys.manufacturer()
+    entry = signer.manufacturer("ACME", [HARDWARE], time.time() - YEAR_S, time.time() + YEAR_S)
+    repository.set_campaign_keys([campaign_key(keys.signer(Role.CAMPAIGN), ["gateway:*", "fleet:north"])])
+    repository.set_manufacturers(Manufacturers(keys=(entry,)).keys)
+    image = folder / "image.bin"
+    image.write_bytes(bytes(range(256)) * 700)
+    return Publisher(repository, keys, signer, image)
+
+
+@dataclass
+class Site:
+    """The web server in front of a folder. `lies` by path take the place of the file; `asked` is what came."""
+
+    folder: Path
+    url: str = ""
+    lies: dict[str, bytes | int | str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        name = request.path.lstrip("/")
+        self.asked.append(name)
+        lie = self.lies.get(name)
+        if isinstance(lie, bytes):
+            return web.Response(body=lie)
+        if isinstance(lie, int):
+            return web.Response(status=lie)
+        if lie == "endless":
+            return await _endless(request)
+        if lie is not None and lie.startswith("to "):
+            raise web.HTTPFound(lie.removeprefix("to "))
+        if lie == "hang":
+            await asyncio.sleep(60)
+        path = self.folder / name
+        if not path.is_file():
+            return web.Response(status=404)
+        return web.Response(body=path.read_bytes())
+
+
+async def _endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    try:
+        for _ in range(4096):  # 256 MiB: far above every cap
+            await response.write(bytes(65536))
+    except ConnectionError:
+        pass
+    return response
+
+
+@dataclass
+class Gateways:
+    """Makes the trust of a gateway: the same folder is the same gateway started again."""
+
+    site: Site
+    publisher: Publisher
+    session: aiohttp.ClientSession
+    folder: Path
+    made: list[TrustRepository] = field(default_factory=list)
+
+    def start(self, name: str = "gw", now: Callable[[], float] = time.time, **settings: float) -> TrustRepository:
+        given = TrustSettings(
+            self.publisher.repository.root_path,
+            f"{self.site.url}metadata/",
+            f"{self.site.url}targets/",
+            self.folder / name,
+            **settings,
+        )
+        self.made.append(TrustRepository(given, self.session, now))
+        return self.made[-1]

@@ -1,0 +1,67 @@
+"""GPS time against known moments and around every leap second."""
+
+import datetime as dt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from radios.lorawan.gps_time import LEAP_SECONDS_UNIX_S, gps_from_unix, unix_from_gps, unwrap
+
+
+def utc(*moment: int) -> float:
+    return dt.datetime(*moment, tzinfo=dt.UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("unix", "gps"),
+    [
+        (utc(1980, 1, 6), 0),
+        (utc(1981, 6, 30, 23, 59, 59), 46_828_799),
+        (utc(1981, 7, 1), 46_828_801),
+        (utc(2016, 12, 31, 23, 59, 59), 1_167_264_016),
+        (utc(2017, 1, 1), 1_167_264_018),
+        (utc(2026, 11, 22), 1_479_340_800 + 18 - 0),
+    ],
+)
+def test_known_moments(unix, gps):
+    assert gps_from_unix(unix) == gps
+    assert unix_from_gps(gps) == unix
+
+
+def test_leap_seconds_end_at_the_first_of_january_or_july():
+    assert len(LEAP_SECONDS_UNIX_S) == 18
+    moments = [dt.datetime.fromtimestamp(unix, dt.UTC) for unix in LEAP_SECONDS_UNIX_S]
+    assert all((m.month, m.day, m.hour, m.minute, m.second) in {(1, 1, 0, 0, 0), (7, 1, 0, 0, 0)} for m in moments)
+    years = ["81", "82", "83", "85", "88", "90", "91", "92", "93", "94", "96", "97", "99", "06", "09", "12", "15", "17"]
+    assert [f"{m:%y}" for m in moments] == years
+    assert moments == sorted(moments)
+
+
+@pytest.mark.parametrize("unix", LEAP_SECONDS_UNIX_S)
+def test_leap_second_stands_still(unix):
+    gps = gps_from_unix(unix)
+    assert gps - gps_from_unix(unix - 1) == 2
+    assert [unix_from_gps(gps + at) for at in (-2, -1, -0.5, 0, 1)] == [unix - 1, unix, unix, unix, unix + 1]
+
+
+@given(st.integers(int(utc(1980, 1, 6)), int(utc(2100, 1, 1))))
+def test_there_and_back(unix):
+    assert unix_from_gps(gps_from_unix(unix)) == unix
+
+
+def test_fractions_are_kept():
+    assert gps_from_unix(utc(2020, 1, 1) + 0.25) % 1 == 0.25
+    assert unix_from_gps(1_300_000_000.5) % 1 == 0.5
+
+
+def test_before_the_epoch_is_refused():
+    with pytest.raises(ValueError, match="1980-01-06"):
+        gps_from_unix(utc(1980, 1, 6) - 1)
+    with pytest.raises(ValueError, match="negative"):
+        unix_from_gps(-1)
+
+
+@given(st.integers(0, 1 << 34), st.integers(-(1 << 31) + 1, (1 << 31) - 1))
+def test_unwrap_finds_the_nearest_second(near, away):
+    assert unwrap((near + away) % (1 << 32), near) == near + away

@@ -1,0 +1,430 @@
+"""The driver on zigpy with a radio library in this process: what is tapped, what passes through, what is committed first."""
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import zigpy.application
+import zigpy.endpoint
+import zigpy.state
+import zigpy.types as t
+import zigpy.zdo.types as zdo
+
+from radios.clock import SystemClock
+from radios.errors import ContractError
+from radios.radio import Fact, NodeCommand, NodeDirective, NodeId, NodeObservation, Power, TransferOrder, Want
+from radios.simulated.zigbee.firmware import build_ota_file
+from radios.zigbee.driver import ZigbeeRadio
+from radios.zigbee.settings import ZigbeeSettings
+
+COORDINATOR = t.EUI64.convert("00:12:4b:00:00:00:00:ff")
+IEEE = t.EUI64.convert("00:12:4b:00:00:00:00:01")
+NODE = NodeId("zigbee:00124b0000000001")
+NWK = 0x1234
+OLD, NEW = 0x00010000, 0x00020000
+IMAGE = build_ota_file(manufacturer=0x1049, image_type=1, version=NEW, size=900)
+
+
+class FakeRadio(zigpy.application.ControllerApplication):
+    """A zigpy radio library without a radio: keeps what is sent, `fail` makes sends fail."""
+
+    instances: list["FakeRadio"]
+    refusals: list[str]  # a connection takes one, as long as there are some
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.sent: list[t.ZigbeePacket] = []
+        self.fail = False
+        type(self).instances.append(self)
+
+    async def connect(self) -> None:
+        if self.refusals:
+            raise OSError(self.refusals.pop())
+        await self.register_endpoints()
+
+    async def disconnect(self) -> None: ...
+
+    async def start_network(self) -> None:
+        await self.load_network_info()
+        device = zigpy.device.Device(self, COORDINATOR, 0x0000)
+        device.node_desc = zdo.NodeDescriptor(0, 0x40, 0x8E, 0x1049, 82, 82, 0, 82, 0)
+        endpoint = device.add_endpoint(1)
+        endpoint.status = zigpy.endpoint.Status.ZDO_INIT
+        endpoint.profile_id = 0x0104
+        device.model, device.manufacturer = "fake", "fake"
+        self.devices[COORDINATOR] = device
+        add_node(self, IEEE, NWK)
+
+    async def load_network_info(self, *, load_devices: bool = False) -> None:
+        self.state.node_info = zigpy.state.NodeInfo(nwk=t.NWK(0), ieee=COORDINATOR, logical_type=zdo.LogicalType(0))
+        self.state.network_info.channel = 15
+        self.state.network_info.pan_id = t.PanId(0x1A62)
+
+    async def send_packet(self, packet: t.ZigbeePacket) -> None:
+        if self.fail:
+            raise zigpy.exceptions.DeliveryError("not acknowledged")
+        self.sent.append(packet)
+
+    async def force_remove(self, dev: Any) -> None: ...
+    async def add_endpoint(self, descriptor: Any) -> None: ...
+    async def permit_ncp(self, time_s: int = 60) -> None: ...
+    async def permit_with_link_key(self, node: Any, link_key: Any, time_s: int = 60) -> None: ...
+    async def write_network_info(self, *, network_info: Any, node_info: Any) -> None: ...
+    async def reset_network_info(self) -> None: ...
+
+
+def add_node(app: Any, ieee: Any, nwk: int, *, sleepy: bool = False) -> Any:
+    device = app.add_device(ieee, t.NWK(nwk))
+    flags = zdo.NodeDescriptor.MACCapabilityFlags.AllocateAddress
+    if not sleepy:
+        flags |= zdo.NodeDescriptor.MACCapabilityFlags.RxOnWhenIdle | zdo.NodeDescriptor.MACCapabilityFlags.MainsPowered
+    device.node_desc = zdo.NodeDescriptor(2 if sleepy else 1, 0x40, flags, 0x1049, 82, 82, 0, 82, 0)
+    device.manufacturer, device.model = "Synthetic", "SIM-1"
+    endpoint = device.add_endpoint(1)
+    endpoint.profile_id, endpoint.device_type = 0x0104, 0x0100
+    endpoint.status = zigpy.endpoint.Status.ZDO_INIT
+    endpoint.add_input_cluster(0x0000)
+    endpoint.add_input_cluster(0x0001)
+    endpoint.add_output_cluster(0x0019)
+    return device
+
+
+@dataclass
+class Bench:
+    radio: ZigbeeRadio
+    library: type[FakeRadio]
+    journal: Any
+    images: Any
+    order: TransferOrder
+    observations: list[NodeObservation]
+
+    @property
+    def app(self) -> FakeRadio:
+        return self.library.instances[-1]
+
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    async def up(self) -> None:
+        await self.until(lambda: self.radio.status()["link"] == "up", "link up")
+
+    async def direct(self, want: Want, generation: int = 1) -> None:
+        await self.radio.put(self.order)
+        await self.radio.direct([NodeDirective("t1", NODE, generation, want)])
+
+    def receive(self, frame: bytes, cluster: int = 0x0019, nwk: int = NWK, profile: int = 0x0104) -> None:
+        address = t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(nwk))
+        own = t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(0))
+        self.app.packet_received(
+            t.ZigbeePacket(
+                src=address,
+                src_ep=0 if profile == 0 else 1,
+                dst=own,
+                dst_ep=0 if profile == 0 else 1,
+                tsn=frame[1],
+                profile_id=profile,
+                cluster_id=cluster,
+                data=t.SerializableBytes(frame),
+                lqi=111,
+                rssi=-70,
+            )
+        )
+
+    def ota(self) -> list[bytes]:
+        """OTA cluster commands that went out, without attribute reads."""
+        frames = [packet.data.serialize() for packet in self.app.sent if packet.cluster_id == 0x0019]
+        return [frame for frame in frames if frame[0] & 1 or frame[2] == 0x0B]
+
+    async def answered(self, frame: bytes) -> bytes:
+        """The answer to a frame, by its sequence number."""
+        self.receive(frame)
+        await self.until(lambda: any(sent[1] == frame[1] and sent[2] != 0 for sent in self.ota()), "answer")
+        return next(sent for sent in reversed(self.ota()) if sent[1] == frame[1] and sent[2] != 0)
+
+
+def query(tsn: int, version: int = OLD) -> bytes:
+    return bytes((1, tsn, 1, 0)) + struct.pack("<HHL", 0x1049, 1, version)
+
+
+def block(tsn: int, offset: int) -> bytes:
+    return bytes((1, tsn, 3, 0)) + struct.pack("<HHLLB", 0x1049, 1, NEW, offset, 64)
+
+
+def end(tsn: int) -> bytes:
+    return bytes((1, tsn, 6, 0)) + struct.pack("<HHL", 0x1049, 1, NEW)
+
+
+@pytest.fixture
+async def make(journal: Any, images: Any) -> AsyncIterator[Callable[[], Awaitable[Bench]]]:
+    tasks: list[asyncio.Task[None]] = []
+
+    async def make() -> Bench:
+        library = type("Fake", (FakeRadio,), {"instances": [], "refusals": []})
+        settings = ZigbeeSettings("fake", max_reconnect_wait_s=0.01)
+        radio = ZigbeeRadio(settings, SystemClock(), library)
+        order = TransferOrder("t1", images.add(IMAGE, NEW), 0, 1.0, datetime.now(UTC) + timedelta(days=1))
+        bench = Bench(radio, library, journal, images, order, [])
+
+        async def observe() -> None:
+            async for observation in radio.observations():
+                bench.observations.append(observation)
+
+        tasks.append(asyncio.create_task(radio.run(journal, images)))
+        tasks.append(asyncio.create_task(observe()))
+        return bench
+
+    yield make
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+async def bench(make: Callable[[], Awaitable[Bench]]) -> Bench:
+    bench = await make()
+    await bench.up()
+    return bench
+
+
+async def test_whole_update(bench: Bench) -> None:
+    await bench.direct(Want.INSTALL)
+    await bench.until(lambda: bytes((0, 100)) in [frame[3:] for frame in bench.ota() if frame[2] == 0], "notify")
+    offered = await bench.answered(query(1))
+    assert offered[2:] == bytes((2, 0)) + struct.pack("<HHLL", 0x1049, 1, NEW, len(IMAGE))
+    got = b""
+    while len(got) < len(IMAGE):
+        answer = await bench.answered(block(2 + len(got) // 50, len(got)))
+        assert answer[:1] == b"\x19"
+        got += answer[17:]
+    assert got == IMAGE
+    answer = await bench.answered(end(100))
+    assert answer[2:] == b"\x07" + struct.pack("<HHLLL", 0x1049, 1, NEW, 0, 0)
+    bench.receive(query(101, NEW))
+    await bench.until(lambda: bench.journal.facts(NODE)[-1] is Fact.RUNNING, "running")
+    assert bench.journal.facts(NODE) == [Fact.PREPARING, Fact.COMPLETE, Fact.READY, Fact.INSTALLING, Fact.RUNNING]
+    assert bench.journal.events[-1].version == NEW
+    assert bench.radio.status()["sessions"] == {"running": 1}
+
+
+async def test_no_install_frame_when_the_commit_fails(bench: Bench) -> None:
+    await bench.direct(Want.INSTALL)
+    await bench.until(lambda: bench.journal.facts(NODE), "preparing")
+    bench.journal.broken = True
+    bench.receive(end(9))
+    await bench.until(lambda: bench.journal.refused, "commit refused")
+    assert not [frame for frame in bench.ota() if frame[2] == 7]
+    bench.journal.broken = False
+    await bench.until(lambda: [frame for frame in bench.ota() if frame[2] == 7], "install")
+    assert bench.journal.facts(NODE)[-1] is Fact.INSTALLING
+
+
+async def test_repeated_bytes_are_answered_and_not_filtered(bench: Bench) -> None:
+    await bench.direct(Want.DELIVER)
+    for count in range(1, 4):
+        bench.receive(block(7, 50))
+        await bench.until(lambda: [f[1] for f in bench.ota() if f[2] == 5].count(7) == count, "repeat")  # noqa: B023
+
+
+async def test_tapped_frames_still_tell_that_the_node_was_heard(bench: Bench) -> None:
+    device = bench.app.devices[IEEE]
+    device.last_seen, device.lqi, device.rssi = None, None, None
+    bench.receive(block(7, 50))
+    assert device.last_seen is not None
+    assert (device.lqi, device.rssi) == (111, -70)
+    await bench.until(lambda: any(o.lqi == 111 and o.rssi_dbm == -70 for o in bench.observations), "link quality")
+
+
+async def test_all_else_reaches_zigpy(bench: Bench) -> None:
+    device = bench.app.devices[IEEE]
+    battery = bytes((0x18, 3, 0x0A)) + struct.pack("<HBB", 0x0021, 0x20, 150)
+    bench.receive(battery, cluster=0x0001)
+    assert device.endpoints[1].in_clusters[1].get(0x0021) == 150
+    await bench.until(lambda: any(o.battery_percent == 75.0 for o in bench.observations), "battery")
+    version = bytes((0x08, 4, 0x0A)) + struct.pack("<HBL", 0x0002, 0x23, NEW)
+    bench.receive(version)  # a report on the OTA cluster is no command of it
+    assert device.endpoints[1].out_clusters[0x19].get(0x0002) == NEW
+    assert not [frame for frame in bench.ota() if frame[1] == 4 and frame[2] == 5]
+
+
+async def test_unknown_battery_is_no_observation(bench: Bench) -> None:
+    bench.receive(bytes((0x18, 3, 0x0A)) + struct.pack("<HBB", 0x0021, 0x20, 0xFF), cluster=0x0001)
+    await asyncio.sleep(0.01)
+    assert all(o.battery_percent is None for o in bench.observations)
+
+
+async def test_a_node_that_nobody_directed_waits_at_first(bench: Bench) -> None:
+    assert (await bench.answered(block(1, 50)))[2:] == b"\x05\x97" + struct.pack("<LL", 0, 5)
+    assert (await bench.answered(query(2)))[2:] == b"\x02\x98"
+    assert (await bench.answered(end(3)))[2:] == b"\x07" + struct.pack("<HHLLL", 0x1049, 1, NEW, 0, 0xFFFFFFFF)
+    assert (await bench.answered(b"\x01\x04\x66"))[2:] == b"\x0b\x66\x81"
+
+
+async def test_observations_of_a_known_node(bench: Bench) -> None:
+    bench.receive(query(1))
+    await bench.until(lambda: any(o.version == OLD for o in bench.observations), "query")
+    said: dict[str, Any] = {}
+    for observation in bench.observations:
+        assert observation.node == NODE
+        fields = {name: getattr(observation, name) for name in NodeObservation.__slots__}
+        said |= {name: value for name, value in fields.items() if value is not None}
+    assert said["hardware"] == "zigbee:1049-0001"
+    assert (said["manufacturer"], said["model"]) == ("Synthetic", "SIM-1")
+    assert (said["power"], said["sleepy"], said["joined"]) == (Power.MAINS, False, True)
+
+
+async def test_restart_goes_on_at_the_same_offset(make: Callable[[], Awaitable[Bench]]) -> None:
+    first = await make()
+    await first.up()
+    await first.direct(Want.DELIVER)
+    await first.answered(query(1))
+    await first.answered(block(2, 0))
+    await first.answered(block(3, 450))
+    second = await make()
+    await second.up()
+    waited = await second.answered(block(4, 500))
+    assert waited[3] == 0x97
+    await second.direct(Want.DELIVER)
+    served = await second.answered(block(5, 500))
+    assert served[3] == 0
+    assert served[17:] == IMAGE[500:550]
+    assert not [frame for frame in second.ota() if frame[2] == 0]  # no notification in mid-download
+
+
+async def test_drop_aborts(bench: Bench) -> None:
+    await bench.direct(Want.DELIVER)
+    await bench.answered(block(1, 50))
+    await bench.direct(Want.DROP, 2)
+    assert (await bench.answered(block(2, 100)))[2:] == b"\x05\x95"
+    await bench.until(lambda: bench.journal.facts(NODE)[-1] is Fact.DROPPED, "dropped")
+    assert not bench.journal.records
+
+
+async def test_drop_of_an_unknown_transfer_is_done(bench: Bench) -> None:
+    await bench.radio.direct([NodeDirective("other", NODE, 1, Want.DROP)])
+    await bench.until(lambda: bench.journal.facts(NODE) == [Fact.DROPPED], "dropped")
+
+
+async def test_an_image_that_is_no_ota_file_fails(bench: Bench) -> None:
+    order = replace(bench.order, image=bench.images.add(b"MCUboot" * 20, NEW))
+    await bench.radio.put(order)
+    await bench.radio.direct([NodeDirective("t1", NODE, 1, Want.DELIVER)])
+    await bench.until(lambda: bench.journal.facts(NODE) == [Fact.FAILED], "failed")
+    assert bench.journal.events[-1].code == "invalid_image"
+
+
+async def test_directives_before_run_and_before_their_order_are_kept(make: Callable[[], Awaitable[Bench]]) -> None:
+    bench = await make()
+    await bench.radio.direct([NodeDirective("t1", NODE, 1, Want.DELIVER)])
+    await bench.up()
+    assert (await bench.answered(query(1)))[3] == 0x98
+    await bench.radio.put(bench.order)
+    assert (await bench.answered(query(2)))[3] == 0
+
+
+async def test_contract_errors(bench: Bench) -> None:
+    with pytest.raises(ContractError):
+        await bench.radio.direct([NodeDirective("t1", NodeId("lorawan:00124b0000000001"), 1, Want.DELIVER)])
+    await bench.radio.put(bench.order)
+    with pytest.raises(ContractError):
+        await bench.radio.put(replace(bench.order, image=bench.images.add(IMAGE + b"x", NEW)))
+
+
+async def test_a_lost_link_is_opened_again(bench: Bench) -> None:
+    await bench.direct(Want.DELIVER)
+    await bench.answered(block(1, 50))
+    bench.library.refusals += ["no such device"] * 2
+    first = bench.app
+    first.connection_lost(OSError("unplugged"))
+    await bench.until(lambda: bench.app is not first and bench.radio.status()["link"] == "up", "up again")
+    assert bench.radio.status()["starts"] == 2
+    assert (await bench.answered(block(2, 100)))[17:] == IMAGE[100:150]
+
+
+async def test_a_dongle_that_is_not_there_is_waited_for(make: Callable[[], Awaitable[Bench]]) -> None:
+    bench = await make()
+    bench.library.refusals.append("no such device")
+    await bench.until(lambda: "no such device" in str(bench.radio.status()["error"]), "error")
+    result = await bench.radio.manage(NodeCommand("list"))
+    assert not result.ok
+    await bench.up()
+
+
+async def test_a_node_under_a_new_short_address_goes_on(bench: Bench) -> None:
+    await bench.direct(Want.DELIVER)
+    await bench.answered(block(1, 50))
+    bench.app.devices[IEEE].nwk = t.NWK(0x4321)
+    bench.receive(block(2, 100), nwk=0x4321)
+    await bench.until(lambda: any(sent[1] == 2 and sent[2] == 5 for sent in bench.ota()), "block")
+    assert bench.app.sent[-1].dst.address == 0x4321
+
+
+async def test_announce_is_told_as_reboot(bench: Bench) -> None:
+    await bench.direct(Want.INSTALL)
+    await bench.answered(end(1))
+    bench.receive(query(2))
+    announce = b"\x01" + struct.pack("<H", NWK) + IEEE.serialize() + b"\x8e"
+    bench.receive(announce, cluster=0x0013, profile=0)
+    bench.receive(query(3))
+    await bench.until(lambda: bench.journal.facts(NODE)[-1] is Fact.RUNNING, "running")
+    assert bench.journal.events[-1].version == OLD
+
+
+async def test_failed_deliveries_slow_the_network_down(bench: Bench) -> None:
+    await bench.direct(Want.DELIVER)
+    await bench.answered(block(1, 50))
+    before = bench.radio.status()["rate_limit"]
+    bench.app.fail = True
+    bench.receive(block(2, 100))
+    await bench.until(lambda: bench.radio.status()["failed_deliveries"] == 1, "failure")
+    after = bench.radio.status()["rate_limit"]
+    assert isinstance(before, float)
+    assert isinstance(after, float)
+    assert after < before
+
+
+async def test_plan_counts_blocks_and_skips_strangers(bench: Bench) -> None:
+    stranger = NodeId("zigbee:00124b0000000077")
+    plan = await bench.radio.plan(bench.order, [NODE, stranger])
+    assert plan.frames == -(-len(IMAGE) // 50)
+    assert plan.skipped == {stranger: "not in this network"}
+
+
+async def test_management(bench: Bench) -> None:
+    listed = await bench.radio.manage(NodeCommand("list"))
+    assert listed.ok
+    assert isinstance(listed.value, list)
+    assert [entry["node"] for entry in listed.value if isinstance(entry, dict)] == [NODE]
+    assert (await bench.radio.manage(NodeCommand("permit_join", arguments={"seconds": 30}))).ok
+    for wrong in (
+        NodeCommand("reboot"),
+        NodeCommand("permit_join", arguments={"seconds": 255}),
+        NodeCommand("remove"),
+        NodeCommand("remove", NodeId("zigbee:00124b0000000077")),
+        NodeCommand("read", NODE, {"cluster": 6, "attributes": ["on_off"]}),
+        NodeCommand("write", NODE, {"cluster": 0, "attributes": []}),
+    ):
+        result = await bench.radio.manage(wrong)
+        assert not result.ok
+        assert result.detail
+    backup = await bench.radio.manage(NodeCommand("backup"))
+    assert backup.ok
+    assert isinstance(backup.value, dict)
+    assert backup.value["metadata"]
+
+
+async def test_an_unreadable_record_is_left_out(make: Callable[[], Awaitable[Bench]], journal: Any) -> None:
+    from radios.radio import Record
+
+    await journal.commit([Record("node", "00124b0000000001", 1, b"\xff")], [])
+    bench = await make()
+    await bench.up()
+    await bench.direct(Want.DELIVER)
+    assert (await bench.answered(query(2)))[3] == 0

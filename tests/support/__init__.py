@@ -1,0 +1,1 @@
+"""Real servers and throw-away identities for the tests of several rooms."""
