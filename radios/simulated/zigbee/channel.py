@@ -1,9 +1,14 @@
-"""What a frame costs on a shared IEEE 802.15.4 channel at 2.4 GHz: one token that everybody waits for.
+"""The shared IEEE 802.15.4 channel at 2.4 GHz: what frames cost on it, whose turn it is, and what is lost.
 
-Per hop: mean back-off of CSMA/CA drawn 0 to 7 units, carrier sensing, the frame, turnaround and MAC acknowledgement.
+One transmission at a time, for all hops of the mesh. A station's frames go out in order; which of the stations that have
+one goes next is drawn, as CSMA/CA does not know who waited longest. The back-off is part of each transmission, so nothing
+is faster than `lower_bound_s`. Collisions and channel access failures are not simulated: `lost` stands for them.
 """
 
 import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 BYTE_S = 32e-6
 PREAMBLE_S = 192e-6
@@ -12,8 +17,20 @@ BACKOFF_UNITS = 7
 SENSING_S = 128e-6
 TURNAROUND_S = 192e-6
 MAC_ACK_S = 352e-6
-APS_ACK_BYTES = 45
+MAC_RETRIES = 3
 MEAN_BACKOFF_S = BACKOFF_UNITS / 2 * BACKOFF_UNIT_S
+DATA_REQUEST_S = 1.6e-3  # mean of a sleeper's poll of its parent, with back-off and acknowledgement
+
+HEADER_BYTES = 11 + 8 + 14 + 4 + 8  # MAC with FCS, NWK, NWK security header and MIC, APS
+ZCL_BYTES = 3
+APS_ACK_BYTES = HEADER_BYTES
+BLOCK_REQUEST_BYTES = HEADER_BYTES + ZCL_BYTES + 14
+PAGE_REQUEST_BYTES = HEADER_BYTES + ZCL_BYTES + 18
+BLOCK_RESPONSE_FIELDS_BYTES = 14
+
+# The exponent of the back-off for the first attempt and the retries (macMinBE 3 to macMaxBE 5).
+_BACKOFF_CHOICES = tuple(2 ** min(3 + attempt, 5) for attempt in range(MAC_RETRIES + 1))
+_FIXED_S = SENSING_S + PREAMBLE_S + TURNAROUND_S + MAC_ACK_S
 
 
 def on_air_s(frame_bytes: int) -> float:
@@ -26,19 +43,138 @@ def hop_s(frame_bytes: int) -> float:
     return MEAN_BACKOFF_S + SENSING_S + on_air_s(frame_bytes) + TURNAROUND_S + MAC_ACK_S
 
 
+def block_s(data_bytes: int = 50) -> float:
+    """Mean seconds of the channel, per hop, for one block: request, response, APS acknowledgement."""
+    response = HEADER_BYTES + ZCL_BYTES + BLOCK_RESPONSE_FIELDS_BYTES + data_bytes
+    return hop_s(BLOCK_REQUEST_BYTES) + hop_s(response) + hop_s(APS_ACK_BYTES)
+
+
+def page_block_s(data_bytes: int = 50, page_bytes: int = 1400) -> float:
+    """As `block_s` in page mode: no request and no APS acknowledgement per block, and its share of the page request."""
+    response = HEADER_BYTES + ZCL_BYTES + BLOCK_RESPONSE_FIELDS_BYTES + data_bytes
+    return hop_s(response) + hop_s(PAGE_REQUEST_BYTES) * data_bytes / page_bytes
+
+
+def lower_bound_s(
+    nodes: Iterable[tuple[int, int]], page_mode: bool = False, *, data_bytes: int = 50, page_bytes: int = 1400
+) -> float:
+    """Least seconds in which an idle channel without loss carries (blocks, hops) for each node."""
+    per_block = page_block_s(data_bytes, page_bytes) if page_mode else block_s(data_bytes)
+    return per_block * sum(blocks * hops for blocks, hops in nodes)
+
+
+class Link(Protocol):
+    """What decides whether a MAC attempt is heard."""
+
+    def lost(self, now: float) -> bool: ...
+
+
+Finish = Callable[[float, bool], None]
+CallAt = Callable[[float, Callable[[float], None]], None]
+
+
+class _Transmission:
+    """One frame over one hop, until it is acknowledged or given up."""
+
+    __slots__ = ("air_s", "attempt", "finish", "link", "station")
+
+    def __init__(self, station: int, air_s: float, link: Link | None, finish: Finish) -> None:
+        self.station = station
+        self.air_s = air_s
+        self.link = link
+        self.finish = finish
+        self.attempt = 0
+
+
 class Channel:
-    """The token. Times are the site's clock; the channel is busy until `free_at`."""
+    """`call_at` comes from the mesh that uses the channel. Counters tell what the channel carried."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.free_at = 0.0
         self.busy_s = 0.0
-        self._rng = random.Random(seed)
+        self.transmissions = 0
+        self.retries = 0
+        self.given_up = 0
+        self.longest_queue = 0
+        self._random = random.Random(seed).random
+        self._call_at: CallAt = _unattached
+        self._queues: dict[int, deque[_Transmission]] = {}
+        self._contenders: list[int] = []
+        self._current: _Transmission | None = None
 
-    def occupy(self, now: float, frame_bytes: int, hops: int, attempts: int) -> float:
-        """Take the channel for `attempts` tries over each of `hops` hops; returns when the frame is through."""
-        cost = 0.0
-        for _ in range(hops * attempts):
-            cost += hop_s(frame_bytes) - MEAN_BACKOFF_S + self._rng.randint(0, BACKOFF_UNITS) * BACKOFF_UNIT_S
+    @property
+    def waiting(self) -> int:
+        """Frames that wait for the channel."""
+        return sum(map(len, self._queues.values()))
+
+    def attach(self, call_at: CallAt) -> None:
+        """Use this agenda from now on."""
+        self._call_at = call_at
+
+    def send(self, now: float, station: int, frame_bytes: int, link: Link | None, finish: Finish) -> None:
+        """One frame over one hop; `finish(when, acknowledged)` is called once."""
+        self._enqueue(now, _Transmission(station, _FIXED_S + frame_bytes * BYTE_S, link, finish))
+
+    def poll(self, now: float, station: int, link: Link | None, finish: Finish) -> None:
+        """A sleeper's data request, as `send`."""
+        self._enqueue(now, _Transmission(station, DATA_REQUEST_S - MEAN_BACKOFF_S, link, finish))
+
+    def broadcast(self, now: float, station: int, frame_bytes: int, finish: Finish) -> None:
+        """One frame to all neighbours, without acknowledgement: `finish` is always told True."""
+        air_s = SENSING_S + PREAMBLE_S + frame_bytes * BYTE_S
+        self._enqueue(now, _Transmission(station, air_s, None, finish))
+
+    # ---- within
+
+    def _enqueue(self, now: float, transmission: _Transmission) -> None:
+        if self._current is None:
+            self._start(now, transmission)
+            return
+        queue = self._queues.get(transmission.station)
+        if queue is None:
+            queue = self._queues[transmission.station] = deque()
+        if not queue:
+            self._contenders.append(transmission.station)
+        queue.append(transmission)
+        if len(queue) > self.longest_queue:
+            self.longest_queue = len(queue)
+
+    def _start(self, now: float, transmission: _Transmission) -> None:
+        self._current = transmission
+        backoff = int(self._random() * _BACKOFF_CHOICES[transmission.attempt])
+        cost = transmission.air_s + backoff * BACKOFF_UNIT_S
         self.busy_s += cost
-        self.free_at = max(now, self.free_at) + cost
-        return self.free_at
+        self.transmissions += 1
+        self._call_at(now + cost, self._ended)
+
+    def _ended(self, now: float) -> None:
+        transmission = self._current
+        assert transmission is not None  # noqa: S101  only `_start` arms this
+        if transmission.link is not None and transmission.link.lost(now):
+            transmission.attempt += 1
+            if transmission.attempt <= MAC_RETRIES:
+                self.retries += 1
+                queue = self._queues.setdefault(transmission.station, deque())
+                if not queue:
+                    self._contenders.append(transmission.station)
+                queue.appendleft(transmission)
+            else:
+                self.given_up += 1
+                transmission.finish(now, False)
+        else:
+            transmission.finish(now, True)
+        # What `finish` queued contends with the others: `_current` was kept so that it could not jump the queue.
+        contenders = self._contenders
+        if not contenders:
+            self._current = None
+            return
+        at = int(self._random() * len(contenders))
+        queue = self._queues[contenders[at]]
+        chosen = queue.popleft()
+        if not queue:
+            contenders[at] = contenders[-1]
+            contenders.pop()
+        self._start(now, chosen)
+
+
+def _unattached(when: float, action: Callable[[float], None]) -> None:
+    raise RuntimeError("the channel belongs to no mesh yet")

@@ -1,35 +1,30 @@
-"""The mesh between the coordinator and the nodes: joins, delay, loss, airtime, parents that hold frames for sleepers.
+"""The mesh between the coordinator and the nodes: one agenda, joins and leaves, frames from hand to hand.
 
 Sans-I/O: everything happens at times that the caller gives; `wake` tells the shell that the next deadline moved closer.
-Nothing is routed: each node is so many hops away and has its own loss.
+Nothing is routed: each node is so many hops away, by relays of its own, and has its own loss.
 """
 
 import heapq
 import itertools
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from typing import Protocol
 
-from radios.simulated.zigbee.channel import APS_ACK_BYTES, Channel
+from radios.simulated.zigbee.channel import Channel, Finish
+from radios.simulated.zigbee.delivery import APS_RETRIES, Arrive, Delivery, Done
+from radios.simulated.zigbee.flood import flood
 from radios.simulated.zigbee.frames import CLUSTER_BASIC, PROFILE_ZDO, ApsFrame
 from radios.simulated.zigbee.node import VirtualNode
 from radios.simulated.zigbee.node_spec import Life, NodeEvent, NodeSpec
+from radios.simulated.zigbee.parents import Parents
 
-INDIRECT_EXPIRY_S = 7.68
 HOP_DELAY_S = 0.004
-MAC_RETRIES = 3
-APS_ATTEMPTS = 3
-APS_ACK_TIMEOUT_S = 0.8  # three attempts fit in the 3 s that bellows waits for messageSentHandler
 ROUTE_DISCOVERY_S = 1.0
 ANNOUNCE_SPREAD_S = (0.2, 1.5)
 JOIN_DELAY_S = (0.5, 2.0)
-_BETWEEN_POLLED_FRAMES_S = 0.01
 _LEAVE_NOTICE_S = 0.1
-
-Done = Callable[[bool], None]
 
 
 class JoinStatus(IntEnum):
@@ -53,15 +48,6 @@ class Coordinator(Protocol):
     def node_changed(self, node: VirtualNode, status: JoinStatus) -> None: ...
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """A frame that a parent holds for a sleepy node."""
-
-    expires: float
-    frame: ApsFrame
-    done: Done
-
-
 class Mesh:
     """`channel` None: frames take a fixed delay per hop and do not wait for each other."""
 
@@ -78,13 +64,12 @@ class Mesh:
         self.wake: Callable[[], None] = _nothing
         self.frames_down = 0
         self.frames_up = 0
-        self.frames_lost = 0
-        self._hop_delay_s = hop_delay_s
         self._rng = random.Random(seed)
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
         self._armed: dict[int, float] = {}
-        self._indirect: dict[int, list[_Waiting]] = {}
+        self._delivery = Delivery(self.call_at, channel, hop_delay_s)
+        self._parents = Parents(self._delivery, self.call_at)
         self._permit_until = 0.0
         self._introduced: set[str] = set()
         self.nodes: dict[str, VirtualNode] = {}
@@ -95,6 +80,16 @@ class Mesh:
                 raise ValueError(f"two nodes are called {node.id}")
             self.nodes[node.id] = node
             self.by_nwk[node.nwk] = node
+
+    @property
+    def frames_lost(self) -> int:
+        """Frames that did not get through one way, retries counted each."""
+        return self._delivery.frames_lost
+
+    @property
+    def aps_retries(self) -> int:
+        """Frames sent again because no APS acknowledgement came."""
+        return self._delivery.aps_retries
 
     # ---- time
 
@@ -151,25 +146,83 @@ class Mesh:
         self.settle(node, now)
         return True
 
-    def unicast(self, destination: int, frame: ApsFrame, now: float, *, acknowledged: bool, done: Done) -> None:
-        """Send towards a node; `done` is called once: arrived (with APS acknowledgement if asked for) or not."""
+    def unicast(
+        self,
+        destination: int,
+        frame: ApsFrame,
+        now: float,
+        *,
+        acknowledged: bool,
+        done: Done,
+        arrived: Callable[[float], None] | None = None,
+    ) -> None:
+        """Send towards a node. `done` is called once, with what the sender knows: the APS acknowledgement came or not; without
+        one, what the first hop said (all hops when there is no channel). `arrived` gets the time of every copy that arrives.
+        """
         node = self.by_nwk.get(destination)
         if node is None or not node.joined:
             self.call_at(now + ROUTE_DISCOVERY_S, lambda _: done(False))
-        elif node.spec.sleepy:
-            self._indirect.setdefault(destination, []).append(_Waiting(now + INDIRECT_EXPIRY_S, frame, done))
-            self.call_at(now + INDIRECT_EXPIRY_S, partial(self._expire, node))
-            self._arm_poll(node, now)
+            return
+        if arrived is None:
+            arrive: Arrive = partial(self._deliver, node, frame)
         else:
-            self._attempt(node, frame, now, APS_ATTEMPTS if acknowledged else 1, done, acknowledged)
+            told = arrived
+
+            def arrive(when: float) -> bool:
+                told(when)
+                return self._deliver(node, frame, when)
+
+        if acknowledged:
+            self._delivery.acknowledged(
+                node,
+                partial(self._down, node, frame),
+                now,
+                arrive,
+                done,
+                up=False,
+                attempts=1 if node.spec.sleepy else 1 + APS_RETRIES,
+            )
+        else:
+            self._unacknowledged(node, frame, now, arrive, done)
+
+    def uplink(
+        self,
+        node: VirtualNode,
+        frame: ApsFrame,
+        now: float,
+        *,
+        acknowledged: bool = False,
+        done: Done | None = None,
+        arrived: Callable[[float], None] | None = None,
+    ) -> None:
+        """Send from a node to the coordinator; as `unicast`, but what comes twice is given to the coordinator once."""
+        size = frame.air_bytes
+        if not acknowledged:
+            self._delivery.cross(node, size, now, partial(self._arrived, node, frame), up=True)
+            return
+        taken: list[float] = []
+
+        def cross(when: float, first_hop: Finish, finish: Finish) -> None:
+            self._delivery.cross(node, size, when, finish, up=True, first_hop=first_hop)
+
+        def arrive(when: float) -> bool:
+            if not taken:
+                taken.append(when)
+                if arrived is not None:
+                    arrived(when)
+                self._arrived(node, frame, when, True)
+            return True
+
+        self._delivery.acknowledged(node, cross, now, arrive, done or _nothing_done, up=True, attempts=1 + APS_RETRIES)
 
     def broadcast(self, frame: ApsFrame, now: float, *, to_sleepy: bool = False) -> None:
         """Send to every node, unacknowledged; sleepers only when asked for."""
-        for node in self.nodes.values():
-            if node.joined and (to_sleepy or not node.spec.sleepy):
-                arrives, ok = self._cross(node, frame, now)
-                if ok:
-                    self.call_at(arrives, partial(self._deliver, node, frame))
+        listeners = [n for n in self.nodes.values() if n.joined and (to_sleepy or not n.spec.sleepy)]
+
+        def deliver(node: VirtualNode, when: float) -> None:
+            self._deliver(node, frame, when)
+
+        flood(self._delivery, listeners, frame.air_bytes, now, deliver)
 
     def settle(self, node: VirtualNode, now: float) -> None:
         """After anything was done to a node: send what it has to send, tell what happened to it, arm its timer."""
@@ -180,9 +233,9 @@ class Mesh:
                 self._changed(node, JoinStatus.SECURED_REJOIN)
         out = node.to_send()
         for frame in out:
-            self._uplink(node, frame, now)
-        if out and self._indirect.get(node.nwk):
-            self._arm_poll(node, now)
+            self.uplink(node, frame, now)
+        if out and self._parents.holds_for(node):
+            self._parents.arm_poll(node, now)
         self._arm(node)
 
     def reboot(self, node: VirtualNode, now: float) -> None:
@@ -193,7 +246,7 @@ class Mesh:
     def readdress(self, node: VirtualNode, nwk: int, now: float) -> None:
         """The node re-joins under another short address."""
         self.by_nwk.pop(node.nwk, None)
-        self._indirect.pop(node.nwk, None)
+        self._parents.drop(node, now)
         node.nwk = nwk
         self.by_nwk[nwk] = node
         self._changed(node, JoinStatus.SECURED_REJOIN)
@@ -254,107 +307,60 @@ class Mesh:
 
     # ---- frames
 
-    def _uplink(self, node: VirtualNode, frame: ApsFrame, now: float) -> None:
-        arrives, ok = self._cross(node, frame, now)
-        if ok:
-            self.call_at(arrives, partial(self._arrived, node, frame))
-
-    def _arrived(self, node: VirtualNode, frame: ApsFrame, now: float) -> None:
-        del now
-        self.frames_up += 1
-        if self.coordinator is not None:
-            self.coordinator.frame_received(node, frame)
-
-    def _attempt(
-        self, node: VirtualNode, frame: ApsFrame, now: float, left: int, done: Done, acknowledged: bool
-    ) -> None:
-        arrives, ok = self._cross(node, frame, now)
-        if not ok:
-            self._missed(node, frame, arrives, left, done, acknowledged)
+    def _down(self, node: VirtualNode, frame: ApsFrame, now: float, first_hop: Finish | None, finish: Finish) -> None:
+        """One attempt to get a frame to a node, by way of its parent if it sleeps."""
+        size = frame.air_bytes
+        if not node.spec.sleepy:
+            self._delivery.cross(node, size, now, finish, up=False, first_hop=first_hop)
             return
 
-        def arrive(when: float) -> None:
-            if not node.listens:
-                self._missed(node, frame, when, left, done, acknowledged)
-                return
-            self.frames_down += 1
-            if acknowledged and not self._acknowledge(node, when):
-                self._missed(node, frame, when, left, done, acknowledged)
+        def at_parent(when: float, ok: bool) -> None:
+            if ok:
+                self._parents.hold(node, size, when, collected)
             else:
-                done(True)
-            self._deliver(node, frame, when)
+                collected(when, False)
 
-        self.call_at(arrives, arrive)
+        def collected(when: float, ok: bool) -> None:
+            if first_hop is not None:
+                first_hop(when, ok)
+            finish(when, ok)
 
-    def _missed(
-        self, node: VirtualNode, frame: ApsFrame, now: float, left: int, done: Done, acknowledged: bool
-    ) -> None:
-        if left > 1:
-            again = now + APS_ACK_TIMEOUT_S
-            self.call_at(again, lambda when: self._attempt(node, frame, when, left - 1, done, acknowledged))
-        else:
-            self.call_at(now + (APS_ACK_TIMEOUT_S if acknowledged else 0.0), lambda _: done(False))
+        self._delivery.cross(node, size, now, at_parent, up=False, to_parent=True)
 
-    def _acknowledge(self, node: VirtualNode, now: float) -> bool:
-        """Whether the node's APS acknowledgement finds its way back."""
-        attempts, ok = self._mac(node)
+    def _unacknowledged(self, node: VirtualNode, frame: ApsFrame, now: float, arrive: Arrive, done: Done) -> None:
+        """On a channel the sender learns of the first hop only; without one, of the whole way."""
         if self.channel is not None:
-            self.channel.occupy(now, APS_ACK_BYTES, node.spec.hops, attempts)
-        return ok
 
-    def _deliver(self, node: VirtualNode, frame: ApsFrame, now: float) -> None:
+            def finish(when: float, ok: bool) -> None:
+                if ok:
+                    arrive(when)
+
+            self._down(node, frame, now, lambda _, ok: done(ok), finish)
+        else:
+            self._down(node, frame, now, None, lambda when, ok: done(ok and arrive(when)))
+
+    def _arrived(self, node: VirtualNode, frame: ApsFrame, now: float, ok: bool) -> None:
+        del now
+        if ok:
+            self.frames_up += 1
+            if self.coordinator is not None:
+                self.coordinator.frame_received(node, frame)
+
+    def _deliver(self, node: VirtualNode, frame: ApsFrame, now: float) -> bool:
+        """Whether the node was there to take it."""
+        if not node.listens:
+            return False
+        self.frames_down += 1
         if frame.cluster == CLUSTER_BASIC and frame.profile != PROFILE_ZDO and not frame.broadcast:
             self._introduced.add(node.id)
         node.receive(frame, now)
         self.settle(node, now)
-
-    def _cross(self, node: VirtualNode, frame: ApsFrame, now: float) -> tuple[float, bool]:
-        """When a frame gets through between node and coordinator, and whether it does."""
-        attempts, ok = self._mac(node)
-        if not ok:
-            self.frames_lost += 1
-        if self.channel is None:
-            return now + self._hop_delay_s * node.spec.hops * attempts, ok
-        return self.channel.occupy(now, frame.air_bytes, node.spec.hops, attempts), ok
-
-    def _mac(self, node: VirtualNode) -> tuple[int, bool]:
-        """Attempts of the MAC, and whether one of them was heard and the frame not lost otherwise."""
-        spec = node.spec
-        attempts = 1
-        while spec.mac_loss and attempts <= MAC_RETRIES and node.rng.random() < spec.mac_loss:
-            attempts += 1
-        heard = attempts <= MAC_RETRIES or not spec.mac_loss or node.rng.random() >= spec.mac_loss
-        return attempts, heard and not (spec.loss and node.rng.random() < spec.loss)
-
-    # ---- sleepers
-
-    def _arm_poll(self, node: VirtualNode, now: float) -> None:
-        self.call_at(node.next_poll(now), partial(self._poll, node))
-
-    def _expire(self, node: VirtualNode, now: float) -> None:
-        """What waited too long at the parent is gone."""
-        waiting = self._indirect.get(node.nwk)
-        while waiting and waiting[0].expires <= now:
-            self.frames_lost += 1
-            waiting.pop(0).done(False)
-
-    def _poll(self, node: VirtualNode, now: float) -> None:
-        """The node asks its parent, and gets the frame that waited longest."""
-        self._expire(node, now)
-        waiting = self._indirect.get(node.nwk)
-        if not waiting or not node.listens:
-            return
-        held = waiting.pop(0)
-        _, ok = self._mac(node)
-        held.done(ok)
-        if ok:
-            self.frames_down += 1
-            self._deliver(node, held.frame, now)
-        else:
-            self.frames_lost += 1
-        if waiting:
-            self.call_at(now + _BETWEEN_POLLED_FRAMES_S, partial(self._poll, node))
+        return True
 
 
 def _nothing() -> None:
+    pass
+
+
+def _nothing_done(_arrived: bool) -> None:
     pass

@@ -7,9 +7,9 @@ hosts match answers by sequence alone.
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from radios.simulated.zigbee import network_state
+from radios.simulated.zigbee.faults import Faults
 from radios.simulated.zigbee.frames import PROFILE_ZDO, ApsFrame
 from radios.simulated.zigbee.mesh import JoinStatus, Mesh
 from radios.simulated.zigbee.ncp_tables import NcpTables
@@ -19,7 +19,7 @@ from radios.simulated.zigbee.zdo import coordinator_answer
 
 VERSION, STACK_TYPE, STACK_VERSION = 8, 2, 0x67A0
 
-SUCCESS, NOT_FOUND, DELIVERY_FAILED, INVALID_CALL = 0x00, 0x03, 0x66, 0x70
+SUCCESS, NOT_FOUND, DELIVERY_FAILED, INVALID_CALL, MESSAGE_LIMIT = 0x00, 0x03, 0x66, 0x70, 0x72
 NETWORK_UP, NETWORK_DOWN, NOT_JOINED, NETWORK_BUSY, INDEX_OUT_OF_RANGE = 0x90, 0x91, 0x93, 0xA1, 0xB1
 _EZSP_INVALID_FRAME_ID, _EZSP_INVALID_VALUE = 0x31, 0x36
 
@@ -28,6 +28,7 @@ _STACK_STATUS, _JOINED, _SCAN_ENERGY, _SCAN_DONE = 0x0019, 0x0024, 0x0048, 0x001
 _MESSAGE_SENT, _INCOMING = 0x003F, 0x0045
 
 _APS_RETRY = 0x0040
+_MOST_UNICASTS = 0x03  # configuration: messages on their way at once
 _INCOMING_UNICAST, _INCOMING_BROADCAST = 0x00, 0x04
 _ADDRESS_REQUESTS = (0x0000, 0x0001)
 _NOBODY = b"\xff" * 8
@@ -38,15 +39,6 @@ _BROADCAST = struct.Struct("<HHHBBHHBBBB")
 _MULTICAST = struct.Struct("<HHBBHHBBBBB")
 _INCOMING_FRAME = struct.Struct("<BB3sBHHBBHHBBbHBBB")
 _CALLBACK_CONTROL = b"\x90\x01"
-
-
-@dataclass(slots=True)
-class Faults:
-    """What goes wrong on request: how many of the next messages."""
-
-    busy: int = 0  # sendUnicast answered NETWORK_BUSY
-    undelivered: int = 0  # accepted, then messageSentHandler says DELIVERY_FAILED; nothing goes on air
-    swallowed: int = 0  # accepted, and messageSentHandler never comes; nothing goes on air
 
 
 Handler = Callable[[bytes], bytes]
@@ -77,6 +69,7 @@ class Ncp:
         self._last_answered = 0
         self._security = b""
         self._tables.reset()
+        self._on_their_way: set[object] = set()
         self._after: list[Callable[[], None]] = []
 
     @property
@@ -177,18 +170,28 @@ class Ncp:
         if self.faults.busy:
             self.faults.busy -= 1
             return bytes((NETWORK_BUSY, 0))
+        if len(self._on_their_way) >= self._tables.configuration(_MOST_UNICASTS):
+            return bytes((MESSAGE_LIMIT, 0))
         counter = self._count_frame()
         told = struct.pack(
             "<BHHHBBHHBBB", 0, destination, profile, cluster, source, remote, options, group, counter, tag, 0
         )
 
+        message = object()
+        epoch = self._on_their_way  # a reset forgets what is on its way
+        self._on_their_way.add(message)
+
         def done(arrived: bool) -> None:
+            epoch.discard(message)
+            if epoch is not self._on_their_way:
+                return
             status = SUCCESS if arrived else DELIVERY_FAILED
             self._callback(self._head(_MESSAGE_SENT) + told[:-1] + bytes((status, 0)))
 
         now = self._now()
         if self.faults.swallowed:
             self.faults.swallowed -= 1
+            self._on_their_way.discard(message)
         elif self.faults.undelivered:
             self.faults.undelivered -= 1
             self._mesh.call_at(now, lambda _: done(False))

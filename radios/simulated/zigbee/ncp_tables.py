@@ -59,6 +59,9 @@ class NcpTables:
         self._values[body[0]] = value
         return bytes((SUCCESS,))
 
+    def configuration(self, identifier: int) -> int:
+        return self._configuration.get(identifier, 0)
+
     def get_configuration(self, body: bytes) -> bytes:
         return struct.pack("<BH", SUCCESS, self._configuration.get(body[0], 0))
 

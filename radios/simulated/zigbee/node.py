@@ -5,6 +5,7 @@ whether its frames arrive is the mesh's business.
 """
 
 import random
+from dataclasses import replace
 
 from radios.simulated.zigbee import zcl_server, zdo
 from radios.simulated.zigbee.bootloader import Bootloader, ResetCause, Slot
@@ -29,6 +30,7 @@ _COORDINATOR_ENDPOINT = 1
 _REMEMBERED_COUNTERS = 8
 _INITIAL_IMAGE_BYTES = 2_000
 _BATTERY_UNKNOWN = 0xFF
+_CLUSTER_REVISION = 0xFFFD
 
 
 class VirtualNode:
@@ -59,6 +61,7 @@ class VirtualNode:
             sleepy=spec.sleepy,
         )
         self.ota = OtaClient(
+            eui64=spec.eui64,
             manufacturer=spec.manufacturer_code,
             image_type=spec.image_type,
             hardware_version=spec.hardware_version,
@@ -67,8 +70,11 @@ class VirtualNode:
             timing=spec.timing,
             block_size=spec.block_size,
             slot_size=spec.slot_size,
-            apply_without_answer=spec.apply_without_answer,
-            query_after_giving_up=spec.query_after_giving_up,
+            habits=replace(
+                spec.habits,
+                apply_without_answer=spec.apply_without_answer or spec.habits.apply_without_answer,
+                query_after_giving_up=spec.query_after_giving_up or spec.habits.query_after_giving_up,
+            ),
         )
         self.zcl = zcl_server.ZclServer(self._attributes())
         self._out: list[ApsFrame] = []
@@ -188,7 +194,16 @@ class VirtualNode:
 
     def report(self, cluster: int, attribute: int) -> None:
         """Queue an attribute report to the coordinator. KeyError when there is no such attribute."""
-        self._send(PROFILE_HOME_AUTOMATION, cluster, self.zcl.report(cluster, attribute, self._next_sequence()))
+        self._out.append(self.report_frame(cluster, attribute))
+
+    def report_frame(self, cluster: int, attribute: int) -> ApsFrame:
+        """The frame of an attribute report, for who sends it himself. KeyError when there is no such attribute."""
+        return self._frame(PROFILE_HOME_AUTOMATION, cluster, self.zcl.report(cluster, attribute, self._next_sequence()))
+
+    def ask_specific_file(self, version: int, now: float) -> None:
+        """Queue a QuerySpecificFileRequest; the answer's status is added to `ota.specific_answers`."""
+        self.ota.ask_specific_file(version)
+        self._after_ota(now)
 
     def announce(self) -> None:
         """Queue a Device_annce broadcast."""
@@ -288,10 +303,13 @@ class VirtualNode:
         self.ota.start(now, self.running_version)
 
     def _send(self, profile: int, cluster: int, payload: bytes, *, broadcast: bool = False) -> None:
+        self._out.append(self._frame(profile, cluster, payload, broadcast=broadcast))
+
+    def _frame(self, profile: int, cluster: int, payload: bytes, *, broadcast: bool = False) -> ApsFrame:
         self._counter = (self._counter + 1) % 256
         endpoint = 0 if profile == PROFILE_ZDO else ENDPOINT
         remote = 0 if profile == PROFILE_ZDO else _COORDINATOR_ENDPOINT
-        self._out.append(ApsFrame(profile, cluster, endpoint, remote, payload, self._counter, broadcast))
+        return ApsFrame(profile, cluster, endpoint, remote, payload, self._counter, broadcast)
 
     def _next_sequence(self) -> int:
         self._sequence = (self._sequence + 1) % 256
@@ -303,8 +321,8 @@ class VirtualNode:
             self.battery_percent = max(0.0, self.battery_percent - used)
 
     def _attributes(self) -> dict[int, dict[int, zcl_server.Attribute]]:
-        spec, ota, attribute = self.spec, self.ota, zcl_server.Attribute
-        u8, u16, u32, enum8 = zcl_server.U8, zcl_server.U16, zcl_server.U32, zcl_server.ENUM8
+        spec, attribute = self.spec, zcl_server.Attribute
+        u8, enum8 = zcl_server.U8, zcl_server.ENUM8
         power: dict[int, zcl_server.Attribute] = {}
         if spec.battery_percent is not None:
             power = {0x0020: attribute(u8, lambda: 30), 0x0021: attribute(u8, self._half_percent)}
@@ -318,16 +336,27 @@ class VirtualNode:
                 0x4000: attribute(zcl_server.STRING, lambda: f"{self.running_version:08x}"),
             },
             CLUSTER_POWER: power,
-            CLUSTER_OTA: {
-                0x0000: attribute(zcl_server.EUI64, lambda: 0xFFFF_FFFF_FFFF_FFFF),
-                0x0001: attribute(u32, lambda: ota.file_offset),
-                0x0002: attribute(u32, lambda: self.running_version),
-                0x0004: attribute(u32, lambda: ota.downloaded_version),
-                0x0006: attribute(enum8, lambda: ota.upgrade_status),
-                0x0007: attribute(u16, lambda: spec.manufacturer_code),
-                0x0008: attribute(u16, lambda: spec.image_type),
-            },
+            CLUSTER_OTA: self._ota_attributes(),
         }
+
+    def _ota_attributes(self) -> dict[int, zcl_server.Attribute]:
+        spec, ota, attribute = self.spec, self.ota, zcl_server.Attribute
+        u16, u32, enum8 = zcl_server.U16, zcl_server.U32, zcl_server.ENUM8
+        habits = spec.habits
+        found = {
+            0x0000: attribute(zcl_server.EUI64, lambda: 0xFFFF_FFFF_FFFF_FFFF),
+            0x0001: attribute(u32, lambda: ota.download.file_offset),
+            0x0002: attribute(u32, lambda: self.running_version),
+            0x0004: attribute(u32, lambda: ota.download.version),
+            0x0006: attribute(enum8, lambda: ota.upgrade_status),
+            0x0007: attribute(u16, lambda: spec.manufacturer_code),
+            0x0008: attribute(u16, lambda: spec.image_type),
+        }
+        if habits.minimum_block_period is not None:
+            found[0x0009] = attribute(u16, lambda: ota.minimum_block_period)
+        if habits.cluster_revision is not None:
+            found[_CLUSTER_REVISION] = attribute(u16, lambda: habits.cluster_revision or 0)
+        return {number: a for number, a in found.items() if number not in habits.absent_attributes}
 
     def _half_percent(self) -> int:
         return _BATTERY_UNKNOWN if self.battery_percent is None else min(200, round(self.battery_percent * 2))

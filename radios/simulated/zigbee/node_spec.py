@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from radios.simulated.zigbee.bootloader import ResetCause
-from radios.simulated.zigbee.ota_terms import OtaTiming
+from radios.simulated.zigbee.loss import Bursts
+from radios.simulated.zigbee.ota_terms import OtaHabits, OtaTiming
 
 
 def accept_any(image: bytes) -> bool:
@@ -35,6 +36,7 @@ class NodeSpec:
     hops: int = 1
     loss: float = 0.0  # of whole frames, after all MAC retries, either way
     mac_loss: float = 0.0  # of one MAC attempt, either way; three retries follow
+    bursts: Bursts | None = None  # correlated loss of MAC attempts on top
     lqi: int = 200
     rssi_dbm: int = -58
     joined: bool = True
@@ -48,6 +50,7 @@ class NodeSpec:
     slot_size: int = 512 * 1024
     apply_without_answer: bool = False
     query_after_giving_up: bool = False
+    habits: OtaHabits = field(default_factory=OtaHabits)
     timing: OtaTiming = field(default_factory=OtaTiming)
 
     @property

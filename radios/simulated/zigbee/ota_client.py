@@ -9,24 +9,15 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from radios.errors import ContractError
-from radios.simulated.zigbee.firmware import FirmwareError, parse_ota_file
-from radios.simulated.zigbee.ota_terms import OtaCounters, OtaState, OtaTiming, Target
-
-IMAGE_NOTIFY, QUERY_REQUEST, QUERY_RESPONSE = 0x00, 0x01, 0x02
-BLOCK_REQUEST, BLOCK_RESPONSE, END_REQUEST, END_RESPONSE = 0x03, 0x05, 0x06, 0x07
-
-SUCCESS, MALFORMED_COMMAND, UNSUP_CLUSTER_COMMAND = 0x00, 0x80, 0x81
-INSUFFICIENT_SPACE, ABORT, INVALID_IMAGE, WAIT_FOR_DATA, NO_IMAGE_AVAILABLE = 0x89, 0x95, 0x96, 0x97, 0x98
+from radios.simulated.zigbee import ota_requests as requests
+from radios.simulated.zigbee.download import Download
+from radios.simulated.zigbee.ota_requests import Identity, Page
+from radios.simulated.zigbee.ota_terms import OtaCounters, OtaHabits, OtaState, OtaTiming, Status, Target
 
 WAIT_FOREVER = 0xFFFFFFFF
-_UNKNOWN_U32 = 0xFFFFFFFF
 _LONGEST_WAIT_S = 3600.0
 _WAIT_ON_NONSENSE_S = 300.0
-_QUERY = struct.Struct("<BHHI")
-_BLOCK = struct.Struct("<BHHIIB")
-_BLOCK_DATA = struct.Struct("<BHHIIB")
-_END = struct.Struct("<BHHI")
+_UNANSWERED_PAGES = 3  # then it asks by blocks
 _UPGRADE = struct.Struct("<HHIII")
 
 
@@ -42,27 +33,31 @@ class _Pending:
 class OtaClient:
     """`receive` takes what follows the ZCL header of a command from the server; commands to send are in `to_send`."""
 
+    eui64: int
     manufacturer: int
     image_type: int
     hardware_version: int | None
     verify: Callable[[bytes], bool]
     rng: random.Random
     timing: OtaTiming = field(default_factory=OtaTiming)
+    habits: OtaHabits = field(default_factory=OtaHabits)
     block_size: int = 50
     slot_size: int = 512 * 1024
-    apply_without_answer: bool = False  # UpgradeTimeoutPolicy 0
-    query_after_giving_up: bool = False  # forgetful clients: a new query, so they start again at 0
     version: int = 0
+    minimum_block_period: int = 0  # the attribute: milliseconds, or seconds in cluster revision 2
+    specific_answers: list[int] = field(default_factory=list)  # statuses of QuerySpecificFileResponses
     state: OtaState = OtaState.IDLE
-    target: Target | None = None
-    staged: bytearray = field(default_factory=bytearray)
     counters: OtaCounters = field(default_factory=OtaCounters)
     _out: list[tuple[int, bytes]] = field(default_factory=list)
     _pending: _Pending | None = None
     _errors: int = 0
-    _minimum_block_period_s: float = 0.0
+    _pages_refused: bool = False
+    _pages_unanswered: int = 0
     _install: bytes | None = None
-    _held_once: dict[int, int] = field(default_factory=dict)
+    download: Download = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.download = Download(self.manufacturer, self.image_type, self.block_size, self.counters)
 
     # ---- the outside
 
@@ -71,7 +66,7 @@ class OtaClient:
         self.version = version
         delay = self.rng.uniform(*self.timing.boot_query_delay_s)
         if self.target is not None and self.target.version == version:
-            self._forget()
+            self.download.forget()
         if self.target is None:
             self._later(now + delay, self._query, OtaState.IDLE)
         else:
@@ -84,6 +79,12 @@ class OtaClient:
         self._out.clear()
         self._errors = 0
         self._install = None
+        self.download.page, self._pages_refused, self._pages_unanswered = None, False, 0
+        self.minimum_block_period = self.habits.minimum_block_period or 0
+
+    def ask_specific_file(self, version: int) -> None:
+        """Send a QuerySpecificFileRequest for a file of this version; the answer's status comes to `specific_answers`."""
+        self._send(requests.SPECIFIC_REQUEST, requests.specific_request(self._identity, self.eui64, version))
 
     def to_send(self) -> list[tuple[int, bytes]]:
         """Command and payload of what is to be sent now; drained."""
@@ -105,32 +106,30 @@ class OtaClient:
         return image
 
     @property
+    def target(self) -> Target | None:
+        """The image that is being downloaded, or waits to be installed."""
+        return self.download.target
+
+    @property
+    def staged(self) -> bytearray:
+        """Its bytes in flash, up to the first hole."""
+        return self.download.staged
+
+    @property
     def awaits_answer(self) -> bool:
         """A sleepy node polls fast while this holds."""
         return self.state in (OtaState.QUERYING, OtaState.DOWNLOADING, OtaState.ENDING)
 
     @property
     def file_offset(self) -> int:
-        return len(self.staged) if self.target is not None else _UNKNOWN_U32
-
-    @property
-    def downloaded_version(self) -> int:
-        return self.target.version if self.target is not None else _UNKNOWN_U32
+        return self.download.file_offset
 
     @property
     def upgrade_status(self) -> int:
         """Attribute ImageUpgradeStatus."""
-        match self.state:
-            case OtaState.DOWNLOADING | OtaState.WAITING | OtaState.PAUSED | OtaState.VERIFYING:
-                return 1
-            case OtaState.ENDING:
-                return 2
-            case OtaState.HOLDING:
-                return 3
-            case OtaState.COUNTDOWN:
-                return 4
-            case _:
-                return 0
+        if self.target is None:
+            return 0
+        return {OtaState.ENDING: 2, OtaState.HOLDING: 3, OtaState.COUNTDOWN: 4}.get(self.state, 1)
 
     def receive(self, command: int, payload: bytes, now: float, *, broadcast: bool = False) -> int | None:
         """Take a command of the server. The status for a default response, or None when none is due."""
@@ -144,16 +143,24 @@ class OtaClient:
                     self._query_response(payload, now)
                 case 0x07:
                     self._end_response(payload, now)
+                case 0x09:
+                    self.specific_answers.append(payload[0])
                 case _:
-                    return UNSUP_CLUSTER_COMMAND
+                    return Status.UNSUP_CLUSTER_COMMAND
         except (struct.error, IndexError):
-            return MALFORMED_COMMAND
+            return Status.MALFORMED_COMMAND
         return None
 
     def default_response(self, command: int, status: int, now: float) -> None:
         """The server answered one of our requests with a mere status."""
-        if command == BLOCK_REQUEST and self.state is OtaState.DOWNLOADING:
-            if status in (ABORT, NO_IMAGE_AVAILABLE):
+        if self.state is not OtaState.DOWNLOADING:
+            return
+        if command == requests.PAGE_REQUEST and status != Status.SUCCESS:
+            self._pages_refused = True
+            self.download.page = None
+            self._later(now + self.timing.think_s, self._ask, OtaState.DOWNLOADING)
+        elif command == requests.BLOCK_REQUEST:
+            if status in (Status.ABORT, Status.NO_IMAGE_AVAILABLE):
                 self._throw_away(now)
             else:
                 self.counters.responses_ignored += 1
@@ -161,15 +168,9 @@ class OtaClient:
     # ---- commands from the server
 
     def _image_notify(self, payload: bytes, now: float, broadcast: bool) -> None:
-        kind, jitter = payload[0], payload[1]
-        manufacturer, image_type, version = struct.unpack("<HHI", payload[2:].ljust(8, b"\xff")[:8])
-        if kind >= 1 and manufacturer not in (self.manufacturer, 0xFFFF):
+        if not requests.notify_concerns(payload, self.manufacturer, self.image_type, self.version):
             return
-        if kind >= 2 and image_type not in (self.image_type, 0xFFFF):
-            return
-        if kind >= 3 and version == self.version:
-            return
-        if broadcast and self.rng.randint(1, 100) > jitter:
+        if broadcast and self.rng.randint(1, 100) > payload[1]:
             return
         if self.state is OtaState.IDLE:
             self._query(now)
@@ -180,7 +181,7 @@ class OtaClient:
         if self.state is not OtaState.QUERYING:
             self.counters.responses_ignored += 1
             return
-        if payload[0] != SUCCESS:
+        if payload[0] != Status.SUCCESS:
             self._rest(now)
             return
         manufacturer, image_type, version, size = struct.unpack_from("<HHII", payload, 1)
@@ -188,13 +189,13 @@ class OtaClient:
             self._rest(now)
             return
         if size > self.slot_size:
-            self._send(END_REQUEST, _END.pack(INSUFFICIENT_SPACE, manufacturer, image_type, version))
+            self._end(Status.INSUFFICIENT_SPACE, version)
             self._rest(now)
             return
         whole = self.target == Target(version, size) and len(self.staged) == size
         if not whole:
-            self._forget()
-            self.target = Target(version, size)
+            self.download.forget()
+            self.download.target = Target(version, size)
             self.counters.downloads_started_at_zero += 1
         self._resume(now)
 
@@ -203,54 +204,43 @@ class OtaClient:
             self.counters.responses_ignored += 1
             return
         status = payload[0]
-        if status == SUCCESS:
+        if status == Status.SUCCESS:
             self._block_data(payload, self.target, now)
-        elif status == WAIT_FOR_DATA:
+        elif status == Status.WAIT_FOR_DATA:
             self._told_to_wait(payload, now)
-        elif status in (ABORT, NO_IMAGE_AVAILABLE):
+        elif status in (Status.ABORT, Status.NO_IMAGE_AVAILABLE):
             self._throw_away(now)
         else:
             self.counters.responses_ignored += 1
 
     def _block_data(self, payload: bytes, target: Target, now: float) -> None:
-        _, manufacturer, image_type, version, offset, length = _BLOCK_DATA.unpack_from(payload)
-        data = payload[_BLOCK_DATA.size :]
-        at = len(self.staged)
-        if (
-            (manufacturer, image_type, version) != (self.manufacturer, self.image_type, target.version)
-            or offset != at
-            or len(data) != length
-            or not 0 < length <= self.block_size
-            or at + length > target.size
-        ):
-            self.counters.responses_ignored += 1
+        end = self.download.take(payload)
+        if end is None:
             return
-        self.staged += data
-        at += length
-        counters = self.counters
-        counters.blocks_received += 1
-        counters.bytes_received += length
-        held = self._held_once.get(version, 0)
-        if at > held:
-            self._held_once[version] = at
-        counters.bytes_received_twice += max(0, min(held, at) - offset)
         self._errors = 0
-        if at == target.size:
+        page = self.download.page
+        if len(self.staged) == target.size:
             self._later(now + self.timing.verify_s, self._verify, OtaState.VERIFYING)
+        elif page is not None and not page.over and len(self.staged) < page.end:
+            patience_s = page.patience_s(end, self.block_size, self.timing.page_slack_s)
+            self._later(now + patience_s, self._page_over, OtaState.DOWNLOADING)
         else:
-            self._later(
-                now + max(self.timing.think_s, self._minimum_block_period_s), self._request_block, OtaState.DOWNLOADING
-            )
+            self._later(now + max(self.timing.think_s, self._block_period_s), self._ask, OtaState.DOWNLOADING)
 
     def _told_to_wait(self, payload: bytes, now: float) -> None:
+        if self.habits.wait_without_period_only and len(payload) > 9:
+            raise IndexError  # to such a client the frame is malformed
         current, request = struct.unpack_from("<II", payload, 1)
         delay = float(request if current == 0 else request - current)
         if delay < 0:
             delay = _WAIT_ON_NONSENSE_S
         self.counters.told_to_wait += 1
         self._errors = 0
-        wait = min(delay + self._minimum_block_period_s, _LONGEST_WAIT_S)
-        self._later(now + max(wait, self.timing.think_s), self._request_block, OtaState.WAITING)
+        if self.habits.minimum_block_period is not None and len(payload) >= 11:
+            (self.minimum_block_period,) = struct.unpack_from("<H", payload, 9)
+        wait = min(delay + self._block_period_s, _LONGEST_WAIT_S)
+        self.download.page = None
+        self._later(now + max(wait, self.timing.think_s), self._ask, OtaState.WAITING)
 
     def _end_response(self, payload: bytes, now: float) -> None:
         manufacturer, image_type, version, current, upgrade = _UPGRADE.unpack_from(payload)
@@ -275,12 +265,7 @@ class OtaClient:
     def _query(self, now: float) -> None:
         if self.state is not OtaState.QUERYING:
             self._errors = 0
-        payload = _QUERY.pack(
-            0 if self.hardware_version is None else 1, self.manufacturer, self.image_type, self.version
-        )
-        if self.hardware_version is not None:
-            payload += struct.pack("<H", self.hardware_version)
-        self._send(QUERY_REQUEST, payload)
+        self._send(requests.QUERY_REQUEST, requests.query_request(self._identity, self.version, self.hardware_version))
         self._later(now + self._patience(), self._no_answer_to_query, OtaState.QUERYING)
 
     def _no_answer_to_query(self, now: float) -> None:
@@ -294,64 +279,74 @@ class OtaClient:
 
     def _resume(self, now: float) -> None:
         """Go on where flash ends."""
-        target = self._aim()
+        target = self.download.aim()
         self._errors = 0
         if len(self.staged) == target.size:
             self._later(now + self.timing.verify_s, self._verify, OtaState.VERIFYING)
             return
         if self.staged:
             self.counters.downloads_resumed += 1
-        self._request_block(now)
+        self._ask(now)
 
-    def _request_block(self, now: float) -> None:
-        self._send(
-            BLOCK_REQUEST,
-            _BLOCK.pack(0, self.manufacturer, self.image_type, self._aim().version, len(self.staged), self.block_size),
-        )
+    def _ask(self, now: float) -> None:
+        """The next page, or a block: one that a page left out, or because there are no pages."""
+        at, page_size = len(self.staged), self.habits.page_size
+        if self.download.page is not None and at >= self.download.page.end:
+            self.download.page = None
+        if self.download.page is None and page_size is not None and not self._pages_refused:
+            self._request_page(at, page_size, now)
+            return
+        period = None if self.habits.minimum_block_period is None else self.minimum_block_period
+        version = self.download.aim().version
+        self._send(requests.BLOCK_REQUEST, requests.block_request(self._identity, version, at, self.block_size, period))
         self._later(now + self._patience(), self._no_block, OtaState.DOWNLOADING)
+
+    def _request_page(self, at: int, page_size: int, now: float) -> None:
+        target, spacing_ms = self.download.aim(), self.habits.page_spacing_ms
+        self.download.page = Page(at, min(at + page_size, target.size), spacing_ms / 1000)
+        asked = requests.page_request(self._identity, target.version, at, self.block_size, page_size, spacing_ms)
+        self._send(requests.PAGE_REQUEST, asked)
+        self._later(now + self._patience() + self.download.page.spacing_s, self._page_over, OtaState.DOWNLOADING)
+
+    def _page_over(self, now: float) -> None:
+        """No more blocks come by themselves."""
+        page = self.download.page
+        if page is not None and page.heard:
+            page.over = True
+            self._pages_unanswered = 0
+            self._ask(now)
+            return
+        self.download.page = None
+        self._pages_unanswered += 1
+        if self._pages_unanswered >= _UNANSWERED_PAGES:
+            self._pages_refused = True
+        self._no_block(now)
 
     def _no_block(self, now: float) -> None:
         self.counters.timeouts += 1
         self._errors += 1
         if self._errors < self.timing.max_errors:
-            self._request_block(now)
+            self._ask(now)
             return
         self.counters.gave_up += 1
-        again = self._query if self.query_after_giving_up else self._resume
+        again = self._query if self.habits.query_after_giving_up else self._resume
         self._later(now + self.timing.retry_later_s, again, OtaState.PAUSED)
 
     def _verify(self, now: float) -> None:
-        image, version = bytes(self.staged), self._aim().version
-        if self._acceptable(image):
+        version = self.download.aim().version
+        if self.download.acceptable(self.hardware_version) and self.verify(bytes(self.staged)):
             self._errors = 0
             self._ask_to_upgrade(now)
             return
         self.counters.images_refused += 1
-        self._send(END_REQUEST, _END.pack(INVALID_IMAGE, self.manufacturer, self.image_type, version))
-        self._forget()
+        self._end(Status.INVALID_IMAGE, version)
+        self.download.forget()
         self._rest(now)
-
-    def _acceptable(self, image: bytes) -> bool:
-        try:
-            file = parse_ota_file(image)
-        except FirmwareError:
-            return False
-        if (file.manufacturer, file.image_type, file.version) != (
-            self.manufacturer,
-            self.image_type,
-            self._aim().version,
-        ):
-            return False
-        if file.hardware_versions is not None and self.hardware_version is not None:
-            low, high = file.hardware_versions
-            if not low <= self.hardware_version <= high:
-                return False
-        return self.verify(image)
 
     def _ask_to_upgrade(self, now: float) -> None:
         if self.state is OtaState.HOLDING:
             self._errors = 0
-        self._send(END_REQUEST, _END.pack(SUCCESS, self.manufacturer, self.image_type, self._aim().version))
+        self._end(Status.SUCCESS, self.download.aim().version)
         self._later(now + self.timing.end_retry_s, self._no_end_answer, OtaState.ENDING)
 
     def _no_end_answer(self, now: float) -> None:
@@ -359,31 +354,36 @@ class OtaClient:
         self._errors += 1
         if self._errors < self.timing.end_attempts:
             self._ask_to_upgrade(now)
-        elif self.apply_without_answer:
+        elif self.habits.apply_without_answer:
             self._apply(now)
         else:
             self._later(now + self.timing.retry_later_s, self._ask_to_upgrade, OtaState.HOLDING)
 
     def _apply(self, _now: float) -> None:
         self._install = bytes(self.staged)
-        self._forget()
+        self.download.forget()
         self.state = OtaState.IDLE
 
     def _throw_away(self, now: float) -> None:
         self.counters.downloads_thrown_away += 1
-        self._forget()
+        self.download.forget()
         self._rest(now)
 
     # ---- small things
 
-    def _aim(self) -> Target:
-        if self.target is None:
-            raise ContractError("the OTA client has no target in a state that needs one")
-        return self.target
+    @property
+    def _identity(self) -> Identity:
+        return Identity(self.manufacturer, self.image_type, self.eui64 if self.habits.tells_eui64 else None)
 
-    def _forget(self) -> None:
-        self.target = None
-        self.staged = bytearray()
+    @property
+    def _block_period_s(self) -> float:
+        return self.minimum_block_period * (1.0 if self.habits.cluster_revision == 2 else 0.001)
+
+    def _end(self, status: int, version: int) -> None:
+        if status != Status.SUCCESS and self.habits.short_end_on_error:
+            self._send(requests.END_REQUEST, bytes((status,)))
+        else:
+            self._send(requests.END_REQUEST, requests.end_request(self._identity, status, version))
 
     def _rest(self, now: float) -> None:
         self._later(now + self.timing.query_interval_s, self._query, OtaState.IDLE)

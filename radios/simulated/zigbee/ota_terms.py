@@ -1,7 +1,18 @@
 """Words of the OTA client: its states, how it times itself, what it counts."""
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
+
+
+class Status(IntEnum):
+    SUCCESS = 0x00
+    MALFORMED_COMMAND = 0x80
+    UNSUP_CLUSTER_COMMAND = 0x81
+    INSUFFICIENT_SPACE = 0x89
+    ABORT = 0x95
+    INVALID_IMAGE = 0x96
+    WAIT_FOR_DATA = 0x97
+    NO_IMAGE_AVAILABLE = 0x98
 
 
 class OtaState(StrEnum):
@@ -30,6 +41,25 @@ class OtaTiming:
     end_attempts: int = 3
     end_retry_s: float = 5.0
     hold_interval_s: float = 3600.0
+    page_slack_s: float = 0.5  # after the last block of a page should have come
+
+
+@dataclass(frozen=True, slots=True)
+class OtaHabits:
+    """What clients of different makers do differently."""
+
+    page_size: int | None = None  # bytes that it asks for at once; None: block by block
+    page_spacing_ms: int = 50
+    minimum_block_period: int | None = None  # offered in block requests, with this value at first; None: not offered
+    cluster_revision: int | None = (
+        3  # attribute 0xFFFD; in revision 2 MinimumBlockPeriod counts seconds, else milliseconds
+    )
+    tells_eui64: bool = False  # in block and page requests
+    short_end_on_error: bool = False  # UpgradeEndRequest of one byte when the status is not SUCCESS
+    wait_without_period_only: bool = False  # WAIT_FOR_DATA with a block period is malformed to it
+    apply_without_answer: bool = False  # UpgradeTimeoutPolicy 0
+    query_after_giving_up: bool = False  # forgetful clients: a new query, so they start again at 0
+    absent_attributes: frozenset[int] = frozenset()  # of the OTA cluster
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Self
 
 from radios.clock import Clock
@@ -66,7 +67,8 @@ class MeshDriver:
 class ZigbeeSite:
     """`async with ZigbeeSite(specs, clock) as site:` then give `site.url` to bellows.
 
-    `formed`: the network exists already, as the joined nodes do; otherwise the host has to form one.
+    `formed`: the network exists already, as the joined nodes do; otherwise the host has to form one. `pty`, `baud`: as in
+    `EzspDongle`.
     """
 
     def __init__(
@@ -80,11 +82,20 @@ class ZigbeeSite:
         hop_delay_s: float = HOP_DELAY_S,
         formed: bool = True,
         seed: int = 0,
+        pty: Path | None = None,
+        baud: int | None = None,
     ) -> None:
         self.clock = clock
         self.mesh = Mesh(nodes, channel=channel, hop_delay_s=hop_delay_s, seed=seed)
         self.dongle = EzspDongle(
-            self.mesh, clock.now, host=host, port=port, network=ready_made(str(seed)) if formed else None
+            self.mesh,
+            clock.now,
+            host=host,
+            port=port,
+            network=ready_made(str(seed)) if formed else None,
+            pty=pty,
+            baud=baud,
+            time_scale=float(getattr(clock, "scale", 1.0)),
         )
         self._driver: MeshDriver | None = None
 
