@@ -63,9 +63,10 @@ class ZigbeeRadio:
         )
         self._service = OtaService(self._pacer, settings.limits, clock, self._transmit, self._endpoint)
         self._peers: dict[NodeId, Peer] = {}
-        self._node_ids: dict[Any, NodeId] = {}
+        self._node_ids: dict[bytes, NodeId] = {}
         self._link_said_at: dict[NodeId, float] = {}
         self._uninterviewed: set[NodeId] = set()
+        self._announcements: dict[NodeId, int] = {}
         self._interviews = asyncio.Semaphore(settings.concurrent_interviews)
 
     # -- the contract --------------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ class ZigbeeRadio:
         node = self._node_id(device.ieee)
         self._peers[node] = peer
         self._observe_link(device, node, now)
-        query = decode_query(frame)
+        query = decode_query(frame) if frame[2] == CommandId.QUERY_NEXT_IMAGE_REQUEST else None
         if query is not None:
             self._feed.put(_queried(node, query, now))
             self._interview_if_due(node)
@@ -157,6 +158,7 @@ class ZigbeeRadio:
         node = self._node_id(ieee)
         self._feed.put(NodeObservation(node, self._clock.now(), joined=True))
         self._uninterviewed.add(node)  # asked with its next frame
+        self._announcements[node] = self._announcements.get(node, 0) + 1
         self._service.rebooted(node)
 
     def device_initialized(self, device: Any) -> None:
@@ -193,12 +195,17 @@ class ZigbeeRadio:
             device = self._device(node)
             if device is None:
                 return
+            announcements = self._announcements.get(node, 0)
             try:
                 async with asyncio.timeout(self._settings.interview_timeout_s):
                     observation = await nodes.interview(device, self._clock.now())
             except TimeoutError:
                 self._uninterviewed.add(node)
                 return
+        if self._announcements.get(node, 0) != announcements:
+            # It rebooted in between: a version read before would be taken for the one after, a rollback that never was.
+            self._uninterviewed.add(node)
+            return
         self._feed.put(observation)
         if self._service.version_read(node, observation.version):
             return  # its session sends notifications, and none in mid-download
@@ -212,11 +219,10 @@ class ZigbeeRadio:
         if device is None:
             return False
         peer = self._peers.get(node, _DEFAULT_PEER)
-        mode = zigpy.types.AddrMode.NWK
         packet = zigpy.types.ZigbeePacket(
-            src=zigpy.types.AddrModeAddress(addr_mode=mode, address=app.state.node_info.nwk),
+            src=nodes.nwk_address(app.state.node_info.nwk),
             src_ep=peer.local_endpoint,
-            dst=zigpy.types.AddrModeAddress(addr_mode=mode, address=device.nwk),
+            dst=nodes.nwk_address(device.nwk),
             dst_ep=endpoint,
             tsn=frame[1],
             profile_id=peer.profile,
@@ -235,9 +241,10 @@ class ZigbeeRadio:
         return True
 
     def _node_id(self, ieee: Any) -> NodeId:
-        node = self._node_ids.get(ieee)
+        octets = bytes(ieee)  # zigpy's own hash of it makes a text first
+        node = self._node_ids.get(octets)
         if node is None:
-            node = self._node_ids[ieee] = nodes.node_id(ieee)
+            node = self._node_ids[octets] = nodes.node_id(ieee)
         return node
 
     def _device(self, node: NodeId) -> Any:
@@ -253,7 +260,7 @@ class ZigbeeRadio:
     def _observe_link(self, device: Any, node: NodeId, now: float) -> None:
         if now - self._link_said_at.get(node, 0.0) >= _LINK_QUALITY_EVERY_S:
             self._link_said_at[node] = now
-            self._feed.put(nodes.link_quality(device, now))
+            self._feed.put(nodes.link_quality(node, device, now))
 
     def _interview_if_due(self, node: NodeId) -> None:
         if node in self._uninterviewed:

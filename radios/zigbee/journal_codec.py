@@ -13,6 +13,8 @@ from radios.zigbee.session_state import OtaImage, SessionState, Stage
 
 RECORD_VERSION: Final = 1
 
+_encoded = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+
 
 def session_record(state: SessionState) -> Record:
     """The record that keeps this state; a dropped session's record deletes itself."""
@@ -37,7 +39,7 @@ def session_record(state: SessionState) -> Record:
             "running": state.running_version,
             "rebooted": state.rebooted,
         }
-        value = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
+        value = _encoded(fields).encode()
     return Record("node", state.node.partition(":")[2], RECORD_VERSION, value)
 
 

@@ -3,6 +3,7 @@
 Only what the node said now becomes an observation of battery, version or hardware: zigpy's cache may be weeks old.
 """
 
+import functools
 import logging
 from typing import Any, Final
 
@@ -29,9 +30,27 @@ def node_id(ieee: Any) -> NodeId:
     return parse_node_id("zigbee:" + str(ieee).replace(":", "").lower())
 
 
+class _Eui64(zigpy.types.EUI64):  # type: ignore[misc]  # zigpy's types are not checked
+    """An EUI64 that knows its hash: zigpy makes a text of it at every look into a dict, for every frame."""
+
+    def __init__(self, octets: Any) -> None:
+        super().__init__(octets)
+        self._hash: int = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+@functools.lru_cache(maxsize=4096)
 def eui64(node: NodeId) -> Any:
-    """A node id as zigpy's EUI64."""
-    return zigpy.types.EUI64.convert(node.partition(":")[2])
+    """A node id as zigpy's EUI64; to be looked up with, not to be changed."""
+    return _Eui64(zigpy.types.EUI64.convert(node.partition(":")[2]))
+
+
+@functools.lru_cache(maxsize=4096)
+def nwk_address(nwk: int) -> Any:
+    """A short address as packets carry it; shared between packets, not to be changed."""
+    return zigpy.types.AddrModeAddress(addr_mode=zigpy.types.AddrMode.NWK, address=nwk)
 
 
 def hardware_name(manufacturer: int, image_type: int) -> str:
@@ -72,9 +91,9 @@ def describe(device: Any, at: float, *, joined: bool = True) -> NodeObservation:
     )
 
 
-def link_quality(device: Any, at: float) -> NodeObservation:
+def link_quality(node: NodeId, device: Any, at: float) -> NodeObservation:
     rssi = None if device.rssi is None else float(device.rssi)
-    return NodeObservation(node_id(device.ieee), at, lqi=_whole(device.lqi), rssi_dbm=rssi)
+    return NodeObservation(node, at, lqi=_whole(device.lqi), rssi_dbm=rssi)
 
 
 def reported_battery(device: Any, at: float) -> NodeObservation | None:

@@ -218,10 +218,19 @@ class OtaSession(SessionCore):
         self._timers.pop(Timer.NOTIFY, None)
         confirmed = min(self._confirmed, offset) if self._restarts else max(self._confirmed, offset)
         self._restarts = False
-        if started or (confirmed != self._confirmed and now - self._progress_at >= self._limits.progress_interval_s):
+        if started or self._is_worth_telling(confirmed, now):
             self._progress_at = now
+            self._progress_told = confirmed
             self._progress = self._make_event(Fact.PROGRESS, now, confirmed=confirmed)
         self._confirmed = confirmed
+
+    def _is_worth_telling(self, confirmed: int, now: float) -> bool:
+        """With many nodes each gets few blocks a second: to tell of each block would cost more than to serve it."""
+        if confirmed == self._confirmed:
+            return False
+        limits, since = self._limits, now - self._progress_at
+        moved = abs(confirmed - self._progress_told) >= limits.progress_step * self.image.ref.size
+        return since >= (limits.progress_interval_s if moved else limits.max_progress_interval_s)
 
     def _other_command(self, command: ClientCommand, command_id: int, tsn: int, now: float) -> None:
         if isinstance(command, QueryNextImageRequest):

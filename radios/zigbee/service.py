@@ -254,8 +254,8 @@ class OtaService:
                     return  # another transfer took its place, and its record
                 try:
                     await self._journal.commit([session_record(commit.state)], commit.events)
-                except Exception:  # noqa: BLE001  # whatever the journal raises: not durable, so not done
-                    _LOG.exception("Zigbee journal: %s not committed, nothing sent", session.node)
+                except Exception as error:  # noqa: BLE001  # whatever the journal raises: not durable, so not done
+                    _LOG.error("Zigbee journal: %s not committed, nothing sent: %r", session.node, error)
                     await self._clock.sleep_until(self._clock.now() + _COMMIT_RETRY_S)
                     continue
                 session.committed(commit)

@@ -97,6 +97,7 @@ class SessionCore:
         self._events: list[TransferEvent] = []
         self._progress: TransferEvent | None = None
         self._progress_at = float("-inf")
+        self._progress_told = 0  # bytes
         self._sequence = self._committed = 0
         cap = MAX_BLOCK_BYTES_BY_MANUFACTURER.get(state.image.file.manufacturer, MAX_BLOCK_BYTES)
         self._max_block_bytes = cap
@@ -280,6 +281,7 @@ class SessionCore:
         self._event(Fact.DROPPED, now)
 
     def _stalled(self, code: str, now: float, detail: str) -> None:
+        self._progress_at = float("-inf")  # that it moves again is worth telling at once
         self._progress = self._make_event(Fact.STALLED, now, code=code, detail=detail, confirmed=self._confirmed)
 
     def _event(

@@ -87,4 +87,6 @@ class SessionLimits:
     probe_installing_after_s: float = 120.0
     lost_after_s: float = 3600.0  # a second MCU may take half an hour to verify
     drop_after_s: float = 90.0
-    progress_interval_s: float = 1.0
+    progress_interval_s: float = 1.0  # between two words on progress: when it moved by progress_step
+    progress_step: float = 0.005  # of the image
+    max_progress_interval_s: float = 30.0  # when it moved by less

@@ -14,6 +14,7 @@ import zigpy.device
 import zigpy.types
 
 from radios.errors import Unsupported
+from radios.zigbee.nodes import eui64, node_id
 from radios.zigbee.ota_commands import DEFAULT_RESPONSE_ID, OTA_CLUSTER_ID
 from radios.zigbee.settings import RADIO_LIBRARY_MODULES
 
@@ -128,5 +129,5 @@ class _Tap:
             )
             if device is None:
                 return None
-            cache[nwk] = device.ieee
+            cache[nwk] = eui64(node_id(device.ieee))
         return device

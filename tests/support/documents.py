@@ -16,13 +16,13 @@ IMAGE = b"\x5a" * 5000
 OLD, NEW = 0x00010000, 0x00020000
 
 
-def payload(image: bytes = IMAGE) -> messages.Payload:
+def payload(image: bytes = IMAGE, chunk_size: int = 4096) -> messages.Payload:
     digest = hashlib.sha256(image).hexdigest()
     return messages.Payload(
         size=len(image),
         sha256=digest,
-        chunk_size=4096,
-        chunks=tuple(hashlib.sha256(image[i : i + 4096]).hexdigest() for i in range(0, len(image), 4096)),
+        chunk_size=chunk_size,
+        chunks=tuple(hashlib.sha256(image[i : i + chunk_size]).hexdigest() for i in range(0, len(image), chunk_size)),
         path=f"payloads/{digest}",
         signature=messages.ManufacturerSignature(
             scheme=messages.SignatureScheme.ECDSA_P256_SHA256, keyid="0" * 64, value="AAAA"

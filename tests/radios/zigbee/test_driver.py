@@ -9,11 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import zigpy.application
-import zigpy.endpoint
-import zigpy.state
 import zigpy.types as t
-import zigpy.zdo.types as zdo
 
 from radios.clock import SystemClock
 from radios.errors import ContractError
@@ -21,77 +17,11 @@ from radios.radio import Fact, NodeCommand, NodeDirective, NodeId, NodeObservati
 from radios.simulated.zigbee.firmware import build_ota_file
 from radios.zigbee.driver import ZigbeeRadio
 from radios.zigbee.settings import ZigbeeSettings
+from tests.support.zigpy_library import IEEE, NWK, FakeRadio, add_node
 
-COORDINATOR = t.EUI64.convert("00:12:4b:00:00:00:00:ff")
-IEEE = t.EUI64.convert("00:12:4b:00:00:00:00:01")
 NODE = NodeId("zigbee:00124b0000000001")
-NWK = 0x1234
 OLD, NEW = 0x00010000, 0x00020000
 IMAGE = build_ota_file(manufacturer=0x1049, image_type=1, version=NEW, size=900)
-
-
-class FakeRadio(zigpy.application.ControllerApplication):
-    """A zigpy radio library without a radio: keeps what is sent, `fail` makes sends fail."""
-
-    instances: list["FakeRadio"]
-    refusals: list[str]  # a connection takes one, as long as there are some
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config)
-        self.sent: list[t.ZigbeePacket] = []
-        self.fail = False
-        type(self).instances.append(self)
-
-    async def connect(self) -> None:
-        if self.refusals:
-            raise OSError(self.refusals.pop())
-        await self.register_endpoints()
-
-    async def disconnect(self) -> None: ...
-
-    async def start_network(self) -> None:
-        await self.load_network_info()
-        device = zigpy.device.Device(self, COORDINATOR, 0x0000)
-        device.node_desc = zdo.NodeDescriptor(0, 0x40, 0x8E, 0x1049, 82, 82, 0, 82, 0)
-        endpoint = device.add_endpoint(1)
-        endpoint.status = zigpy.endpoint.Status.ZDO_INIT
-        endpoint.profile_id = 0x0104
-        device.model, device.manufacturer = "fake", "fake"
-        self.devices[COORDINATOR] = device
-        add_node(self, IEEE, NWK)
-
-    async def load_network_info(self, *, load_devices: bool = False) -> None:
-        self.state.node_info = zigpy.state.NodeInfo(nwk=t.NWK(0), ieee=COORDINATOR, logical_type=zdo.LogicalType(0))
-        self.state.network_info.channel = 15
-        self.state.network_info.pan_id = t.PanId(0x1A62)
-
-    async def send_packet(self, packet: t.ZigbeePacket) -> None:
-        if self.fail:
-            raise zigpy.exceptions.DeliveryError("not acknowledged")
-        self.sent.append(packet)
-
-    async def force_remove(self, dev: Any) -> None: ...
-    async def add_endpoint(self, descriptor: Any) -> None: ...
-    async def permit_ncp(self, time_s: int = 60) -> None: ...
-    async def permit_with_link_key(self, node: Any, link_key: Any, time_s: int = 60) -> None: ...
-    async def write_network_info(self, *, network_info: Any, node_info: Any) -> None: ...
-    async def reset_network_info(self) -> None: ...
-
-
-def add_node(app: Any, ieee: Any, nwk: int, *, sleepy: bool = False) -> Any:
-    device = app.add_device(ieee, t.NWK(nwk))
-    flags = zdo.NodeDescriptor.MACCapabilityFlags.AllocateAddress
-    if not sleepy:
-        flags |= zdo.NodeDescriptor.MACCapabilityFlags.RxOnWhenIdle | zdo.NodeDescriptor.MACCapabilityFlags.MainsPowered
-    device.node_desc = zdo.NodeDescriptor(2 if sleepy else 1, 0x40, flags, 0x1049, 82, 82, 0, 82, 0)
-    device.manufacturer, device.model = "Synthetic", "SIM-1"
-    endpoint = device.add_endpoint(1)
-    endpoint.profile_id, endpoint.device_type = 0x0104, 0x0100
-    endpoint.status = zigpy.endpoint.Status.ZDO_INIT
-    endpoint.add_input_cluster(0x0000)
-    endpoint.add_input_cluster(0x0001)
-    endpoint.add_output_cluster(0x0019)
-    return device
 
 
 @dataclass
@@ -366,6 +296,18 @@ async def test_a_node_under_a_new_short_address_goes_on(bench: Bench) -> None:
     assert bench.app.sent[-1].dst.address == 0x4321
 
 
+async def test_a_node_whose_object_zigpy_replaced_goes_on(bench: Bench) -> None:
+    await bench.direct(Want.DELIVER)
+    await bench.answered(block(1, 0))
+    old = bench.app.devices.pop(IEEE)
+    new = add_node(bench.app, IEEE, NWK)
+    assert (await bench.answered(block(2, 50)))[2] == 5
+    assert new.lqi == 111
+    assert bench.app.devices[IEEE] is not old
+    del bench.app.devices[IEEE]
+    bench.receive(block(3, 100))  # from a node that is no more: zigpy's business, and no error
+
+
 async def test_announce_is_told_as_reboot(bench: Bench) -> None:
     await bench.direct(Want.INSTALL)
     await bench.answered(end(1))
@@ -375,6 +317,38 @@ async def test_announce_is_told_as_reboot(bench: Bench) -> None:
     bench.receive(query(3))
     await bench.until(lambda: bench.journal.facts(NODE)[-1] is Fact.RUNNING, "running")
     assert bench.journal.events[-1].version == OLD
+
+
+async def test_a_version_read_before_a_reboot_is_not_taken_for_the_one_after(bench: Bench) -> None:
+    def reads(cluster: int) -> list[bytes]:
+        frames = [p.data.serialize() for p in bench.app.sent if p.cluster_id == cluster]
+        return [frame for frame in frames if not frame[0] & 1 and frame[2] == 0x00]
+
+    def answer(request: bytes, cluster: int, values: dict[int, bytes]) -> None:
+        asked = struct.unpack(f"<{(len(request) - 3) // 2}H", request[3:])
+        records = [struct.pack("<H", a) + (b"\0" + values[a] if a in values else b"\x86") for a in asked]
+        control = 0x10 if cluster == 0x0019 else 0x18  # the OTA cluster's attributes are the client's
+        bench.receive(bytes([control, request[1], 0x01]) + b"".join(records), cluster=cluster)
+
+    def version(value: int) -> dict[int, bytes]:
+        return {0x0002: b"\x23" + struct.pack("<L", value)}
+
+    await bench.until(lambda: reads(0x0000), "the hardware version is asked")
+    answer(reads(0x0000)[0], 0x0000, {})
+    await bench.until(lambda: reads(0x0019), "the version is asked")
+    answer(reads(0x0019)[0], 0x0019, version(OLD))
+    await bench.until(lambda: reads(0x0001), "the battery is asked")
+    bench.receive(b"\x01" + struct.pack("<H", NWK) + IEEE.serialize() + b"\x8e", cluster=0x0013, profile=0)
+    answer(reads(0x0001)[0], 0x0001, {0x0021: b"\x20\x64"})
+    bench.receive(bytes([0x18, 0x70, 0x0A, 0x21, 0x00, 0x20, 0x64]), cluster=0x0001)  # heard: it is asked again
+    await bench.until(lambda: len(reads(0x0000)) > 1, "the hardware version is asked again")
+    answer(reads(0x0000)[-1], 0x0000, {})
+    await bench.until(lambda: len(reads(0x0019)) > 1, "the version is asked again")
+    answer(reads(0x0019)[-1], 0x0019, version(NEW))
+    await bench.until(lambda: len(reads(0x0001)) > 1, "the battery is asked again")
+    answer(reads(0x0001)[-1], 0x0001, {0x0021: b"\x20\x64"})
+    await bench.until(lambda: any(o.version is not None for o in bench.observations), "a version")
+    assert {o.version for o in bench.observations} - {None} == {NEW}
 
 
 async def test_failed_deliveries_slow_the_network_down(bench: Bench) -> None:

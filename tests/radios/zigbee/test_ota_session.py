@@ -148,6 +148,28 @@ def test_whole_delivery_states_its_facts_in_order() -> None:
     assert bench.session.state().confirmed == len(DATA)
 
 
+def test_progress_is_told_by_steps_or_from_time_to_time_and_at_once_after_a_stall() -> None:
+    limits = replace(LIMITS, progress_interval_s=1, progress_step=0.2, max_progress_interval_s=30)
+    session = OtaSession(state(), lambda at, n: DATA[at : at + n], Pacer(PacingLimits()), limits, 0.0, reconciled=True)
+
+    def told(offset: int, now: float) -> int | None:
+        session.receive(request(block(offset), 1), 1, now)
+        event = session.progress()
+        return None if event is None or event.fact is not Fact.PROGRESS else event.confirmed
+
+    step = len(DATA) // 5
+    assert told(0, 0.0) == 0
+    assert told(step - 50, 20.0) is None  # too little
+    assert told(step + 50, 20.1) == step + 50
+    assert told(2 * step + 100, 20.2) is None  # too soon
+    assert told(2 * step + 101, 21.2) == 2 * step + 101
+    assert told(2 * step + 102, 51.1) is None
+    assert told(2 * step + 103, 51.2) == 2 * step + 103
+    session.refused(0x05, 0x80, 51.3)
+    assert session.progress() is not None
+    assert told(2 * step + 104, 51.4) == 2 * step + 104
+
+
 def test_any_offset_is_served_without_a_query() -> None:
     bench = Bench()
     assert bench.ask(block(700)) == [ImageBlock(FILE, 700, DATA[700:750])]
