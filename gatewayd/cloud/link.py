@@ -295,9 +295,14 @@ class CloudLink:
             acks, self._acks = self._acks, None
             if acks is None:
                 continue
+            now = asyncio.get_running_loop().time()
             try:
                 if await self._outbox.acknowledge(acks):
-                    self._resend_at = asyncio.get_running_loop().time() + self._settings.resend_after_s
+                    self._resend_at = now + self._settings.resend_after_s
+                if acks.epoch == self._outbox.epoch and acks.seq < self._sent_seq:
+                    # The cloud speaks, and has less than we sent: it may have come after us and missed some.
+                    self._resend_at = min(self._resend_at, now + self._settings.resend_missed_s)
+                    self._outbox.notify()
             except StoreError as error:
                 self._failed("acks not stored", error)
             await asyncio.sleep(self._settings.ack_interval_s)
@@ -339,7 +344,7 @@ class CloudLink:
             pending = await self._outbox.pending(self._sent_seq)
             left_s = last_sent + self._settings.progress_interval_s - loop.time()
             if not pending.reports:
-                await self._outbox.wait(POLL_S)
+                await self._outbox.wait(min(POLL_S, max(0.1, self._resend_at - loop.time())))
             elif pending.outcomes or pending.reports >= BATCH_MAX_REPORTS or left_s <= 0:
                 if await self._send_batch(connection):
                     last_sent = loop.time()

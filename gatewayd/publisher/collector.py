@@ -79,6 +79,11 @@ class ReportStore:
         except sqlite3.Error as error:
             raise StoreError(f"reports: {error}") from error
 
+    def watermarks(self) -> list[tuple[str, Acks]]:
+        """What is acknowledged, by gateway."""
+        found = self._db.execute("SELECT gateway, epoch, seq FROM watermark WHERE seq > 0 ORDER BY gateway")
+        return [(gateway, Acks(epoch=epoch, seq=seq)) for gateway, epoch, seq in found]
+
     def reports(self, campaign: str | None = None) -> list[tuple[str, messages.Report]]:
         """(gateway, report) in the order of arrival, of one campaign or all."""
         where = "" if campaign is None else "WHERE campaign = ?"
@@ -98,12 +103,17 @@ async def collect(broker: BrokerSettings, store: ReportStore, clock: Callable[[]
             async with connected(broker) as client:
                 await subscribe_all(client, [messages.gateway_topic("+", leaf) for leaf in ("acks", "reports")])
                 failures = 0
+                for gateway, acks in store.watermarks():
+                    # Said again, so that a gateway sends what it published while nobody listened.
+                    await client.publish(
+                        messages.gateway_topic(gateway, "acks"), messages.dump(acks), qos=QOS, retain=True
+                    )
                 async for message in client.messages:
                     *_, gateway, leaf = message.topic.value.split("/")
-                    acks = _taken(store, gateway, leaf, payload_bytes(message), clock())
-                    if acks is not None:
+                    answer = _taken(store, gateway, leaf, payload_bytes(message), clock())
+                    if answer is not None:
                         topic = messages.gateway_topic(gateway, "acks")
-                        await client.publish(topic, messages.dump(acks), qos=QOS, retain=True)
+                        await client.publish(topic, messages.dump(answer), qos=QOS, retain=True)
         except Unavailable as error:
             failures += 1
             wait_s = random.uniform(0.1, min(RECONNECT_MAX_S, 2.0**failures))  # noqa: S311 - jitter, no secret

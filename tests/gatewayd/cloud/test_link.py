@@ -257,6 +257,18 @@ async def test_what_stays_unacknowledged_is_sent_again(site: Site) -> None:
         assert set(cloud.seqs()) == {1}
 
 
+async def test_what_a_late_cloud_has_missed_is_sent_again_soon_after_it_speaks(site: Site) -> None:
+    database = site.database("gw-a")
+    link, outbox, _ = site.link(database=database, resend_missed_s=0.2)
+    async with site.cloud() as cloud:
+        site.start(link)
+        await report(outbox, database, "a", "b", "c")
+        await eventually(lambda: cloud.seqs() == [1, 2, 3])
+        acks = messages.dump(messages.Acks(epoch=outbox.epoch, seq=1))
+        await cloud.say(ACKS, acks)
+        await eventually(lambda: cloud.seqs()[:5] == [1, 2, 3, 2, 3])
+
+
 async def test_it_connects_when_the_broker_comes_up_later(site: Site) -> None:
     database = site.database("gw-a")
     site.broker.kill()
