@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [--only zigbee|lorawan|payload|status]`: a table for people, build/bench/<name>.json for machines.
+"""`python -m tests.benchmarks [--only zigbee|lorawan|payload|status] [--quick]`: a table for people, build/bench/<name>.json for machines.
 
 Each module of this package named like a choice has BENCHES, functions that return results. A module that is not there yet
 is said to be missing. The exit status is 0 when everything was measured, whether or not the targets hold.
@@ -8,13 +8,16 @@ import argparse
 import importlib
 import importlib.util
 import json
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.result import Bench, Result
+from tests.benchmarks.result import QUICK, Bench, Result
 
 NAMES = ("zigbee", "lorawan", "payload", "status")
 OUTPUT = Path("build/bench")
@@ -23,7 +26,12 @@ OUTPUT = Path("build/bench")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Measure against the targets.")
     parser.add_argument("--only", choices=NAMES, help="run the benches of one part")
-    only = parser.parse_args().only
+    parser.add_argument("--quick", action="store_true", help="measure less, to try the benches")
+    arguments = parser.parse_args()
+    only = arguments.only
+    if arguments.quick:
+        os.environ[QUICK] = "1"
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     console = Console()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for name in (only,) if only else NAMES:

@@ -1,10 +1,13 @@
 """What a bench hands back, and how long something takes."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+QUICK = "GATEWAYD_BENCH_QUICK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,11 @@ class Result:
 
 
 Bench = Callable[[], list[Result]]
+
+
+def quick() -> bool:
+    """Whether less is to be measured (`--quick`): for trying a bench, not for its figures."""
+    return os.environ.get(QUICK) == "1"
 
 
 def median_ms(*functions: Callable[[], object], runs: int = 15) -> list[float]:
