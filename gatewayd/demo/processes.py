@@ -25,10 +25,12 @@ class Process:
     def __init__(self, name: str, log: Path) -> None:
         self.name = name
         self.log = log
+        self.stopped = False  # by us
         self.process: asyncio.subprocess.Process | None = None
 
     async def spawn(self, arguments: Sequence[str], pipes: bool = False) -> None:
         pipe = asyncio.subprocess.PIPE if pipes else None
+        self.stopped = False
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *arguments,
@@ -57,6 +59,7 @@ class Process:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
     async def _end(self, number: signal.Signals) -> None:
+        self.stopped = True
         if self.process is None or self.process.returncode is not None:
             return
         self.process.send_signal(number)
@@ -157,6 +160,7 @@ class Site(Process):
         self.zigbee_url = ""
         self.lorawan_target = ""
         self._reading: asyncio.Task[None] | None = None
+        self._came = asyncio.Condition()
 
     async def start(self, settings: SiteSettings) -> None:
         await self.spawn([sys.executable, "-m", "gatewayd.demo.site"], pipes=True)
@@ -164,18 +168,28 @@ class Site(Process):
         if process is None or process.stdin is None or process.stdout is None:
             raise Unavailable("the simulated site does not start")
         process.stdin.write(json.dumps(asdict(settings)).encode() + b"\n")
-        line = await process.stdout.readline()
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), START_LIMIT_S)
+        except TimeoutError:
+            line = b""
         if not line:
-            await process.wait()
+            await self.kill()
             raise Unavailable(f"the simulated site does not start:\n{self.tail()}")
         ready = json.loads(line)
         self.zigbee_url, self.lorawan_target = ready["zigbee"], ready["lorawan"]
         self._reading = asyncio.create_task(self._read(process.stdout), name="demo-site")
 
+    async def snapshot(self) -> None:
+        """Wait for one that was begun after this call: the next may have been on its way already."""
+        async with self._came, asyncio.timeout(START_LIMIT_S):
+            for _ in range(2):
+                await self._came.wait()
+
     async def finish(self) -> None:
         """Let it end by itself; `nodes` and `flash` are then the last word."""
         if self.process is None or self.process.stdin is None or self._reading is None:
             return
+        self.stopped = True
         self.process.stdin.close()
         await self._reading
         await self.process.wait()
@@ -185,6 +199,8 @@ class Site(Process):
             said = json.loads(line)
             self.nodes = said.get("nodes", self.nodes)
             self.flash = said.get("flash", self.flash)
+            async with self._came:
+                self._came.notify_all()
 
 
 class Daemon(Process):

@@ -1,9 +1,10 @@
 """What became of the demo's nodes, and whether that is what should have. PURE."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from gatewayd.demo import scenario
+from gatewayd.demo.progress import Snapshot, begun
 
 Node = scenario.ZigbeeNode | scenario.LorawanNode
 ALL_NODES: tuple[Node, ...] = (*scenario.ZIGBEE_NODES, *scenario.LORAWAN_NODES)
@@ -17,6 +18,9 @@ class Told:
     code: str = ""
     version: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.state} ({self.code})" if self.code else self.state
+
 
 def settled(told: Mapping[str, Told]) -> bool:
     """Whether the cloud was told of every node what this scenario ends in."""
@@ -27,17 +31,25 @@ def faults(told: Mapping[str, Told], flash: Mapping[str, str], images: Mapping[s
     """Every node that is not as it should be. `images`: for "zigbee" and "lorawan", digests of "old" and "new"."""
     found = []
     for node in ALL_NODES:
-        what = told.get(node.id)
-        if not _as_expected(node, what):
-            found.append(f"{node.name} ({node.id}): {what}, expected {node.expected} {node.code}".rstrip())
+        said = told.get(node.id)
+        if not _as_expected(node, said):
+            expected = Told(node.expected, node.code)
+            found.append(f"{_who(node)}: the cloud was told {said or 'nothing'}, expected {expected}")
             continue
         digests = images[node.id.partition(":")[0]]
         wanted = digests["new"] if node.expected == "updated" else digests.get(f"old:{node.name}", digests["old"])
         if flash.get(node.id) != wanted:
-            found.append(f"{node.name} ({node.id}): {node.expected}, but its flash holds something else")
-        if node.expected in ("deferred", "skipped") and what is not None and what.code != node.code:
-            found.append(f"{node.name} ({node.id}): says {what.code!r}, not {node.code!r}")
+            found.append(f"{_who(node)}: {node.expected}, but its flash holds something else")
     return found
+
+
+def continuity_faults(nodes: Mapping[str, Snapshot], begun_again: Collection[str]) -> list[str]:
+    """Every node that lost what it held: seen to begin again, or a Zigbee node that began more than one download.
+
+    A LoRaWAN node may be set up twice before any data, when its answer was lost on the air.
+    """
+    again = {node.id for node in scenario.ZIGBEE_NODES if begun(nodes.get(node.id)) > 1} | set(begun_again)
+    return [f"{_who(node)}: held a part of the image and began at 0 again" for node in ALL_NODES if node.id in again]
 
 
 def counts(told: Mapping[str, Told]) -> dict[str, int]:
@@ -47,6 +59,10 @@ def counts(told: Mapping[str, Told]) -> dict[str, int]:
         state = told[node.id].state if node.id in told else "unknown"
         result[state] = result.get(state, 0) + 1
     return result
+
+
+def _who(node: Node) -> str:
+    return f"{node.name} ({node.id})"
 
 
 def _as_expected(node: Node, told: Told | None) -> bool:
