@@ -1,14 +1,16 @@
 """Builds the daemon and runs it: the only module that knows every room.
 
 One TaskGroup owns every task. SIGTERM and SIGINT cancel it; what was batched is written, the cloud is told `offline`, and
-the process ends within `STOP_LIMIT_S`.
+the process ends within `STOP_LIMIT_S`, whatever hangs: nothing that must be durable waits for the end.
 """
 
 import asyncio
 import contextlib
+import os
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +21,15 @@ from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.coordinator import Coordinator
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.journal import RadioJournal
-from gatewayd.campaign.reports import gateway_report
 from gatewayd.campaign.supply import Supply
 from gatewayd.cloud.link import CloudLink, CloudSettings, TlsFiles
-from gatewayd.cloud.outbox import Outbox, append
+from gatewayd.cloud.outbox import Outbox
 from gatewayd.config import CloudTls, Config
-from gatewayd.errors import ConfigError, GatewaydError
+from gatewayd.errors import ConfigError, GatewaydError, StoreError
+from gatewayd.health import Health
 from gatewayd.live_view import DaemonView
 from gatewayd.nodes.inventory import Inventory
+from gatewayd.nodes.pages import InventoryPages
 from gatewayd.payload.cache import PayloadCache
 from gatewayd.payload.fetch import Fetcher, FetchSettings
 from gatewayd.radio_settings import lorawan_settings, zigbee_settings
@@ -44,6 +47,8 @@ from radios.radio import Radio
 from radios.zigbee.driver import ZigbeeRadio
 
 STOP_LIMIT_S = 5.0
+TASKS_LIMIT_S = 3.0  # of it, for what the tasks still have to say
+STORE_RETRY_S = 10.0
 OUTBOX_MAX_BYTES = 32 * 2**20
 MIB = 2**20
 
@@ -62,15 +67,19 @@ class RadioParts:
 def run(config: Config) -> int:
     """The daemon, until SIGTERM or SIGINT; the exit status."""
     service_logging.configure(config.log.format, config.log.level)
+    ends: list[threading.Timer] = []
     try:
-        asyncio.run(_main(config))
+        asyncio.run(_main(config, ends))
     except GatewaydError as error:
         log.error("stopped", code=error.code, error=str(error))
         return 1
+    finally:
+        for end in ends:
+            end.cancel()
     return 0
 
 
-async def _main(config: Config) -> None:
+async def _main(config: Config, ends: list[threading.Timer]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -85,14 +94,26 @@ async def _main(config: Config) -> None:
         waiting.cancel()
         if not work.done():
             log.info("stopping")
+            ends.append(_end_within(STOP_LIMIT_S - 0.5, 0))
             work.cancel()
-            _, late = await asyncio.wait({work}, timeout=STOP_LIMIT_S)
+            _, late = await asyncio.wait({work}, timeout=TASKS_LIMIT_S)
             if late:
-                log.error("stop_overdue", limit_s=STOP_LIMIT_S)
-                return
-        if not work.cancelled() and (error := work.exception()) is not None:
+                log.error("stop_overdue", limit_s=TASKS_LIMIT_S)
+            elif not work.cancelled() and (error := work.exception()) is not None:
+                # A task that fails while it is cancelled (Python 3.11 then forgets the cancellation): we stop all the same.
+                log.error("stop_failed", error=repr(_first(error)))
+        elif not work.cancelled() and (error := work.exception()) is not None:
+            ends.append(_end_within(STOP_LIMIT_S, 1))
             raise _first(error)
     log.info("stopped")
+
+
+def _end_within(limit_s: float, status: int) -> threading.Timer:
+    """The last resort: a resolver's or library's thread that hangs would keep the event loop from being closed."""
+    timer = threading.Timer(limit_s, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _first(error: BaseException) -> BaseException:
@@ -117,19 +138,24 @@ class Daemon:
     cache: PayloadCache
     status: StatusServer
     radios: dict[str, RadioParts]
+    pages: InventoryPages
+    health: Health
 
     async def run(self, notifier: Notifier) -> None:
         """Until cancelled, or until a task that must not end has ended."""
-        await self._say_what_was_found()
+        if (aside := self.database.set_aside) is not None:
+            log.error("store_corrupt", set_aside=str(aside))
         await self.authority.restore()
         await self.status.start()
         try:
             async with asyncio.TaskGroup() as group:
                 start = group.create_task
-                start(self.wall.run(self.database), name="wall-clock")
+                start(_despite_the_store(lambda: self.wall.run(self.database)), name="wall-clock")
                 start(self.link.run(), name="cloud")
                 start(self.authority.run(), name="trust")
                 start(self.inventory.run(), name="inventory")
+                start(self.pages.run(), name="inventory-pages")
+                start(self.health.run(), name="health")
                 start(self.coordinator.run(), name="coordinator")
                 for kind, parts in self.radios.items():
                     start(parts.radio.run(parts.journal, self.cache), name=f"radio-{kind}")
@@ -145,11 +171,17 @@ class Daemon:
         async for seen in radio.observations():
             await self.inventory.observe(seen)
 
-    async def _say_what_was_found(self) -> None:
-        if (aside := self.database.set_aside) is not None:
-            log.error("store_corrupt", set_aside=str(aside))
-            report = gateway_report("store", "store_corrupt", f"set aside as {aside.name}", self.wall.now())
-            await self.database.write(lambda db: append(db, [report]))
+
+async def _despite_the_store(work: Callable[[], Awaitable[None]]) -> None:
+    """Begin again when the store fails: a full disk ends no task that can wait."""
+    while True:
+        try:
+            await work()
+        except StoreError as error:
+            log.error("store_failed", error=str(error))
+            await asyncio.sleep(STORE_RETRY_S)
+        else:
+            return
 
 
 @contextlib.asynccontextmanager
@@ -203,11 +235,41 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
         handlers.coordinator = coordinator
         doorbell.listeners = (coordinator.wake, outbox.notify)
         authority.changed = supply.changed = inventory.changed = coordinator.wake
-        authority.view_changed = supply.judge_again
+
+        def judge_again() -> None:
+            supply.judge_again()
+            intake.judge_again()
+
+        authority.view_changed = judge_again
         wall.stepped = lambda _: _follow_step(radios)
-        view = DaemonView(config.gateway.id, authority, coordinator, link, radios_of(radios), journals_of(radios), wall)
+        view = DaemonView(
+            config.gateway.id,
+            authority,
+            coordinator,
+            link,
+            radios_of(radios),
+            journals_of(radios),
+            wall,
+            database.set_aside,
+        )
+        pages = InventoryPages(inventory, database, link)
+        health = Health(view.troubles, database, outbox, link, wall.now)
         status = StatusServer(config.status.listen, database, view, state)
-        yield Daemon(config, database, wall, authority, coordinator, inventory, link, outbox, cache, status, radios)
+        yield Daemon(
+            config,
+            database,
+            wall,
+            authority,
+            coordinator,
+            inventory,
+            link,
+            outbox,
+            cache,
+            status,
+            radios,
+            pages,
+            health,
+        )
 
 
 def radios_of(parts: dict[str, RadioParts]) -> dict[str, Radio]:

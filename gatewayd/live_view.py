@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.coordinator import Coordinator
 from gatewayd.campaign.journal import RadioJournal
 from gatewayd.cloud.link import CloudLink
 from gatewayd.cloud.messages import utc
+from gatewayd.health import OK, Troubles
 from gatewayd.service.wall_clock import WallClock
 from radios.errors import LinkError
 from radios.radio import CommandResult, Json, NodeCommand, Radio
@@ -25,6 +27,7 @@ class DaemonView:
         radios: Mapping[str, Radio],
         journals: Mapping[str, RadioJournal],
         wall: WallClock,
+        set_aside: Path | None = None,
     ) -> None:
         self._gateway = gateway
         self._authority = authority
@@ -33,6 +36,7 @@ class DaemonView:
         self._radios = radios
         self._journals = journals
         self._wall = wall
+        self._set_aside = set_aside  # the corrupt store that was found at the start
 
     def gateway(self) -> Mapping[str, Json]:
         view = self._authority.view
@@ -69,11 +73,36 @@ class DaemonView:
         if self._authority.view is None:
             problem = self._authority.problem
             reasons.append("no verified trust metadata" + (f" ({problem[1]})" if problem else ""))
-        for kind, radio in self._radios.items():
-            link = radio.status().get("link")
-            parts = link.items() if isinstance(link, dict) else [("link", link)]
-            reasons += [f"the {kind} radio: {name} is not up" for name, state in parts if state not in ("up", True)]
+        for kind in self._radios:
+            reasons += [f"the {kind} radio: {name} is not up" for name in self._links_down(kind)]
         return reasons
+
+    def troubles(self) -> Troubles:
+        """For the cloud: every part of the gateway and what is wrong with it."""
+        clock = (OK, "") if self._wall.trusted() else ("clock_untrusted", self._wall.reason)
+        found = {"clock": clock, "store": self._store_trouble(), "trust": self._trust_trouble()}
+        for kind in self._radios:
+            down = self._links_down(kind)
+            found[kind] = ("radio_down", f"not up: {', '.join(down)}") if down else (OK, "")
+        return found
+
+    def _trust_trouble(self) -> tuple[str, str]:
+        view = self._authority.view
+        if view is not None and self._wall.trusted() and self._wall.now() > view.expires:
+            return "trust_expired", f"expired at {utc(view.expires).isoformat()}"
+        return self._authority.problem or (OK, "")
+
+    def _store_trouble(self) -> tuple[str, str]:
+        if self._coordinator.store_problem:
+            return "store_failed", self._coordinator.store_problem
+        if self._set_aside is not None:
+            return "store_corrupt", f"set aside as {self._set_aside.name}"
+        return OK, ""
+
+    def _links_down(self, kind: str) -> list[str]:
+        link = self._radios[kind].status().get("link")
+        parts = link.items() if isinstance(link, dict) else [("link", link)]
+        return [name for name, state in parts if state not in ("up", True)]
 
     async def hold(self, campaign: str) -> bool:
         return await self._coordinator.hold(campaign, True)

@@ -5,14 +5,13 @@ too; the rest of the daemon sees only `VerifiedCampaign` and `VerifiedRelease`.
 """
 
 import asyncio
-import contextlib
 import sqlite3
 from collections.abc import Callable
 
 import structlog
 
 from gatewayd.campaign import rows
-from gatewayd.errors import Refused, Unavailable
+from gatewayd.errors import Refused, StoreError, Unavailable
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
 from gatewayd.trust.envelope import VerifiedCampaign, reverify_campaign, verify_campaign
@@ -20,6 +19,7 @@ from gatewayd.trust.release import VerifiedRelease
 from gatewayd.trust.repository import TrustRepository, TrustView
 
 RETRY_MIN_S = 5.0
+_PASSING = ("release_unavailable", "release_not_stored")
 
 log = structlog.get_logger()
 
@@ -48,8 +48,10 @@ class Authority:
         self.problem: tuple[str, str] | None = ("trust_unknown", "the repository has not been read yet")
         self.campaigns: dict[str, VerifiedCampaign] = {}
         self.releases: dict[str, VerifiedRelease] = {}
+        self.revoked: set[str] = set()  # stored campaigns whose envelope is not by a listed key (any more)
         self._release_problems: dict[str, tuple[str, str]] = {}
         self._logged_problems: dict[str, str] = {}
+        self._asked: set[str] = set()  # releases asked for since the last refresh
 
     def blocked(self) -> tuple[str, str] | None:
         """Why nothing new may start: (code, detail); None when trust is fresh and the clock can be believed."""
@@ -71,32 +73,54 @@ class Authority:
         self._wall.rederive(max(issued, default=0.0))
 
     def release_problem(self, path: str) -> tuple[str, str]:
-        return self._release_problems.get(path, ("release_unknown", f"{path} is not verified yet"))
+        return self._release_problems.get(path, ("release_fetching", f"{path} is being fetched"))
 
     def release_refused(self, path: str) -> bool:
         """Whether the release was refused (withdrawn, say), not merely out of reach."""
         code = self._release_problems.get(path, ("", ""))[0]
-        return code not in ("", "release_unavailable")
+        return code not in ("", *_PASSING)
 
     async def restore(self) -> None:
         """At start: verify again what is stored. What does not verify is left aside and said so."""
         self.view = await self._repository.restore()
         if self.view is None:
             return
-        stored = await self._database.read(lambda db: (rows.campaigns(db), rows.releases(db)))
-        for row in stored[0]:
-            try:
-                keys = self.view.campaign_keys
-                self.campaigns[row.id] = reverify_campaign(row.envelope, keys, self._audiences, row.topic)
-            except Refused as error:
-                log.error("stored_campaign_refused", campaign=row.id, code=error.code, detail=error.detail)
-        for path, body in stored[1].items():
+        await self._judge_stored()
+        log.info("trust_restored", campaigns=len(self.campaigns), releases=len(self.releases))
+
+    async def _judge_stored(self) -> None:
+        """All that is stored, by the view we have now: newer metadata may have withdrawn a release, or revoked a key."""
+        if self.view is None:
+            return
+        campaigns, releases = await self._database.read(lambda db: (rows.campaigns(db), rows.releases(db)))
+        for path, body in releases.items():
             try:
                 self.releases[path] = await self._repository.reverify_release(path, body)
+                self._release_problems.pop(path, None)
             except Refused as error:
-                log.error("stored_release_refused", release=path, code=error.code, detail=error.detail)
-                self._release_problems[path] = (error.code, error.detail)
-        log.info("trust_restored", campaigns=len(self.campaigns), releases=len(self.releases))
+                self.releases.pop(path, None)
+                self._release_failed(path, error.code, error.detail)
+        for row in campaigns:
+            try:
+                verified = reverify_campaign(row.envelope, self.view.campaign_keys, self._audiences, row.topic)
+            except Refused as error:
+                if self._held_revision(row.id) <= row.revision:
+                    self.campaigns.pop(row.id, None)
+                    if row.id not in self.revoked:
+                        log.error("campaign_revoked", campaign=row.id, code=error.code, detail=error.detail)
+                    self.revoked.add(row.id)
+            else:
+                if self._held_revision(row.id) <= row.revision:  # else: adopted since the rows were read
+                    self.adopted(verified)
+
+    def _held_revision(self, campaign: str) -> int:
+        held = self.campaigns.get(campaign)
+        return 0 if held is None else held.document.revision
+
+    def adopted(self, campaign: VerifiedCampaign) -> None:
+        """What is stored was verified: act on it from now on."""
+        self.campaigns[campaign.document.id] = campaign
+        self.revoked.discard(campaign.document.id)
 
     def verify(self, envelope: bytes, topic: str) -> VerifiedCampaign:
         """Refused when the envelope is not by a key listed for its audience, or not for this gateway."""
@@ -117,52 +141,47 @@ class Authority:
             except Refused as error:
                 self.problem = (error.code, error.detail)
                 log.error("trust_refused", code=error.code, detail=error.detail)
+            except StoreError as error:
+                self.problem = ("trust_not_stored", str(error))
+                log.error("trust_not_stored", error=str(error))
         if self.view is not None and _versions(self.view) != _versions(before):
-            self._release_problems.clear()
-            await self._judge_again()
+            try:
+                await self._judge_stored()
+            except StoreError as error:  # judged again by what is in the memory at the next refresh
+                log.error("store_failed", error=str(error))
+                self.view, self.problem = before, ("trust_not_stored", str(error))
+                return
             self.view_changed()
             self.changed()
 
-    async def _judge_again(self) -> None:
-        """Newer metadata may have withdrawn a release, or revoked the key of a campaign: neither is acted on any more."""
-        if self.view is None:
-            return
-        for path, release in list(self.releases.items()):
-            try:
-                self.releases[path] = await self._repository.reverify_release(path, release.body)
-            except Refused as error:
-                del self.releases[path]
-                self._release_failed(path, error.code, error.detail)
-        for name, campaign in list(self.campaigns.items()):
-            try:
-                reverify_campaign(campaign.envelope, self.view.campaign_keys, self._audiences, None)
-            except Refused as error:
-                del self.campaigns[name]
-                log.error("campaign_revoked", campaign=name, code=error.code, detail=error.detail)
+    def require_release(self, group: asyncio.TaskGroup, path: str) -> VerifiedRelease | None:
+        """The verified release; None while it is fetched or cannot be had (`release_problem` says why). Returns at once."""
+        if path not in self.releases and path not in self._asked and self.view is not None:
+            self._asked.add(path)  # once between two refreshes
+            group.create_task(self._obtain_release(path), name=f"release-{path}")
+        return self.releases.get(path)
 
-    async def require_release(self, path: str) -> VerifiedRelease | None:
-        """The verified release; None when it cannot be had now (`release_problem` says why)."""
-        if path in self.releases:
-            return self.releases[path]
-        if path in self._release_problems or self.view is None:
-            return None
+    async def _obtain_release(self, path: str) -> None:
         try:
             release = await self._repository.release(path)
+
+            def keep(db: sqlite3.Connection) -> None:
+                rows.put_release(db, path, release.body, self._wall.now())
+
+            await self._database.write(keep)
         except Unavailable as error:
             self._release_failed(path, "release_unavailable", str(error))
             self.soon()
-            return None
+        except StoreError as error:
+            self._release_failed(path, "release_not_stored", str(error))
+            self.soon()
         except Refused as error:
             self._release_failed(path, error.code, error.detail)
-            return None
-
-        def keep(db: sqlite3.Connection) -> None:
-            rows.put_release(db, path, release.body, self._wall.now())
-
-        await self._database.write(keep)
-        self.releases[path] = release
-        log.info("release_verified", release=path, version=release.document.version)
-        return release
+        else:
+            self._release_problems.pop(path, None)
+            self.releases[path] = release
+            log.info("release_verified", release=path, version=release.document.version)
+        self.changed()
 
     def _release_failed(self, path: str, code: str, detail: str) -> None:
         self._release_problems[path] = (code, detail)
@@ -171,28 +190,30 @@ class Authority:
             log.error("release_refused", release=path, code=code, detail=detail)
 
     def soon(self) -> None:
-        """Refresh before the regular time: something could not be had or was not known."""
+        """Refresh before the regular time, though not before the pause after the last one is over."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Refresh every `refresh_s`, sooner while there is trouble, until cancelled."""
+        """Refresh every `refresh_s`, sooner while there is trouble or somebody asks, until cancelled."""
+        loop = asyncio.get_running_loop()
         pause = RETRY_MIN_S
         while True:
             await self.refresh()
-            if self.problem is None and not self._release_problems:
-                pause = RETRY_MIN_S
-                wait = self._refresh_s
-            else:
-                wait = min(pause, self._refresh_s)
-                pause *= 2
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-            if self._wake.is_set():
-                await asyncio.sleep(min(1.0, wait))  # a burst of requests is one refresh
-            self._release_problems.clear()
+            refreshed_at = loop.time()
+            self._asked.clear()
             self.changed()
+            early = False
+            while True:
+                trouble = self.problem is not None or bool(self._release_problems)
+                wait = min(pause, self._refresh_s) if trouble or early else self._refresh_s
+                self._wake.clear()
+                try:
+                    async with asyncio.timeout_at(refreshed_at + wait):
+                        await self._wake.wait()
+                except TimeoutError:
+                    break
+                early = True
+            pause = min(pause * 2, self._refresh_s) if trouble else RETRY_MIN_S
 
 
 def _versions(view: TrustView | None) -> tuple[object, ...]:

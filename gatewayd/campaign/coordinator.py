@@ -17,25 +17,29 @@ from gatewayd.campaign import rows
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.node_update import COMMITTED, NodeUpdate
-from gatewayd.campaign.planner import Decision, Situation, decide, wishes
+from gatewayd.campaign.planner import Decision, Situation, decide, is_transfer_of, wishes
 from gatewayd.campaign.reports import campaign_report, node_report, summary
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.campaign.selection import full_image
 from gatewayd.campaign.supply import Supply
 from gatewayd.cloud import outbox
 from gatewayd.cloud.link import CloudLink
-from gatewayd.cloud.messages import Campaign, Desired, Manufacturers
-from gatewayd.errors import StoreError
+from gatewayd.cloud.messages import Campaign, Desired, Manufacturers, Rollout
+from gatewayd.errors import StoreError, Unavailable
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
 from gatewayd.trust.release import VerifiedRelease
 from radios.clock import Clock
+from radios.errors import RadioError
 from radios.radio import ImageRef, NodeDirective, NodeId, Radio, TransferOrder, Want, radio_of
 
 TICK_S = 1.0
 SUMMARY_MIN_S = 2.0
-ALIVE_LIMIT_S = 300.0  # a round may wait for the network, once for every release
+TURN_MIN_S = 0.05  # a storm of wakes is one look
+ALIVE_LIMIT_S = 120.0  # a round waits for the disk and for the radios' memory, never for the network
+
+_OVER = frozenset({CampaignState.COMPLETED, CampaignState.CANCELLED, CampaignState.EXPIRED})
 
 log = structlog.get_logger()
 
@@ -70,6 +74,7 @@ class Coordinator:
         self._summaries: dict[str, tuple[object, float]] = {}
         self._logged: dict[str, tuple[str, str]] = {}
         self._turned_at = time.monotonic()
+        self.store_problem = ""  # why the last round could not be made durable
 
     def wake(self) -> None:
         """Something changed; look again soon."""
@@ -99,46 +104,59 @@ class Coordinator:
                 try:
                     await self._intake.retry()
                     await self._round(fetches)
+                    self.store_problem = ""
                 except StoreError as error:
-                    log.error("store_failed", error=str(error))
+                    if not self.store_problem:
+                        log.error("store_failed", error=str(error))
+                    self.store_problem = str(error)
+                except Unavailable as error:
+                    log.warning("campaigns_not_judged", error=str(error))
+                await asyncio.sleep(TURN_MIN_S)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):
                         await self._wake.wait()
 
     async def _round(self, fetches: asyncio.TaskGroup) -> None:
         needed: set[str] = set()
-        for row in await self._database.read(rows.campaigns):
+        stored, under_way = await self._database.read(lambda db: (rows.campaigns(db), rows.campaigns_under_way(db)))
+        now = self._wall.now()
+        yielding = frozenset(
+            row.id
+            for row in stored
+            if row.id in self._authority.revoked
+            or ((known := self._authority.campaigns.get(row.id)) is not None and known.expired(now))
+        )
+        for row in stored:
             verified = self._authority.campaigns.get(row.id)
             if verified is None:
-                if self._authority.view is not None:
+                if row.id in self._authority.revoked:  # else it is being adopted, or nothing can be verified yet
                     await self._freeze(row)
                 continue
             release = self._authority.releases.get(row.release)
             if release is None and verified.document.desired is not Desired.CANCELLED:
-                release = await self._authority.require_release(row.release)
-            blocked = self._blocked(row, release, fetches)
-            if release is not None and row.state not in (CampaignState.CANCELLED, CampaignState.COMPLETED):
+                release = self._authority.require_release(fetches, row.release)
+            wanted = release is not None and (row.state not in _OVER or row.id in under_way)
+            blocked = self._blocked(row, release, fetches, wanted=wanted)
+            if release is not None and wanted:
                 needed.add(full_image(release).sha256)
             forbidden = self._authority.view is not None and (
                 self._authority.release_refused(row.release)
                 if release is None
                 else self._supply.forbidden(full_image(release))
             )
-            await self._campaign(verified.document, row, release, blocked, forbidden)
+            await self._campaign(verified.document, row, release, blocked, forbidden, yielding)
         self._supply.needed = frozenset(needed)
 
     def _blocked(
-        self, row: CampaignRow, release: VerifiedRelease | None, fetches: asyncio.TaskGroup
+        self, row: CampaignRow, release: VerifiedRelease | None, fetches: asyncio.TaskGroup, *, wanted: bool
     ) -> tuple[str, str] | None:
+        if release is not None and wanted and self._authority.view is not None:
+            self._supply.require(fetches, release, full_image(release), self._authority.view.manufacturers)
         if (why := self._authority.blocked()) is not None:
             return why
         if release is None:
             return self._authority.release_problem(row.release)
-        assert self._authority.view is not None  # noqa: S101 - blocked() said so
-        payload = full_image(release)
-        if row.state not in (CampaignState.COMPLETED, CampaignState.CANCELLED):
-            self._supply.require(fetches, release, payload, self._authority.view.manufacturers)
-        return self._supply.blocked(payload)
+        return self._supply.blocked(full_image(release))
 
     async def _campaign(
         self,
@@ -147,6 +165,7 @@ class Coordinator:
         release: VerifiedRelease | None,
         blocked: tuple[str, str] | None,
         forbidden: bool,
+        yielding: frozenset[str],
     ) -> None:
         now = self._wall.now()
         radio_now = {kind: clock.now() for kind, (_, clock) in self._radios.items()}
@@ -171,6 +190,7 @@ class Coordinator:
                 elsewhere=rows.active_elsewhere(db, document.id),
                 now=now,
                 radio_now=radio_now,
+                yielding=yielding - {document.id},
             )
             decision = decide(situation)
             reported = self._store(db, current, before, decision, release, now)
@@ -181,10 +201,11 @@ class Coordinator:
             return
         decision, updates, reported = result
         self._log(decision.row)
-        for node in decision.proven:
-            await self._inventory.reload_floor(node)
+        if release is not None:
+            for node in decision.proven:
+                self._inventory.floor_raised(node, release.document.security_version)
         await self._direct(document, release, updates)
-        await self._summarise(document, decision.row, updates, now)
+        await self._summarise(document.rollout, decision.row, updates, now)
         if reported:
             self._outbox.notify()
 
@@ -221,7 +242,10 @@ class Coordinator:
         """A campaign that does not verify (any more): nothing is done in its name, what runs is held."""
         now = self._wall.now()
 
-        def transaction(db: sqlite3.Connection) -> dict[str, NodeUpdate]:
+        def transaction(db: sqlite3.Connection) -> tuple[CampaignRow, dict[str, NodeUpdate]] | None:
+            current = rows.campaign(db, row.id)
+            if current is None or current.revision != row.revision:
+                return None  # a newer revision was adopted meanwhile
             updates = rows.updates_of_campaign(db, row.id)
             held = {
                 node: replace(update, want=Want.HOLD, generation=update.generation + 1)
@@ -229,15 +253,19 @@ class Coordinator:
                 if update.want == Want.DELIVER or (update.want == Want.INSTALL and update.state not in COMMITTED)
             }
             rows.put_updates(db, held.values(), now)
-            if row.code != "revoked":
-                frozen = replace(
-                    row, state=CampaignState.WAITING, code="revoked", detail="its key may not sign any more"
+            if current.code != "revoked":
+                current = replace(
+                    current, state=CampaignState.WAITING, code="revoked", detail="its key may not sign any more"
                 )
-                rows.put_campaign(db, replace(frozen, updated_at=now))
-                outbox.append(db, [campaign_report(frozen, now)])
-            return updates | held
+                rows.put_campaign(db, replace(current, updated_at=now))
+                outbox.append(db, [campaign_report(current, now)])
+            return current, updates | held
 
-        await self._tell(await self._database.write(transaction))
+        result = await self._database.write(transaction)
+        if result is not None:
+            await self._tell({n: u for n, u in result[1].items() if not _needs_payload(u)})
+            await self._summarise(None, *result, now)
+            self._outbox.notify()
 
     async def _direct(
         self, document: Campaign, release: VerifiedRelease | None, updates: Mapping[str, NodeUpdate]
@@ -247,12 +275,14 @@ class Coordinator:
             await self._order(document, release, {(u.transfer, radio_of(u.node)) for u in wishes(updates)})
             await self._tell(updates)
         else:
-            # Not a byte on air before the payload is verified in this process.
-            await self._tell({n: u for n, u in updates.items() if u.want in (Want.HOLD, Want.DROP)})
+            # Not a byte on air before the payload is verified in this process. A node past recall has its image.
+            await self._tell({n: u for n, u in updates.items() if not _needs_payload(u)})
 
     async def _order(self, document: Campaign, release: VerifiedRelease, transfers: set[tuple[str, str]]) -> None:
         payload = full_image(release)
         for transfer, kind in sorted(transfers):
+            if not is_transfer_of(transfer, payload.sha256):
+                continue  # begun with another payload, which is not what was verified
             order = TransferOrder(
                 transfer=transfer,
                 image=ImageRef(payload.sha256, payload.size, release.document.node_version),
@@ -261,7 +291,11 @@ class Coordinator:
                 expires=document.expires,
             )
             if kind in self._radios and self._orders.get((transfer, kind)) != order:
-                await self._radios[kind][0].put(order)
+                try:
+                    await self._radios[kind][0].put(order)
+                except RadioError as error:
+                    log.error("order_refused", transfer=transfer, radio=kind, error=str(error))
+                    continue
                 self._orders[transfer, kind] = order
 
     async def _tell(self, updates: Mapping[str, NodeUpdate]) -> None:
@@ -272,18 +306,22 @@ class Coordinator:
                 directive = NodeDirective(update.transfer, NodeId(update.node), update.generation, Want(update.want))
                 by_radio.setdefault(radio_of(update.node), []).append(directive)
         for kind, directives in by_radio.items():
-            await self._radios[kind][0].direct(directives)
+            try:
+                await self._radios[kind][0].direct(directives)
+            except RadioError as error:
+                log.error("directives_refused", radio=kind, error=str(error))
+                continue
             for directive in directives:
                 self._directed[directive.transfer, directive.node] = directive.generation
 
     async def _summarise(
-        self, document: Campaign, row: CampaignRow, updates: Mapping[str, NodeUpdate], now: float
+        self, rollout: Rollout | None, row: CampaignRow, updates: Mapping[str, NodeUpdate], now: float
     ) -> None:
-        made = summary(row, document.rollout, updates.values(), now)
+        made = summary(row, rollout, updates.values(), now)
         content = made.model_copy(update={"updated": None})
-        last, at = self._summaries.get(row.id, (None, 0.0))
-        if content != last and now - at >= SUMMARY_MIN_S:
-            self._summaries[row.id] = (content, now)
+        last, at = self._summaries.get(row.id, (None, float("-inf")))
+        if content != last and time.monotonic() - at >= SUMMARY_MIN_S:  # the wall clock may leap back
+            self._summaries[row.id] = (content, time.monotonic())
             await self._link.publish_retained(f"summary/{row.id}", made)
 
     def _log(self, row: CampaignRow) -> None:
@@ -291,3 +329,7 @@ class Coordinator:
         if self._logged.get(row.id) != told:
             self._logged[row.id] = told
             log.info("campaign", campaign=row.id, state=row.state, code=row.code, detail=row.detail)
+
+
+def _needs_payload(update: NodeUpdate) -> bool:
+    return update.want == Want.DELIVER or (update.want == Want.INSTALL and update.state not in COMMITTED)

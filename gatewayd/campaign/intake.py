@@ -1,10 +1,13 @@
 """Campaign envelopes from the cloud: verified, compared with what is stored, adopted or refused with a report.
 
 A refused envelope changes nothing and stops nothing. One that cannot be judged yet (no trust metadata, a clock that cannot
-be believed) is kept in memory; it is retained by the broker, so nothing is lost with this process.
+be believed) is kept in memory; it is retained by the broker, so nothing is lost with this process. The same refused
+bytes come again with every connection: they are reported once.
 """
 
+import hashlib
 import sqlite3
+from typing import TypeVar
 
 import structlog
 
@@ -13,10 +16,15 @@ from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.reports import campaign_report, refusal_report
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.cloud.outbox import Outbox, append
-from gatewayd.errors import Refused
+from gatewayd.errors import Refused, Unavailable
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
 from gatewayd.trust.envelope import VerifiedCampaign
+
+WAITING_MAX = 64  # envelopes of up to 64 kB in memory; the broker keeps the rest
+_REMEMBERED_MAX = 256
+
+K = TypeVar("K")
 
 log = structlog.get_logger()
 
@@ -30,37 +38,61 @@ class Intake:
         self._outbox = outbox
         self._wall = wall
         self._waiting: dict[str, bytes] = {}
-        self._refreshed_for: set[bytes] = set()
+        self._unknown_key: dict[str, bytes] = {}  # judged again when other keys are listed
+        self._refreshed_for: dict[bytes, None] = {}
+        self._told: dict[tuple[str, bytes, str], None] = {}  # refusals that were reported
 
     async def take(self, topic: str, raw: bytes) -> bool:
-        """Whether something was adopted. Never raises for what the document says."""
+        """Whether something was adopted. Never raises for what the document says; Unavailable, StoreError: ask again."""
         if not raw:
             return False  # an emptied topic changes nothing; only a signed `cancelled` cancels
-        if self._authority.view is None or not self._wall.trusted():
+        self._unknown_key.pop(topic, None)
+        if not self._can_judge():
+            if topic not in self._waiting and len(self._waiting) >= WAITING_MAX:
+                raise Unavailable(f"{topic}: {WAITING_MAX} campaigns wait to be judged")
             self._waiting[topic] = raw
             self._authority.soon()
             return False
+        self._waiting.pop(topic, None)  # an older one
         try:
             verified = await self._verified(topic, raw)
             return await self._adopt(topic, verified)
         except Refused as error:
-            await self._refuse(topic, error)
+            if error.code == "unknown_key" and len(self._unknown_key) < WAITING_MAX:
+                self._unknown_key[topic] = raw
+            await self._refuse(topic, raw, error)
             return False
 
     async def retry(self) -> bool:
         """Judge again what could not be judged before."""
-        waiting, self._waiting = self._waiting, {}
-        adopted = [await self.take(topic, raw) for topic, raw in waiting.items()]
-        return any(adopted)
+        adopted = False
+        while self._waiting and self._can_judge():
+            topic, raw = next(iter(self._waiting.items()))
+            try:
+                adopted |= await self.take(topic, raw)
+            except BaseException:
+                self._waiting.setdefault(topic, raw)
+                raise
+        return adopted
+
+    def judge_again(self) -> None:
+        """Other keys may be listed now: what was by an unknown one waits for the next `retry`."""
+        waiting, self._unknown_key = self._unknown_key, {}
+        for topic, raw in waiting.items():
+            self._waiting.setdefault(topic, raw)
+
+    def _can_judge(self) -> bool:
+        return self._authority.view is not None and self._wall.trusted()
 
     async def _verified(self, topic: str, raw: bytes) -> VerifiedCampaign:
         try:
             return self._authority.verify(raw, topic)
         except Refused as error:
             # The key may be newer than our metadata: look once, for each envelope.
-            if error.code != "unknown_key" or raw in self._refreshed_for:
+            digest = hashlib.sha256(raw).digest()
+            if error.code != "unknown_key" or digest in self._refreshed_for:
                 raise
-            self._refreshed_for = {*list(self._refreshed_for)[-99:], raw}
+            _remember(self._refreshed_for, digest)
             await self._authority.refresh()
             return self._authority.verify(raw, topic)
 
@@ -98,16 +130,28 @@ class Intake:
         adopted = await self._database.write(transaction)
         if adopted:
             self._outbox.notify()
-            self._authority.campaigns[document.id] = verified
+            self._authority.adopted(verified)
             log.info("campaign_adopted", campaign=document.id, revision=document.revision, desired=document.desired)
+        elif document.id not in self._authority.campaigns:
+            self._authority.adopted(verified)  # stored, but its key was not listed until now
         return adopted
 
-    async def _refuse(self, topic: str, error: Refused) -> None:
+    async def _refuse(self, topic: str, raw: bytes, error: Refused) -> None:
+        told = (topic, hashlib.sha256(raw).digest(), error.code)
+        if told in self._told:
+            return
         campaign = topic.rpartition("/")[2]
         log.error("campaign_refused", topic=topic, code=error.code, detail=error.detail)
         report = refusal_report(campaign, error.code, error.detail, self._wall.now())
         await self._database.write(lambda db: append(db, [report]))
+        _remember(self._told, told)
         self._outbox.notify()
+
+
+def _remember(memory: dict[K, None], key: K) -> None:
+    memory[key] = None
+    if len(memory) > _REMEMBERED_MAX:
+        del memory[next(iter(memory))]
 
 
 def _is_news(known: CampaignRow, verified: VerifiedCampaign) -> bool:

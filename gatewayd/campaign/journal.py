@@ -44,6 +44,8 @@ class RadioJournal:
         self._database = database
         self._wall = wall
         self._changed = changed
+        # One commit at a time: what was batched and comes back from a failed one must not be written over newer facts.
+        self._turn = asyncio.Lock()
         self._pending_events: dict[tuple[str, str], TransferEvent] = {}
         self._pending_records: dict[tuple[str, str], Record] = {}
 
@@ -59,27 +61,35 @@ class RadioJournal:
         return [Record(r["scope"], r["key"], r["version"], bytes(r["value"]), bool(r["secret"])) for r in rows]
 
     async def commit(self, records: Sequence[Record], events: Sequence[TransferEvent]) -> None:
+        async with self._turn:
+            moved = await self._commit(records, events)
+        if moved:
+            self._changed()
+
+    async def _commit(self, records: Sequence[Record], events: Sequence[TransferEvent]) -> bool:
         pending_records, self._pending_records = self._pending_records, {}
         pending_events, self._pending_events = self._pending_events, {}
         now = self._wall.now()
+        kept = _without_undone_installs(events)
 
         def transaction(db: sqlite3.Connection) -> bool:
             for record in (*pending_records.values(), *records):
                 _put_record(db, self._kind, record)
             moved = False
-            for event in (*pending_events.values(), *events):
+            for event in (*pending_events.values(), *kept):
                 moved |= _apply(db, event, now)
             return moved
 
         try:
-            moved = await self._database.write(transaction)
+            return await self._database.write(transaction)
+        except asyncio.CancelledError:
+            # The store finishes it all the same. Put back, the batch could be written once more, over what is newer.
+            raise
         except BaseException:
             # What was only batched must not be lost with a commit that failed; newer progress wins.
             self._pending_records = {**pending_records, **self._pending_records}
             self._pending_events = {**pending_events, **self._pending_events}
             raise
-        if moved:
-            self._changed()
 
     def progress(self, events: Sequence[TransferEvent], records: Sequence[Record] = ()) -> None:
         for event in events:
@@ -102,7 +112,10 @@ class RadioJournal:
                 except StoreError as error:
                     log.error("progress_not_stored", radio=self._kind, error=str(error))
         finally:
-            await self.flush()
+            try:
+                await self.flush()
+            except StoreError as error:  # progress alone may be lost, and a full disk must not spoil the stop
+                log.error("progress_not_stored", radio=self._kind, error=str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +133,16 @@ class Change:
             self.after.resume,
             self.after.code,
         )
+
+
+def _without_undone_installs(events: Sequence[TransferEvent]) -> list[TransferEvent]:
+    """Without the installations that the same commit says are dropped.
+
+    A radio that was refused an installation says so again with the DROPPED that came meanwhile: nothing was told to the
+    node, for that waits for the commit. Refused together, neither would ever become durable.
+    """
+    dropped = {(event.transfer, event.node) for event in events if event.fact is Fact.DROPPED}
+    return [e for e in events if e.fact is not Fact.INSTALLING or (e.transfer, e.node) not in dropped]
 
 
 def _apply(db: sqlite3.Connection, event: TransferEvent, now: float) -> bool:
@@ -147,7 +170,8 @@ def _apply(db: sqlite3.Connection, event: TransferEvent, now: float) -> bool:
 
 def _after(update: NodeUpdate, event: TransferEvent, now: float) -> NodeUpdate:
     if event.fact is Fact.DROPPED:
-        return replace(update, want="")
+        # Of an older directive: something else is wanted by now, and the radio has been told, or will be.
+        return replace(update, want="") if event.generation >= update.generation or update.ended else update
     if event.fact is Fact.STALLED:
         if update.ended or update.state is State.DEFERRED:
             return update
@@ -184,6 +208,8 @@ def _put_record(db: sqlite3.Connection, kind: str, record: Record) -> None:
         )
         return
     db.execute(
-        "INSERT OR REPLACE INTO radio_record (radio, scope, key, version, value, secret) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO radio_record (radio, scope, key, version, value, secret) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (radio, scope, key) DO UPDATE "
+        "SET version = excluded.version, value = excluded.value, secret = excluded.secret",
         (kind, record.scope, record.key, record.version, record.value, record.secret),
     )

@@ -8,7 +8,7 @@ state, the local operator's hold and the gate wins.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from gatewayd.campaign.node_update import COMMITTED, ENDED, EXECUTED, STARTED, Input, NodeUpdate, State, advance
+from gatewayd.campaign.node_update import COMMITTED, EXECUTED, Input, NodeUpdate, State, advance
 from gatewayd.campaign.policy import Deferral, may_touch
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.campaign.selection import Skip, choose, full_image, is_meant
@@ -20,6 +20,11 @@ from radios.radio import Want, radio_of
 
 # Failures that another attempt cannot mend: the image or the node is wrong for the other.
 FINAL_FAILURES = frozenset({"invalid_image", "wrong_hardware", "unsupported", "no_space"})
+INSTALLING_MAX_S = 3 * 86400.0  # radios give up sooner; this is for one that lost its memory
+DROP_MAX_S = 86400.0  # a drop that a radio cannot finish does not keep the node from other campaigns for ever
+UNKNOWN_SELF_TEST_S = 86400.0  # of a release that was withdrawn: the longest that there can be
+DETAIL_EVERY_S = 60.0  # how often a mere change of words is worth a write
+_REVIVABLE = frozenset({"expired", "not_selected"})  # ends that a later revision can take back
 _HELD = frozenset({CampaignState.PAUSED, CampaignState.HELD, CampaignState.BREACHED})
 
 
@@ -38,6 +43,7 @@ class Situation:
     elsewhere: Mapping[str, NodeUpdate]
     now: float
     radio_now: Mapping[str, float]
+    yielding: frozenset[str] = frozenset()  # other campaigns that may start nothing any more (expired, revoked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +58,12 @@ class Decision:
 
 def decide(it: Situation) -> Decision:
     """The next rows. Deterministic, and without effect when nothing changed."""
-    updates = dict(it.updates)
-    if it.release is not None and it.campaign.desired is not Desired.CANCELLED and it.now <= _expires(it):
+    updates = {node: _placed(it, update) for node, update in it.updates.items()}
+    if it.release is not None and it.campaign.desired is not Desired.CANCELLED and not _expired(it):
         for update in _newcomers(it, it.release):
             updates[update.node] = update
     gate, open_tiers = _gate(it, updates)
-    state, code, detail = _campaign_state(it, updates, gate)
-    row = replace(it.row, state=state, code=code, detail=detail, gate=gate.verdict.value, open_tiers=open_tiers)
+    row = _row(it, *_campaign_state(it, updates, gate, open_tiers), gate, open_tiers)
 
     superseded: list[NodeUpdate] = []
     proven: list[str] = []
@@ -66,15 +71,12 @@ def decide(it: Situation) -> Decision:
     for node in sorted(updates, key=lambda n: (updates[n].tier, n)):
         before = updates[node]
         after = _step(it, row, before, slots, superseded)
-        if after.state is State.UPDATED and before.state is not State.UPDATED:
+        # Only what this system delivered raises the floor; a bare claim of a node does not.
+        if after.state is State.UPDATED and before.state is not State.UPDATED and after.confirmed >= after.size:
             proven.append(node)
         updates[node] = after
     changed = tuple(u for n, u in sorted(updates.items()) if u != it.updates.get(n))
-    if (
-        state is CampaignState.RUNNING
-        and row.open_tiers >= len(it.campaign.rollout.tiers)
-        and _all_settled(it, updates)
-    ):
+    if row.state is CampaignState.RUNNING and _settled(it, updates, open_tiers):
         row = replace(row, state=CampaignState.COMPLETED, code="", detail="")
     return Decision(row, changed, tuple(superseded), tuple(proven))
 
@@ -84,21 +86,36 @@ def wishes(updates: Mapping[str, NodeUpdate]) -> list[NodeUpdate]:
     return [u for u in updates.values() if u.want]
 
 
+def is_transfer_of(transfer: str, digest: str) -> bool:
+    """Whether the transfer delivers the payload of that digest."""
+    return transfer.split(".")[1:2] == [digest[:12]]
+
+
 # -- the campaign ------------------------------------------------------------------------------------------------------
 
 
+def _row(it: Situation, state: CampaignState, code: str, detail: str, gate: GateResult, open_tiers: int) -> CampaignRow:
+    before = it.row
+    unchanged = (before.state, before.code) == (state, code) == (CampaignState.WAITING, code)
+    if unchanged and 0 <= it.now - before.updated_at < DETAIL_EVERY_S:
+        detail = before.detail  # some name the time of day, and would be written every second
+    return replace(before, state=state, code=code, detail=detail, gate=gate.verdict.value, open_tiers=open_tiers)
+
+
 def _campaign_state(
-    it: Situation, updates: Mapping[str, NodeUpdate], gate: GateResult
+    it: Situation, updates: Mapping[str, NodeUpdate], gate: GateResult, open_tiers: int
 ) -> tuple[CampaignState, str, str]:
     if it.campaign.desired is Desired.CANCELLED:
         return CampaignState.CANCELLED, "", ""
     if gate.verdict is Verdict.BREACH or (it.row.state is CampaignState.BREACHED and it.row.code == "gate"):
         return CampaignState.BREACHED, "gate", gate.detail if gate.verdict is Verdict.BREACH else it.row.detail
+    if it.row.state is CampaignState.COMPLETED and _settled(it, updates, open_tiers):
+        return CampaignState.COMPLETED, "", ""  # what keeps others from starting does not concern it
     if it.campaign.desired is Desired.PAUSED:
         return CampaignState.PAUSED, "", ""
     if it.row.hold:
         return CampaignState.HELD, "", ""
-    if it.now > _expires(it):
+    if _expired(it):
         return CampaignState.EXPIRED, "expired", f"expired at {it.campaign.expires.isoformat()}"
     if it.blocked is not None:
         return CampaignState.WAITING, *it.blocked
@@ -117,9 +134,12 @@ def _gate(it: Situation, updates: Mapping[str, NodeUpdate]) -> tuple[GateResult,
     for update in updates.values():
         # A failure that will be tried again is no outcome yet.
         state = State.PENDING if _may_retry(it, update) else update.state
-        states[update.tier][state] = states[update.tier].get(state, 0) + 1
-        if update.state in EXECUTED and update.tier < open_tiers:
+        tier = update.tier
+        if state in EXECUTED:
+            # What has happened counts, also where a later revision has closed the tier again.
+            tier = min(tier, open_tiers - 1)
             last = max(last, update.since)
+        states[tier][state] = states[tier].get(state, 0) + 1
     result = judge(rollout, open_tiers, states, last, it.now)
     if result.verdict is Verdict.OPEN and it.row.state is CampaignState.RUNNING:
         open_tiers += 1
@@ -127,33 +147,60 @@ def _gate(it: Situation, updates: Mapping[str, NodeUpdate]) -> tuple[GateResult,
     return result, open_tiers
 
 
-def _all_settled(it: Situation, updates: Mapping[str, NodeUpdate]) -> bool:
-    return all(u.state in ENDED and not _may_retry(it, u) for u in updates.values()) and bool(updates)
+def _settled(it: Situation, updates: Mapping[str, NodeUpdate], open_tiers: int) -> bool:
+    """Whether every node has its outcome, and no tier waits."""
+    if open_tiers < len(it.campaign.rollout.tiers) or not updates:
+        return False
+    return all(u.ended and not _may_retry(it, u) and u.code != "expired" for u in updates.values())
 
 
-def _expires(it: Situation) -> float:
-    return it.campaign.expires.timestamp()
+def _expired(it: Situation) -> bool:
+    """By a clock that can be believed: a leap into the future ends nothing."""
+    return _past_expiry(it) and (it.blocked is None or it.blocked[0] != "clock_untrusted")
+
+
+def _past_expiry(it: Situation) -> bool:
+    return it.now > it.campaign.expires.timestamp()
 
 
 # -- the nodes ---------------------------------------------------------------------------------------------------------
 
 
+def _placed(it: Situation, update: NodeUpdate) -> NodeUpdate:
+    """The update in the tiers of this revision, which may be others than those that it was made in."""
+    rollout = it.campaign.rollout
+    tier = tier_of(it.campaign.id, update.node, rollout)
+    return replace(update, tier=len(rollout.tiers) - 1 if tier is None else tier)
+
+
+def _is_selected(it: Situation, node: Node, release: VerifiedRelease) -> bool:
+    return (
+        is_meant(node, it.campaign.selection, release)
+        and tier_of(it.campaign.id, node.id, it.campaign.rollout) is not None
+    )
+
+
 def _newcomers(it: Situation, release: VerifiedRelease) -> list[NodeUpdate]:
+    """Nodes that this revision means and that have no update, or one that was called off and may start afresh."""
     payload = full_image(release)
     found = []
     for node in it.nodes.values():
-        if node.id in it.updates or not is_meant(node, it.campaign.selection, release):
+        old = it.updates.get(node.id)
+        if old is not None and (old.state is not State.CANCELLED or old.code not in _REVIVABLE or old.want):
             continue
         tier = tier_of(it.campaign.id, node.id, it.campaign.rollout)
-        if tier is None:
+        if tier is None or not is_meant(node, it.campaign.selection, release):
             continue
+        attempt = 1 if old is None else old.attempt + 1
         update = NodeUpdate(
             campaign=it.campaign.id,
             node=node.id,
             release=it.campaign.release,
-            transfer=_transfer(it.campaign.id, payload.sha256, 1),
+            transfer=_transfer(it.campaign.id, payload.sha256, attempt),
             tier=tier,
             target_version=release.document.node_version,
+            attempt=attempt,
+            generation=0 if old is None else old.generation,
             version_before=node.version,
             version=node.version,
             size=payload.size,
@@ -173,27 +220,57 @@ def _step(
     def moved(to: NodeUpdate, what: Input, code: str = "", detail: str = "") -> NodeUpdate:
         return advance(to, what, now=it.now, radio_now=radio_now, code=code, detail=detail)
 
-    if update.state is State.CONFIRMING and it.release is not None:
-        if radio_now - update.radio_since >= it.release.document.self_test_s:
+    if (seen := _seen_later(it, update)) is not None:
+        update = replace(moved(update, seen), version=it.nodes[update.node].version)
+    if update.state is State.CONFIRMING:
+        self_test_s = UNKNOWN_SELF_TEST_S if it.release is None else it.release.document.self_test_s
+        node = it.nodes.get(update.node)
+        if radio_now - update.radio_since >= self_test_s and not (node and node.joined is False):
             update = moved(update, Input.PROVEN)
-        return _wanting(update, Want.DROP if update.ended else Want.INSTALL)
+            return _drop(update)
+        return update if update.want in ("", Want.DROP) else _wanting(update, Want.INSTALL)
+    if update.state is State.INSTALLING and radio_now - update.radio_since >= INSTALLING_MAX_S:
+        return _drop(moved(update, Input.FAIL, "lost", "nothing was heard of the installation"))
     if update.state in COMMITTED:
         return _wanting(update, Want.INSTALL)
     if update.ended:
-        if _may_retry(it, update) and not update.want and row.state is CampaignState.RUNNING:
-            if it.now - update.since >= it.campaign.policy.retry_after_s and it.release is not None:
-                again = moved(update, Input.RETRY)
-                payload = full_image(it.release)
-                return replace(again, transfer=_transfer(again.campaign, payload.sha256, again.attempt))
-            return update
-        return _wanting(update, Want.DROP) if update.want else update
+        return _after_the_end(it, row, update, radio_now)
     if row.state is CampaignState.CANCELLED:
         return _drop(moved(update, Input.CANCEL))
-    if row.state is CampaignState.EXPIRED and update.effective is State.PENDING:
-        return _drop(moved(update, Input.CANCEL, "expired", row.detail))
+    if update.effective is State.PENDING:
+        if row.state is CampaignState.EXPIRED:
+            return _drop(moved(update, Input.CANCEL, "expired", row.detail))
+        node = it.nodes.get(update.node)
+        if node is not None and it.release is not None and not _is_selected(it, node, it.release):
+            return _drop(moved(update, Input.CANCEL, "not_selected", "a later revision does not mean the node"))
     if row.state in _HELD or it.forbidden:
         return _hold(update)
     return _unheld(it, row, update, slots, superseded)
+
+
+def _seen_later(it: Situation, update: NodeUpdate) -> Input | None:
+    """What an observation says that the radio's session, which may be over, did not."""
+    node = it.nodes.get(update.node)
+    if node is None or node.version is None or node.version_at is None or node.version_at <= update.radio_since:
+        return None
+    if update.state is State.FAILED and node.version == update.target_version and update.confirmed >= update.size:
+        return Input.NEW_VERSION  # given up as lost, then back
+    if update.state in (State.CONFIRMING, State.UPDATED) and node.version < update.target_version:
+        return None if _past_expiry(it) else Input.OLD_VERSION
+    return None
+
+
+def _after_the_end(it: Situation, row: CampaignRow, update: NodeUpdate, radio_now: float) -> NodeUpdate:
+    if update.want:
+        if update.want == Want.DROP and radio_now - update.radio_since >= DROP_MAX_S:
+            return replace(update, want="")
+        return _wanting(update, Want.DROP)
+    if not _may_retry(it, update) or row.state is not CampaignState.RUNNING or it.release is None:
+        return update
+    if it.now - update.since < it.campaign.policy.retry_after_s:
+        return update
+    again = advance(update, Input.RETRY, now=it.now, radio_now=radio_now)
+    return replace(again, transfer=_transfer(again.campaign, full_image(it.release).sha256, again.attempt))
 
 
 def _unheld(
@@ -203,7 +280,8 @@ def _unheld(
     radio = radio_of(update.node)
     radio_now = it.radio_now.get(radio, it.now)
     stage_by = it.campaign.rollout.stage_by or (StageBy.TRANSFER if radio == "zigbee" else StageBy.INSTALL)
-    tier_open = update.tier < row.open_tiers
+    # A revision that closes a tier again keeps nodes from starting there; those under way go on.
+    tier_open = update.tier < row.open_tiers or (stage_by is StageBy.TRANSFER and update.want != "")
 
     def moved(what: Input, code: str = "", detail: str = "") -> NodeUpdate:
         return advance(update, what, now=it.now, radio_now=radio_now, code=code, detail=detail)
@@ -244,7 +322,10 @@ def _rivalry(it: Situation, update: NodeUpdate, superseded: list[NodeUpdate]) ->
     other = it.elsewhere.get(update.node)
     if other is None:
         return None
-    if not other.ended and other.state not in COMMITTED and other.target_version < update.target_version:
+    newer = other.target_version < update.target_version
+    if other.campaign in it.yielding:
+        newer = other.target_version <= update.target_version
+    if newer and not other.ended and other.state not in COMMITTED:
         ended = advance(
             other,
             Input.SUPERSEDE,
@@ -262,7 +343,7 @@ def _may_retry(it: Situation, update: NodeUpdate) -> bool:
         and update.attempt < it.campaign.policy.max_attempts
         and update.code not in FINAL_FAILURES
         and it.campaign.desired is not Desired.CANCELLED
-        and it.now <= _expires(it)
+        and not _expired(it)
     )
 
 
@@ -273,7 +354,9 @@ def _free_slots(it: Situation, updates: Mapping[str, NodeUpdate]) -> dict[str, i
         return {kind: len(updates) for kind in it.radio_now}
     busy: dict[str, int] = dict.fromkeys(it.radio_now, 0)
     for update in updates.values():
-        if update.effective in STARTED or update.state in COMMITTED or update.want == Want.DELIVER:
+        # One that is held, deferred or silent takes nobody's place.
+        active = update.want in (Want.DELIVER, Want.INSTALL) and not update.ended
+        if active and (not update.code or update.state in COMMITTED):
             kind = radio_of(update.node)
             busy[kind] = busy.get(kind, 0) + 1
     return {kind: limit - count for kind, count in busy.items()}

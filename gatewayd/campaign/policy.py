@@ -32,7 +32,8 @@ def _battery(node: Node, policy: Policy, radio_now: float) -> Deferral | None:
     if node.battery_percent is None or node.battery_at is None:
         return Deferral("battery_unknown", "the node has not told its battery level, and is not known to be on mains")
     if radio_now - node.battery_at > policy.battery_max_age_s:
-        return Deferral("battery_stale", f"the battery level is {radio_now - node.battery_at:.0f} s old")
+        # No age in the text: a text that changes every second would be written every second.
+        return Deferral("battery_stale", f"the battery level is older than {policy.battery_max_age_s} s")
     if node.battery_percent < policy.battery_percent:
         return Deferral(
             "battery_low", f"battery {node.battery_percent:g} %, at least {policy.battery_percent:g} % needed"

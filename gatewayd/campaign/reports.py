@@ -45,14 +45,15 @@ def gateway_report(state: str, code: str, detail: str, now: float) -> Report:
     return Report(kind=ReportKind.GATEWAY, at=utc(now), state=state, code=code, detail=detail[:_DETAIL_MAX])
 
 
-def summary(row: CampaignRow, rollout: Rollout, updates: Iterable[NodeUpdate], now: float) -> CampaignSummary:
-    """Counts per state, and per tier and state."""
+def summary(row: CampaignRow, rollout: Rollout | None, updates: Iterable[NodeUpdate], now: float) -> CampaignSummary:
+    """Counts per state, and per tier and state; without tiers when the document cannot be believed any more."""
     nodes: dict[str, int] = {}
-    tiers: dict[str, dict[str, int]] = {tier.name: {} for tier in rollout.tiers}
+    tiers: dict[str, dict[str, int]] = {} if rollout is None else {tier.name: {} for tier in rollout.tiers}
     for update in updates:
         nodes[update.state] = nodes.get(update.state, 0) + 1
-        tier = tiers[rollout.tiers[update.tier].name]
-        tier[update.state] = tier.get(update.state, 0) + 1
+        if rollout is not None:
+            tier = tiers[rollout.tiers[update.tier].name]
+            tier[update.state] = tier.get(update.state, 0) + 1
     return CampaignSummary(
         campaign=row.id,
         revision=row.revision,

@@ -91,11 +91,21 @@ def active_elsewhere(db: sqlite3.Connection, campaign_id: str) -> dict[str, Node
     return {row["node"]: _update(row) for row in rows}
 
 
+def campaigns_under_way(db: sqlite3.Connection) -> frozenset[str]:
+    """Those that want something of a radio which needs the payload, or ends in an installation."""
+    found = db.execute("SELECT DISTINCT campaign FROM node_update WHERE want NOT IN ('', 'drop')")
+    return frozenset(row["campaign"] for row in found)
+
+
 def put_updates(db: sqlite3.Connection, updates: Iterable[NodeUpdate], now: float) -> None:
     names = NodeUpdate.__slots__
+    changes = ", ".join(
+        f"{name} = excluded.{name}" for name in (*names, "updated_at") if name not in {"campaign", "node"}
+    )
+    # Not INSERT OR REPLACE: that rewrites every index, and flash wears out.
     db.executemany(
-        f"INSERT OR REPLACE INTO node_update ({', '.join(names)}, updated_at) "  # noqa: S608 - own names
-        f"VALUES ({', '.join('?' for _ in names)}, ?)",
+        f"INSERT INTO node_update ({', '.join(names)}, updated_at) "  # noqa: S608 - own names
+        f"VALUES ({', '.join('?' for _ in names)}, ?) ON CONFLICT (campaign, node) DO UPDATE SET {changes}",
         [(*(getattr(update, name) for name in names), now) for update in updates],
     )
 

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from gatewayd.cloud.messages import Manufacturers, Payload
-from gatewayd.errors import Refused, StoreError, Unavailable
+from gatewayd.errors import GatewaydError, Refused, StoreError, Unavailable
 from gatewayd.payload.cache import PayloadCache
 from gatewayd.payload.fetch import Fetcher
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.trust.image import verify_payload
 from gatewayd.trust.release import VerifiedRelease
+from radios.errors import ImageError
 
 RETRY_MIN_S = 5.0
 RETRY_MAX_S = 600.0
@@ -36,6 +37,7 @@ class Supply:
         self._problems: dict[str, tuple[str, str]] = {}
         self._final: set[str] = set()
         self._doubted: set[str] = set()
+        self._judgements = 0
         self.needed: frozenset[str] = frozenset()  # digests that campaigns want; anything else may be evicted
         self.changed: Callable[[], None] = lambda: None
 
@@ -65,6 +67,7 @@ class Supply:
         """Newer metadata may judge payloads otherwise: refused ones are tried again, ready ones checked once more."""
         self._final.clear()
         self._doubted |= self._ready
+        self._judgements += 1
 
     def forbidden(self, payload: Payload) -> bool:
         """Whether the payload was refused, not merely missing."""
@@ -72,36 +75,52 @@ class Supply:
 
     async def _obtain(self, release: VerifiedRelease, payload: Payload, manufacturers: Manufacturers) -> None:
         pause = RETRY_MIN_S
-        was_cached = self._cache.has(payload.sha256, payload)
+        key = payload.sha256
+        judgement = self._judgements
+        may_mend = self._cache.has(key, payload)
         while True:
             try:
-                await self.fetcher.fetch(payload)
-                await asyncio.to_thread(self._check, release, payload, manufacturers)
+                await self._fetched(release, payload, manufacturers, may_mend=may_mend)
             except Refused as error:
-                if was_cached and error.code == "tampered":
-                    log.error("payload_rotten", payload=payload.sha256, detail=error.detail)
-                    was_cached = False
-                    await asyncio.to_thread(self._cache.reopen, payload)
-                    continue  # only the chunks that are wrong are fetched again
-                log.error("payload_refused", payload=payload.sha256, code=error.code, detail=error.detail)
-                self._problems[payload.sha256] = (error.code, error.detail)
-                self._final.add(payload.sha256)
-                self._ready.discard(payload.sha256)
-                self.changed()
-                return
-            except (Unavailable, StoreError) as error:
-                log.warning("payload_unavailable", payload=payload.sha256, error=str(error), retry_s=pause)
-                self._problems[payload.sha256] = (f"payload_{error.code}", str(error))
+                if judgement == self._judgements:
+                    log.error("payload_refused", payload=key, code=error.code, detail=error.detail)
+                    self._problems[key] = (error.code, error.detail)
+                    self._final.add(key)
+                    self._ready.discard(key)
+            except (Unavailable, StoreError, ImageError) as error:
+                code = error.code if isinstance(error, GatewaydError) else "unreadable"
+                log.warning("payload_unavailable", payload=key, error=str(error), retry_s=pause)
+                self._problems[key] = (f"payload_{code}", str(error))
                 self.changed()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RETRY_MAX_S)
-            else:
-                self._problems.pop(payload.sha256, None)
-                if payload.sha256 not in self._ready:
-                    self._ready.add(payload.sha256)
-                    log.info("payload_ready", payload=payload.sha256, bytes=payload.size, release=release.path)
-                    self.changed()
+                if key in self.needed:
+                    continue
                 return
+            else:
+                # Judged by metadata that is not the newest any more (a key may be revoked): the next `require` does it again.
+                if judgement == self._judgements:
+                    self._problems.pop(key, None)
+                    if key not in self._ready:
+                        self._ready.add(key)
+                        log.info("payload_ready", payload=key, bytes=payload.size, release=release.path)
+            self.changed()
+            return
+
+    async def _fetched(
+        self, release: VerifiedRelease, payload: Payload, manufacturers: Manufacturers, *, may_mend: bool
+    ) -> None:
+        """The payload is in the cache and genuine; what rotted there is fetched again, those chunks only."""
+        await self.fetcher.fetch(payload)
+        try:
+            await asyncio.to_thread(self._check, release, payload, manufacturers)
+        except Refused as error:
+            if not may_mend or error.code != "tampered":
+                raise
+            log.error("payload_rotten", payload=payload.sha256, detail=error.detail)
+            await asyncio.to_thread(self._cache.reopen, payload)
+            await self.fetcher.fetch(payload)
+            await asyncio.to_thread(self._check, release, payload, manufacturers)
 
     def _check(self, release: VerifiedRelease, payload: Payload, manufacturers: Manufacturers) -> None:
         verify_payload(self._chunks(payload), payload, release, manufacturers, self._wall.now())

@@ -1,10 +1,12 @@
 """The nodes as the daemon knows them: fed by the radios' observations, kept in the `node` table.
 
 The memory is ahead of the file by at most `FLUSH_S`; what matters for decisions (version, hardware, battery, joined) is
-written at once. Nodes are never forgotten by themselves.
+written at once, though at most once in `TELLING_MIN_S`, so that chattering nodes do not wear out the flash. Decisions look
+at the memory; a store that cannot be written stops nothing here. Nodes are never forgotten by themselves.
 """
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import time
@@ -14,11 +16,13 @@ from typing import Self
 
 import structlog
 
+from gatewayd.errors import StoreError
 from gatewayd.nodes.node import Node, merge
 from gatewayd.store.database import Database
 from radios.radio import NodeObservation, Power, radio_of
 
 FLUSH_S = 10.0
+TELLING_MIN_S = 1.0
 
 log = structlog.get_logger()
 
@@ -30,6 +34,8 @@ class Inventory:
         self._database = database
         self._nodes = nodes
         self._dirty: set[str] = set()
+        self._flushed_at = float("-inf")
+        self._telling = asyncio.Event()
         self.changed: Callable[[], None] = lambda: None
 
     @classmethod
@@ -45,8 +51,8 @@ class Inventory:
         return [self._nodes[key] for key in sorted(self._nodes)]
 
     async def observe(self, seen: NodeObservation) -> None:
-        """Take an observation in; durable on return when it is telling."""
-        before = self._nodes.get(seen.node) or Node(seen.node, radio_of(seen.node), first_seen=time.time())
+        """Take an observation in; never raises for the store. Durable on return when telling, or within `TELLING_MIN_S`."""
+        before = self._nodes.get(seen.node) or Node(seen.node, radio_of(seen.node), first_seen=seen.at)
         after, telling = merge(before, seen)
         new = seen.node not in self._nodes
         self._nodes[seen.node] = after
@@ -54,25 +60,31 @@ class Inventory:
         if telling or new:
             if after.version != before.version:
                 log.info("node_version", node=seen.node, version=after.version, before=before.version)
-            await self.flush()
             self.changed()
+            if time.monotonic() - self._flushed_at >= TELLING_MIN_S:
+                await self._try_flush()
+            else:
+                self._telling.set()
 
     def raise_floor(self, db: sqlite3.Connection, node: str, security_version: int) -> None:
         """Inside the transaction that confirms an update: the node never goes below this security version again."""
-        db.execute("UPDATE node SET security_version = max(security_version, ?) WHERE id = ?", (security_version, node))
-
-    async def reload_floor(self, node: str) -> None:
-        """After that transaction: take the floor into the memory."""
-        row = await self._database.read(
-            lambda db: db.execute("SELECT security_version FROM node WHERE id = ?", (node,)).fetchone()
+        # The node's row may not have been written yet.
+        db.execute(
+            "INSERT INTO node (id, radio, first_seen, last_seen, security_version) VALUES (?, ?, 0, 0, ?)"
+            " ON CONFLICT (id) DO UPDATE SET security_version = max(security_version, excluded.security_version)",
+            (node, radio_of(node), security_version),
         )
+
+    def floor_raised(self, node: str, security_version: int) -> None:
+        """After that transaction: the memory follows."""
         known = self._nodes.get(node)
-        if row is not None and known is not None:
-            self._nodes[node] = replace(known, security_version=row[0])
+        if known is not None:
+            self._nodes[node] = replace(known, security_version=max(known.security_version, security_version))
 
     async def flush(self) -> None:
         """Write what changed since the last time, in one transaction."""
         dirty, self._dirty = self._dirty, set()
+        self._flushed_at = time.monotonic()
         if not dirty:
             return
         rows = [_to_row(self._nodes[node]) for node in sorted(dirty)]
@@ -83,13 +95,23 @@ class Inventory:
             raise
 
     async def run(self) -> None:
-        """Flush every `FLUSH_S` until cancelled; then once more."""
+        """Flush every `FLUSH_S`, sooner after something telling, until cancelled; then once more."""
         try:
             while True:
-                await asyncio.sleep(FLUSH_S)
-                await self.flush()
+                self._telling.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FLUSH_S):
+                        await self._telling.wait()
+                await asyncio.sleep(max(0.0, self._flushed_at + TELLING_MIN_S - time.monotonic()))
+                await self._try_flush()
         finally:
+            await self._try_flush()
+
+    async def _try_flush(self) -> None:
+        try:
             await self.flush()
+        except StoreError as error:
+            log.error("nodes_not_stored", error=str(error))
 
 
 # `security_version` is not among them: only `raise_floor` writes it.

@@ -80,10 +80,10 @@ def nodes(
     """A page of node rows, each with the columns of its most telling update as `u_*`; and how many there are in all."""
     columns = ", ".join(f"u.{name} AS u_{name}" for name in _UPDATE_COLUMNS)
     source = f"""
-        FROM node n LEFT JOIN (
-            SELECT *, row_number() OVER (PARTITION BY node ORDER BY {_RANK}, updated_at DESC, campaign) AS place
-            FROM node_update WHERE :campaign = '' OR campaign = :campaign
-        ) u ON u.node = n.id AND u.place = 1
+        FROM node n LEFT JOIN node_update u ON u.rowid = (
+            SELECT rowid FROM node_update WHERE node = n.id AND (:campaign = '' OR campaign = :campaign)
+            ORDER BY {_RANK}, updated_at DESC, campaign LIMIT 1
+        )
         WHERE (:radio = '' OR n.radio = :radio)
           AND (:campaign = '' OR u.campaign IS NOT NULL)
           AND (:state = '' OR u.state = :state OR (:state = 'none' AND u.state IS NULL))

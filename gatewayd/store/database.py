@@ -121,7 +121,9 @@ def _move_aside(path: Path) -> Path:
     number = 1
     while (target := path.with_name(f"{path.name}.corrupt-{number}")).exists():
         number += 1
-    for suffix in ("-wal", "-shm", ""):  # the file itself last: until then a crash repeats the whole step
+    # The file itself first: without it SQLite drops a log that a crash leaves behind, while the file without its log would
+    # be an older state, with counters that were used already.
+    for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(target.with_name(target.name + suffix))

@@ -48,16 +48,18 @@ function ago(text) {
   return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} d`;
 }
 
+// Local time, short enough for a card's line.
+const moment = (value) => new Date(value).toLocaleString("sv-SE");
 const hex = (version) => (version === null ? "?" : `0x${version.toString(16).padStart(8, "0")}`);
 
 function shown(key, value) {
   if (value === null) return "–";
   if (typeof value === "boolean") return value ? "yes" : "no";
-  if (typeof value === "number" && /(_at|_since|^expires)$/.test(key)) return new Date(value * 1000).toLocaleString();
+  if (typeof value === "number" && /(_at|_since|^expires)$/.test(key)) return moment(value * 1000);
   if (typeof value === "number") return /bytes$/.test(key) ? bytes(value) : String(Math.round(value * 1000) / 1000);
-  if (Array.isArray(value)) return value.length ? value.map((item) => shown("", item)).join(", ") : "none";
+  if (Array.isArray(value)) return value.length ? value.map((item) => shown("", item)).join(value.some((item) => typeof item === "object") ? "\n" : ", ") : "none";
   if (typeof value === "object") return Object.entries(value).map(([k, v]) => `${words(k)} ${shown(k, v)}`).join(", ");
-  return /^\d{4}-\d\d-\d\dT/.test(value) ? new Date(value).toLocaleString() : value;
+  return /^\d{4}-\d\d-\d\dT/.test(value) ? moment(value) : value;
 }
 
 function card(title, values) {
@@ -76,7 +78,8 @@ function showGateway(gateway) {
   $("health").textContent = ready ? "ready" : "not ready";
   $("health").className = `pill ${ready ? "good" : "bad"}`;
   trouble(reasons);
-  const cards = [card("cloud", { ...cloud, "reports waiting": outbox.reports, "oldest report": outbox.oldest_at ? ago(outbox.oldest_at) : "none" })];
+  const { outbox_reports: _waiting, ...link } = cloud;
+  const cards = [card("cloud", { ...link, "reports waiting": outbox.reports, "oldest report": outbox.oldest_at ? ago(outbox.oldest_at) : "none" })];
   for (const [kind, status] of Object.entries(radios)) cards.push(card(`radio ${kind}`, { nodes: nodes[kind] || 0, ...status }));
   const loose = {};
   for (const [key, value] of Object.entries(rest)) {
@@ -120,7 +123,7 @@ function campaignCard(campaign) {
   box.append(make("div", { class: "legend dim" },
     campaign.size_bytes === 0 ? null : make("span", {}, `${bytes(campaign.confirmed_bytes)} of ${bytes(campaign.size_bytes)} confirmed on nodes (${share.toFixed(1)} %)`),
     campaign.gate.state ? make("span", {}, `gate: ${words(campaign.gate.state)}`) : null,
-    campaign.expires ? make("span", {}, `expires ${new Date(campaign.expires).toLocaleString()}`) : null));
+    campaign.expires ? make("span", {}, `expires ${moment(campaign.expires)}`) : null));
   return box;
 }
 

@@ -1,5 +1,6 @@
 """What the radios' facts do to the node updates, in one transaction with records and reports."""
 
+import asyncio
 import json
 import sqlite3
 from pathlib import Path
@@ -31,11 +32,11 @@ class Bench:
     def _wake(self) -> None:
         self.woken += 1
 
-    async def update(self, state: State, want: str = "deliver", size: int = 1000) -> None:
+    async def update(self, state: State, want: str = "deliver", size: int = 1000, generation: int = 0) -> None:
         campaign = CampaignRow(
             "c", "t", "gateway:g", 1, "d", b"e", "r", CampaignState.RUNNING, "", "", False, 1, "", 0, 0
         )
-        update = NodeUpdate("c", LAMP, "r", "t", 0, NEW, state, state, want=want, size=size)
+        update = NodeUpdate("c", LAMP, "r", "t", 0, NEW, state, state, want=want, size=size, generation=generation)
 
         def work(db: sqlite3.Connection) -> None:
             rows.put_campaign(db, campaign)
@@ -161,3 +162,59 @@ async def test_a_stall_says_why_and_moving_again_clears_it(bench: Bench) -> None
     assert (await bench.row()).code == "unreachable"
     await bench.journal.commit([], [event(Fact.PROGRESS, confirmed=10)])
     assert (await bench.row()).code == ""
+
+
+async def test_progress_that_comes_back_from_a_failed_commit_is_not_written_over_newer_facts(bench: Bench) -> None:
+    await bench.update(State.TRANSFERRING)
+    bench.journal.progress([event(Fact.PROGRESS, confirmed=400)], [Record("node", "a", 1, b"old")])
+    refused, taken = await asyncio.gather(
+        bench.journal.commit([], [event(Fact.INSTALLING)]),
+        bench.journal.commit([Record("node", "a", 1, b"new")], [event(Fact.READY, confirmed=1000)]),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, UnknownTransition)
+    assert taken is None
+    await bench.journal.flush()
+    assert (await bench.row()).state is State.READY
+    assert [r.value for r in await bench.journal.load()] == [b"new"]
+
+
+async def test_a_cancelled_commit_is_finished_and_its_batch_not_written_again(bench: Bench) -> None:
+    await bench.update(State.TRANSFERRING)
+    bench.journal.progress([event(Fact.PROGRESS, confirmed=400)], [Record("node", "a", 1, b"old")])
+    task = asyncio.create_task(
+        bench.journal.commit([Record("node", "a", 1, b"new")], [event(Fact.READY, confirmed=1000)])
+    )
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await bench.journal.commit([], [])  # behind it in the writer's queue
+    assert (await bench.row()).state is State.READY
+    assert [r.value for r in await bench.journal.load()] == [b"new"]
+
+
+async def test_an_installation_that_was_refused_does_not_keep_its_drop_from_being_stored(bench: Bench) -> None:
+    await bench.update(State.CANCELLED, want=Want.DROP)
+    await bench.journal.commit([Record("node", "a", 1, b"")], [event(Fact.INSTALLING), event(Fact.DROPPED)])
+    row = await bench.row()
+    assert (row.state, row.want) == (State.CANCELLED, "")
+
+
+async def test_a_late_drop_of_an_older_directive_does_not_clear_what_is_wanted_now(bench: Bench) -> None:
+    await bench.update(State.TRANSFERRING, generation=5)
+    await bench.journal.commit([], [event(Fact.DROPPED)])
+    assert (await bench.row()).want == Want.DELIVER
+
+
+async def test_a_store_that_fails_ends_neither_the_flushing_nor_the_stop(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.update(State.TRANSFERRING)
+    await bench.database.write(lambda db: db.execute("ALTER TABLE node_update RENAME TO elsewhere"))
+    bench.journal.progress([event(Fact.PROGRESS, confirmed=400)])
+    task = asyncio.create_task(bench.journal.run())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bench.journal.live == {("t", LAMP): 400}

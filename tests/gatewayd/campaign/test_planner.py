@@ -41,6 +41,7 @@ class Site:
         self.now = START_S
         self.blocked: tuple[str, str] | None = None
         self.forbidden = False
+        self.yielding: frozenset[str] = frozenset()
         self.row = CampaignRow(
             "lamps", "t", "gateway:gw-1", document.revision, "d", b"", document.release, CampaignState.WAITING, "", "",
             False, 1, "", START_S, START_S,
@@ -51,7 +52,7 @@ class Site:
         decision = decide(
             Situation(
                 self.document, self.row, self.release, self.manufacturers, self.blocked, self.forbidden, self.nodes, self.updates, self.elsewhere, self.now,
-                {"zigbee": self.now, "lorawan": self.now},
+                {"zigbee": self.now, "lorawan": self.now}, self.yielding,
             )
         )  # fmt: skip
         self.row = decision.row
@@ -62,6 +63,8 @@ class Site:
         key = f"zigbee:{number:016x}"
         for what in inputs:
             self.updates[key] = advance(self.updates[key], what, now=self.now, radio_now=self.now)
+            if what is Input.COMPLETE:
+                self.updates[key] = replace(self.updates[key], confirmed=self.updates[key].size)
 
     def of(self, number: int) -> NodeUpdate:
         return self.updates[f"zigbee:{number:016x}"]

@@ -1,5 +1,6 @@
 """What observations do to the inventory, and what of it survives."""
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -50,10 +51,56 @@ async def test_the_security_floor_only_rises_and_no_observation_touches_it(tmp_p
             inventory.raise_floor(db, LAMP, floor)
 
         await database.write(work)
-        await inventory.reload_floor(LAMP)
+        inventory.floor_raised(LAMP, floor)
     await inventory.observe(NodeObservation(LAMP, 11.0, version=2))
     await inventory.flush()
     again = (await Inventory.load(database)).get(LAMP)
     assert again is not None
     assert (again.security_version, again.version) == (5, 2)
+    database.close()
+
+
+async def test_a_chattering_node_is_written_at_most_once_in_a_while_and_not_lost(tmp_path: Path) -> None:
+    database = Database.open(tmp_path / "s.db")
+    inventory = await Inventory.load(database)
+    told = []
+    inventory.changed = lambda: told.append(1)
+    for percent in range(100, 50, -1):
+        await inventory.observe(NodeObservation(LAMP, 10.0, battery_percent=float(percent)))
+    assert len(told) == 50
+    stored = (await Inventory.load(database)).get(LAMP)
+    assert stored is not None
+    assert stored.battery_percent is not None
+    assert stored.battery_percent > 51  # the memory is ahead
+    running = asyncio.create_task(inventory.run())
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait({running})
+    stored = (await Inventory.load(database)).get(LAMP)
+    assert stored is not None
+    assert stored.battery_percent == 51
+    database.close()
+
+
+async def test_a_store_that_fails_stops_no_observation(tmp_path: Path) -> None:
+    database = Database.open(tmp_path / "s.db")
+    inventory = await Inventory.load(database)
+    await database.write(lambda db: db.execute("ALTER TABLE node RENAME TO elsewhere"))
+    await inventory.observe(NodeObservation(LAMP, 10.0, version=1))
+    node = inventory.get(LAMP)
+    assert node is not None
+    assert node.version == 1
+    await database.write(lambda db: db.execute("ALTER TABLE elsewhere RENAME TO node"))
+    await inventory.flush()
+    assert (await Inventory.load(database)).get(LAMP) is not None
+    database.close()
+
+
+async def test_a_floor_is_kept_for_a_node_that_was_not_written_yet(tmp_path: Path) -> None:
+    database = Database.open(tmp_path / "s.db")
+    inventory = await Inventory.load(database)
+    await database.write(lambda db: inventory.raise_floor(db, LAMP, 7))
+    stored = (await Inventory.load(database)).get(LAMP)
+    assert stored is not None
+    assert stored.security_version == 7
     database.close()

@@ -1,0 +1,170 @@
+"""The loop against a real repository: what it tells the radio, through restarts, troubles and changes of mind."""
+
+import pytest
+
+from gatewayd.campaign.node_update import State
+from gatewayd.cloud.messages import Desired, ReportKind
+from gatewayd.publisher.keys import Role, campaign_key
+from radios.radio import Fact, Want
+from tests.gatewayd.campaign.conftest import METER, NEW, Gateway
+from tests.gatewayd.trust.site import RELEASE, Publisher, Site, spec
+
+pytestmark = pytest.mark.timeout(60)
+
+
+async def install(gateway: Gateway) -> None:
+    """As far as INSTALLING."""
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    size = (await gateway.update()).size
+    await gateway.fact(Fact.PROGRESS, confirmed=1000)
+    await gateway.fact(Fact.COMPLETE, confirmed=size)
+    await gateway.fact(Fact.READY, confirmed=size)
+    await gateway.until_told(Want.INSTALL)
+    await gateway.fact(Fact.INSTALLING)
+
+
+async def test_an_installation_is_told_again_after_a_restart_of_a_cancelled_campaign(gateway: Gateway) -> None:
+    await install(gateway)
+    await gateway.issue(gateway.document(revision=2, desired=Desired.CANCELLED))
+    await gateway.until_state("cancelled")
+    await gateway.stop()
+    await gateway.start(refresh=False)
+    await gateway.until_told(Want.INSTALL)
+    assert (await gateway.update()).state is State.INSTALLING
+
+
+async def test_an_installation_is_told_again_when_its_release_was_withdrawn(
+    gateway: Gateway, publisher: Publisher
+) -> None:
+    await install(gateway)
+    publisher.repository.withdraw_release(RELEASE)
+    await gateway.authority.refresh()
+    await gateway.stop()
+    await gateway.start()
+    await gateway.until_told(Want.INSTALL)
+    assert Want.DELIVER not in gateway.radio.wants()
+
+
+async def test_a_completed_campaign_stays_so_and_is_silent_after_a_restart(gateway: Gateway) -> None:
+    await install(gateway)
+    await gateway.fact(Fact.FAILED, code="invalid_image")
+    await gateway.until_told(Want.DROP)
+    await gateway.fact(Fact.DROPPED)
+    await gateway.until_state("completed")
+    told = len(await gateway.reports())
+    await gateway.stop()
+    await gateway.start()
+    await gateway.issue(gateway.document("other", desired=Desired.PAUSED))
+    await gateway.until_state("paused", "other")  # it comes after the first in every round
+    assert [r for r in (await gateway.reports())[told:] if r.campaign == "meters"] == []
+    assert (await gateway.row()).state == "completed"
+
+
+async def test_a_cancel_gets_through_while_the_release_of_another_campaign_hangs(
+    gateway: Gateway, publisher: Publisher, site: Site
+) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    publisher.add(spec("1.3.0", sequence=4))
+    await gateway.authority.refresh()
+    later = next(path for path in (publisher.repository.path / "targets" / "releases").rglob("*1.3.0.json"))
+    site.lies[str(later.relative_to(publisher.repository.path))] = "hang"
+    await gateway.issue(gateway.document("other", release="releases/meter/1.3.0.json"))
+    await gateway.until_state("waiting", "other")
+    assert (await gateway.row("other")).code in ("", "release_fetching")
+    await gateway.issue(gateway.document(revision=2, desired=Desired.CANCELLED))
+    await gateway.until_told(Want.DROP)
+
+
+async def test_the_operators_hold_survives_a_restart_and_a_new_revision(gateway: Gateway) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    assert await gateway.coordinator.hold("meters", True)
+    await gateway.until_told(Want.HOLD)
+    await gateway.stop()
+    await gateway.start()
+    await gateway.until_told(Want.HOLD)
+    await gateway.issue(gateway.document(revision=2))
+    await gateway.until_state("held")
+    assert (await gateway.row()).revision == 2
+    assert gateway.radio.wants() == [Want.HOLD]
+    assert await gateway.coordinator.hold("meters", False)
+    await gateway.until_told(Want.DELIVER)
+    assert not await gateway.coordinator.hold("unknown", True)
+
+
+async def test_a_revoked_campaign_is_held_and_goes_on_when_its_key_is_listed_again(
+    gateway: Gateway, publisher: Publisher
+) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    publisher.repository.set_campaign_keys([])
+    await gateway.authority.refresh()
+    await gateway.until_told(Want.HOLD)
+    assert (await gateway.row()).code == "revoked"
+    publisher.repository.set_campaign_keys([campaign_key(publisher.keys.signer(Role.CAMPAIGN), ["gateway:*"])])
+    await gateway.authority.refresh()
+    await gateway.until_state("running")
+    await gateway.until(lambda: gateway.radio.wants() == [Want.DELIVER, Want.HOLD, Want.DELIVER])
+
+
+async def test_a_campaign_by_a_key_that_is_listed_later_is_adopted_without_coming_again(
+    gateway: Gateway, publisher: Publisher
+) -> None:
+    publisher.repository.set_campaign_keys([])
+    await gateway.authority.refresh()
+    for _ in range(3):
+        await gateway.issue(gateway.document(issued=gateway.document().issued))
+    refused = [r for r in await gateway.reports() if r.kind is ReportKind.CAMPAIGN]
+    assert {(r.state, r.code) for r in refused} == {("refused", "unknown_key")}
+    publisher.repository.set_campaign_keys([campaign_key(publisher.keys.signer(Role.CAMPAIGN), ["gateway:*"])])
+    await gateway.authority.refresh()
+    await gateway.until_told(Want.DELIVER)
+
+
+async def test_the_same_refused_bytes_are_reported_once(gateway: Gateway) -> None:
+    for _ in range(3):
+        await gateway.campaign("ota/v1/gateways/gw-1/campaigns/bad", b"{")
+    assert [(r.state, r.code) for r in await gateway.reports()] == [("refused", "bad_document")]
+
+
+async def test_campaigns_that_were_stored_are_known_again_once_there_is_metadata(gateway: Gateway) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    await gateway.stop()
+    (gateway.trust_folder / "trusted.json").unlink()  # lost: nothing can be verified at the start
+    await gateway.start(refresh=False)
+    assert gateway.authority.view is None
+    assert gateway.authority.campaigns == {}
+    await gateway.authority.refresh()
+    await gateway.until_told(Want.DELIVER)
+    assert all(r.code != "revoked" for r in await gateway.reports())
+
+
+async def test_trust_that_cannot_be_stored_is_a_problem_and_not_the_end(gateway: Gateway) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    before = gateway.authority.view
+    folder = gateway.trust_folder
+    folder.rename(folder.with_name("aside"))
+    folder.write_text("a disk that cannot be written")
+    await gateway.authority.refresh()
+    assert gateway.authority.problem is not None
+    assert gateway.authority.problem[0] == "trust_not_stored"
+    assert gateway.authority.view is before
+
+
+async def test_the_floor_rises_with_what_was_delivered_and_proven(gateway: Gateway, publisher: Publisher) -> None:
+    publisher.repository.withdraw_release(RELEASE)
+    quick = spec("1.2.1", sequence=5)
+    publisher.add(type(quick)(**{**{f: getattr(quick, f) for f in quick.__dataclass_fields__}, "self_test_s": 0}))
+    await gateway.authority.refresh()
+    gateway.release = "releases/meter/1.2.1.json"
+    await install(gateway)
+    await gateway.fact(Fact.RUNNING, version=NEW)
+    await gateway.until_state("completed")
+    assert (await gateway.update()).state is State.UPDATED
+    known = gateway.inventory.get(METER)
+    assert known is not None
+    assert known.security_version == 2

@@ -1,0 +1,66 @@
+"""Payloads are ready only when the newest metadata says so, and no trouble with one ends the daemon."""
+
+import asyncio
+import time
+from typing import cast
+
+import pytest
+
+from gatewayd.cloud.messages import Payload
+from gatewayd.payload.fetch import Fetcher, Progress
+from radios.errors import ImageError
+from radios.radio import Want
+from tests.gatewayd.campaign.conftest import Gateway
+from tests.gatewayd.trust.site import Publisher
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class HeldFetcher:
+    """Lets a fetch through when it is told to; fails first with what it is given."""
+
+    def __init__(self, inner: Fetcher) -> None:
+        self.inner = inner
+        self.go = asyncio.Event()
+        self.asked = 0
+        self.failures: list[Exception] = []
+
+    async def fetch(self, payload: Payload, progress: Progress | None = None) -> None:
+        self.asked += 1
+        if self.failures:
+            raise self.failures.pop()
+        await self.go.wait()
+        await self.inner.fetch(payload, progress)
+
+
+def held(gateway: Gateway) -> HeldFetcher:
+    made = HeldFetcher(gateway.supply.fetcher)
+    gateway.supply.fetcher = cast("Fetcher", made)
+    return made
+
+
+async def test_a_key_that_is_revoked_while_its_payload_is_fetched_makes_nothing_ready(
+    gateway: Gateway, publisher: Publisher
+) -> None:
+    fetcher = held(gateway)
+    await gateway.issue(gateway.document())
+    await gateway.until(lambda: fetcher.asked)
+    entry = publisher.manufacturer.manufacturer("ACME", ["lorawan:00000007"], time.time() - 10, time.time() + 1000)
+    publisher.repository.set_manufacturers([entry.model_copy(update={"revoked": True})])
+    await gateway.authority.refresh()
+    fetcher.go.set()
+    await gateway.until(lambda: gateway.supply.forbidden(gateway.payload()))
+    assert Want.DELIVER not in gateway.radio.wants()
+    assert fetcher.asked == 2
+
+
+async def test_a_payload_that_cannot_be_read_is_tried_again_and_ends_nothing(gateway: Gateway) -> None:
+    fetcher = held(gateway)
+    fetcher.failures.append(ImageError("evicted meanwhile"))
+    await gateway.issue(gateway.document())
+    await gateway.until(lambda: fetcher.asked)
+    await gateway.until(
+        lambda: gateway.supply.blocked(gateway.payload()) == ("payload_unreadable", "evicted meanwhile")
+    )
+    assert await gateway.coordinator.hold("meters", True)  # the loop still turns
+    await gateway.until_state("held")
