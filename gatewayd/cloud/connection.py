@@ -55,7 +55,7 @@ class CloudSettings:
     drain_interval_s: float = 0.05  # between two batches, also after an outage
     ack_interval_s: float = 5.0  # between two transactions that forget acknowledged reports: flash wears out
     resend_after_s: float = 900.0  # reports that stay unacknowledged so long are sent again
-    resend_missed_s: float = 20.0  # as long after an acknowledgement that lies below what was sent
+    resend_missed_s: float = 10.0  # as long after an acknowledgement that lies below what was sent
     refused_retry_s: float = 30.0  # after the broker has refused a batch
     ask_again_s: float = 30.0  # for campaigns that the daemon could not take (disk full)
     trim_interval_s: float = 60.0

@@ -1,7 +1,9 @@
 """The demo's cloud: authority, keys, repository, web server, campaigns, collector; all by the publisher's own code."""
 
+import asyncio
 import hashlib
 import ssl
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +11,12 @@ from pathlib import Path
 
 from aiohttp import web
 
-from gatewayd.cloud.messages import Gate, Policy, Release, ReportKind, Rollout, Selection, Tier
+from gatewayd.cloud.messages import Gate, Policy, Release, ReportKind, Rollout, Tier, dump
 from gatewayd.demo import scenario
 from gatewayd.demo.authority import Authority
 from gatewayd.demo.verdict import Told
-from gatewayd.errors import Bug
+from gatewayd.errors import Bug, Unavailable
 from gatewayd.publisher.broker import BrokerSettings
-from gatewayd.publisher.campaigns import new_campaign, start
 from gatewayd.publisher.collector import ReportStore, collect
 from gatewayd.publisher.firmware import FirmwareFile, ReleaseSpec
 from gatewayd.publisher.keys import FileImageSigner, KeyFolder, KeyKind, Role, campaign_key, generate_all
@@ -24,9 +25,6 @@ from gatewayd.publisher.repository import Repository
 GATEWAY = "demo-gateway"
 ZIGBEE_CAMPAIGN, LORAWAN_CAMPAIGN = "demo-lamps", "demo-meters"
 DAY_S = 86400.0
-
-_ZIGBEE_ALL = tuple(node.id for node in scenario.ZIGBEE_NODES)
-_LORAWAN_ALL = tuple(node.id for node in scenario.LORAWAN_NODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,37 +137,36 @@ class CloudSide:
         return BrokerSettings(url=url, ca=self.authority.ca, cert=client.cert, key=client.key, protocol=protocol)
 
     async def start_campaigns(self, broker: BrokerSettings) -> None:
-        signer = self.keys.signer(Role.CAMPAIGN)
-        # One bad node of seven must not stop the lamps; the gate still would at more.
-        lamps = Rollout(
-            tiers=(
-                Tier(name="canary", nodes=(scenario.ZIGBEE_NODES[0].id,)),
-                Tier(name="all", percent=100.0),
-            ),
-            gate=Gate(failure_ratio=0.5),
+        """By the publisher's command, as a person or a pipeline would. Unavailable with what it said."""
+        await self._start(broker, ZIGBEE_CAMPAIGN, FIRMWARE[0], scenario.ZIGBEE_NODES, failure_ratio=0.5)
+        await self._start(broker, LORAWAN_CAMPAIGN, FIRMWARE[1], scenario.LORAWAN_NODES, failure_ratio=0.2)
+
+    async def _start(
+        self,
+        broker: BrokerSettings,
+        campaign: str,
+        firmware: Firmware,
+        nodes: Sequence[scenario.ZigbeeNode] | Sequence[scenario.LorawanNode],
+        failure_ratio: float,
+    ) -> None:
+        tiers = (Tier(name="canary", nodes=(nodes[0].id,)), Tier(name="all", percent=100.0))
+        # One bad node must not stop the others here; the gate still would at more.
+        rollout = self.folder / f"{campaign}-rollout.json"
+        rollout.write_bytes(dump(Rollout(tiers=tiers, gate=Gate(failure_ratio=failure_ratio))))
+        policy = self.folder / f"{campaign}-policy.json"
+        policy.write_bytes(dump(Policy(max_attempts=2)))
+        command = [sys.executable, "-m", "gatewayd", "publish", "campaign", "start", campaign]
+        command += ["--broker", broker.url, "--ca", str(broker.ca), "--cert", str(broker.cert)]
+        command += ["--cert-key", str(broker.key), "--mqtt", broker.protocol, "--keys", str(self.keys.folder)]
+        command += ["--audience", f"gateway:{GATEWAY}", "--release", firmware.spec.path]
+        command += ["--rollout", str(rollout), "--policy", str(policy)]
+        command += [word for node in nodes for word in ("--node", node.id)]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
-        meters = Rollout(
-            tiers=(
-                Tier(name="canary", nodes=(scenario.LORAWAN_NODES[0].id,)),
-                Tier(name="all", percent=100.0),
-            ),
-            gate=Gate(failure_ratio=0.2),
-        )
-        now = time.time()
-        for campaign, release, nodes, rollout in (
-            (ZIGBEE_CAMPAIGN, FIRMWARE[0], _ZIGBEE_ALL, lamps),
-            (LORAWAN_CAMPAIGN, FIRMWARE[1], _LORAWAN_ALL, meters),
-        ):
-            document = new_campaign(
-                campaign,
-                release.spec.path,
-                f"gateway:{GATEWAY}",
-                now,
-                selection=Selection(nodes=nodes),
-                rollout=rollout,
-                policy=Policy(max_attempts=2),
-            )
-            await start(broker, document, signer)
+        said, _ = await process.communicate()
+        if process.returncode != 0:
+            raise Unavailable(f"campaign {campaign} could not be started: {said.decode(errors='replace').strip()}")
 
     async def collecting(self, broker: BrokerSettings) -> None:
         await collect(broker, self.reports)
