@@ -189,7 +189,7 @@ def _next(update: NodeUpdate, what: Input) -> tuple[State, State]:
     if what is Input.DEFER:
         return State.DEFERRED, update.resume  # another reason
     target = TRANSITIONS.get((update.resume, what))
-    if target is None:
+    if target is None or what is Input.INSTALL:  # nothing is installed while policy says no
         raise UnknownTransition(State.DEFERRED, what)
     if target in ENDED or target in COMMITTED:
         return target, target

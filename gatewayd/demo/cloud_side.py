@@ -164,7 +164,12 @@ class CloudSide:
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
-        said, _ = await process.communicate()
+        try:
+            said, _ = await process.communicate()
+        finally:
+            if process.returncode is None:  # the demo is ended meanwhile
+                process.kill()
+                await process.wait()
         if process.returncode != 0:
             raise Unavailable(f"campaign {campaign} could not be started: {said.decode(errors='replace').strip()}")
 

@@ -49,6 +49,11 @@ def test_a_deferral_keeps_what_it_interrupts_and_facts_move_that() -> None:
     assert run(Input.FAIL, start=moved).state is State.FAILED
 
 
+def test_nothing_is_installed_while_deferred() -> None:
+    with pytest.raises(UnknownTransition, match="deferred knows no install"):
+        run(Input.READY, Input.DEFER, Input.INSTALL)
+
+
 def test_an_unknown_pair_raises_and_changes_nothing() -> None:
     before = update(State.UPDATED)
     with pytest.raises(UnknownTransition, match=r"updated knows no install"):
