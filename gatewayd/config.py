@@ -42,6 +42,8 @@ from gatewayd.config_values import (
     tuple_of_list,
 )
 from gatewayd.errors import ConfigError
+from radios.errors import Unsupported
+from radios.lorawan.regions import region
 
 __all__ = ["CloudTls", "Config", "Listen", "SecretFile", "load"]
 
@@ -190,6 +192,15 @@ class LorawanMqtt(Section):
         return _plain_on_loopback(tls, info.data.get("host"))
 
 
+def known_region(name: str) -> str:
+    """ValueError for a region whose air the LoRaWAN radio does not know."""
+    try:
+        region(name)
+    except Unsupported as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
 class Lorawan(Section):
     """A ChirpStack v4, by gRPC and MQTT."""
 
@@ -200,7 +211,7 @@ class Lorawan(Section):
     tenant_id: Uuid
     application_id: Uuid
     gateway_ids: Euis = ()  # none: every gateway of the tenant
-    region: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}[0-9]{3}([_-][0-9])?$|^ISM2400$")] = "EU868"
+    region: Annotated[str, AfterValidator(known_region)] = "EU868"
     data_rate: Annotated[int, Field(ge=0, le=15)] | None = None  # of multicast; None: the region's RX2
     frequency_hz: Annotated[int, Field(ge=100_000_000, le=2_500_000_000)] | None = None  # None: the region's RX2
     class_c_margin_s: Annotated[float, Field(ge=0, le=3600)] = 5.0

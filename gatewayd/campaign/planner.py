@@ -126,7 +126,8 @@ def _campaign_state(
 
 def _gate(it: Situation, updates: Mapping[str, NodeUpdate]) -> tuple[GateResult, int]:
     rollout = it.campaign.rollout
-    open_tiers = min(it.row.open_tiers, len(rollout.tiers))
+    # A local gate that says `needs_cloud` is opened by the next revision's `open_tiers`.
+    open_tiers = min(max(it.row.open_tiers, rollout.open_tiers), len(rollout.tiers))
     if rollout.gate.kind == "cloud":
         open_tiers = min(rollout.open_tiers, len(rollout.tiers))
     states: list[dict[State, int]] = [{} for _ in rollout.tiers]

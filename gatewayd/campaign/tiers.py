@@ -72,10 +72,13 @@ def judge(
     if open_tiers >= len(rollout.tiers):
         return result(Verdict.LAST, "every tier is open")
     if gate.kind == "cloud":
-        return result(Verdict.NEEDS_CLOUD, "the cloud opens the next tier")
+        return result(Verdict.NEEDS_CLOUD, "the cloud opens the next tier: `campaign advance`")
     if executed < gate.minimum_executed:
         if unfinished == 0:
-            return result(Verdict.NEEDS_CLOUD, f"fewer than {gate.minimum_executed} nodes to execute here")
+            return result(
+                Verdict.NEEDS_CLOUD,
+                f"fewer than {gate.minimum_executed} nodes to execute here, the cloud has to `campaign advance`",
+            )
         return result(Verdict.WAIT, f"{gate.minimum_executed} must be executed")
     if updated < gate.success_ratio * executed:
         return result(Verdict.WAIT, f"at least {gate.success_ratio:.1%} must be updated")

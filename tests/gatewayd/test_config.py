@@ -311,3 +311,8 @@ def defaults(example: str) -> list[tuple[tuple[str, str], str]]:
         elif table and "example" not in line and (key := re.match(r"# ([a-z_]+) = (.*)", line)):
             found.append(((table, key[1]), key[2]))
     return found
+
+
+def test_a_region_that_the_radio_does_not_know_is_refused(folder: Path) -> None:
+    (found,) = faults(folder, MINIMAL + LORAWAN.replace("[lorawan.mqtt]", 'region = "EU999"\n[lorawan.mqtt]'))
+    assert "[lorawan] region: region 'EU999' is not known, only EU868" in found

@@ -172,6 +172,17 @@ def test_the_second_tier_waits_for_the_canary_and_its_gate() -> None:
     assert (site.row.open_tiers, site.of(2).want) == (2, Want.DELIVER)
 
 
+def test_the_cloud_opens_a_local_gate_that_can_never_open_here() -> None:
+    nobody = Rollout(tiers=(Tier(name="canary", nodes=("zigbee:00000000000000ff",)), Tier(name="all", percent=100.0)))
+    site = Site(campaign(rollout=nobody), node(1))
+    site.step()
+    assert (site.row.gate, site.of(1).want) == ("needs_cloud", "")
+    assert "campaign advance" in site.row.detail
+    site.document = campaign(revision=2, rollout=nobody.model_copy(update={"open_tiers": 2}))
+    site.step()
+    assert site.of(1).want == Want.DELIVER
+
+
 def test_with_stage_by_install_all_are_delivered_and_only_the_canary_installs() -> None:
     site = Site(campaign(rollout=CANARY.model_copy(update={"stage_by": StageBy.INSTALL})), node(1), node(2))
     site.step()
