@@ -5,6 +5,7 @@ import contextlib
 import json
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -69,9 +70,11 @@ format = "json"
                     line = await process.stderr.readline()
                     assert line, seen
                     seen.append(json.loads(line) if line.startswith(b"{") else {"text": line})
+            asked = time.monotonic()
             process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(process.communicate(), 15.0)  # its own limit is 5 s; the machine may be loaded
+            await asyncio.wait_for(process.communicate(), 10.0)
             assert process.returncode == 0
+            assert time.monotonic() - asked < 5.0  # the limit that the unit file and the issue name
         finally:
             if process.returncode is None:
                 process.kill()

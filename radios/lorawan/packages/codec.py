@@ -4,6 +4,7 @@ All fields are little-endian. Reserved bits are written as 0 and ignored when re
 apart from the PackageVersion pair, which is CID 0x00 in all of them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Self, TypeVar
@@ -15,21 +16,21 @@ FRAG_INDEX_MAX = 3
 MC_GROUP_ID_MAX = 3
 
 
-class Command:
+class Command(ABC):
     """One command of a package: its CID and what follows it on the air."""
 
     __slots__ = ()
     CID: ClassVar[int]
     ALONE: ClassVar[bool] = False  # it must be the only command of its frame
 
+    @abstractmethod
     def payload(self, version: int) -> bytes:
         """The bytes after the CID. ValueError names the field that is out of range or not in this version."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def read(cls, reader: "Reader", version: int) -> Self:
         """The command whose CID was just read. FrameError when bytes are missing."""
-        raise NotImplementedError
 
 
 C = TypeVar("C", bound=Command)
