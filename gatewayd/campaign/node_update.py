@@ -115,6 +115,7 @@ TRANSITIONS: dict[tuple[State, Input], State] = {
     (_S.UPDATED, _I.NEW_VERSION): _S.UPDATED,
     (_S.UPDATED, _I.OLD_VERSION): _S.ROLLED_BACK,  # a late rollback still counts against the gate
     (_S.ROLLED_BACK, _I.OLD_VERSION): _S.ROLLED_BACK,
+    (_S.ROLLED_BACK, _I.NEW_VERSION): _S.CONFIRMING,  # it said the old version while a second MCU still took its time
     (_S.FAILED, _I.RETRY): _S.PENDING,
     (_S.FAILED, _I.NEW_VERSION): _S.CONFIRMING,  # given up as lost, then back with the new version
     (_S.FAILED, _I.OLD_VERSION): _S.FAILED,

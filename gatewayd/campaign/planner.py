@@ -12,7 +12,7 @@ from gatewayd.campaign.node_update import COMMITTED, EXECUTED, Input, NodeUpdate
 from gatewayd.campaign.policy import Deferral, may_touch
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.campaign.selection import Skip, choose, full_image, is_meant
-from gatewayd.campaign.tiers import GateResult, Verdict, judge, tier_of
+from gatewayd.campaign.tiers import GateResult, Tiers, Verdict, judge
 from gatewayd.cloud.messages import Campaign, Desired, Manufacturers, StageBy
 from gatewayd.nodes.node import Node
 from gatewayd.trust.release import VerifiedRelease
@@ -58,9 +58,10 @@ class Decision:
 
 def decide(it: Situation) -> Decision:
     """The next rows. Deterministic, and without effect when nothing changed."""
-    updates = {node: _placed(it, update) for node, update in it.updates.items()}
+    tiers = Tiers(it.campaign.id, it.campaign.rollout)
+    updates = {node: _placed(it, update, tiers) for node, update in it.updates.items()}
     if it.release is not None and it.campaign.desired is not Desired.CANCELLED and not _expired(it):
-        for update in _newcomers(it, it.release):
+        for update in _newcomers(it, it.release, tiers):
             updates[update.node] = update
     gate, open_tiers = _gate(it, updates)
     row = _row(it, *_campaign_state(it, updates, gate, open_tiers), gate, open_tiers)
@@ -70,7 +71,7 @@ def decide(it: Situation) -> Decision:
     slots = _free_slots(it, updates)
     for node in sorted(updates, key=lambda n: (updates[n].tier, n)):
         before = updates[node]
-        after = _step(it, row, before, slots, superseded)
+        after = _step(it, row, before, tiers, slots, superseded)
         # Only what this system delivered raises the floor; a bare claim of a node does not.
         if after.state is State.UPDATED and before.state is not State.UPDATED and after.confirmed >= after.size:
             proven.append(node)
@@ -167,21 +168,19 @@ def _past_expiry(it: Situation) -> bool:
 # -- the nodes ---------------------------------------------------------------------------------------------------------
 
 
-def _placed(it: Situation, update: NodeUpdate) -> NodeUpdate:
+def _placed(it: Situation, update: NodeUpdate, tiers: Tiers) -> NodeUpdate:
     """The update in the tiers of this revision, which may be others than those that it was made in."""
-    rollout = it.campaign.rollout
-    tier = tier_of(it.campaign.id, update.node, rollout)
-    return replace(update, tier=len(rollout.tiers) - 1 if tier is None else tier)
+    tier = tiers.of(update.node)
+    if tier is None:
+        tier = len(it.campaign.rollout.tiers) - 1
+    return update if tier == update.tier else replace(update, tier=tier)
 
 
-def _is_selected(it: Situation, node: Node, release: VerifiedRelease) -> bool:
-    return (
-        is_meant(node, it.campaign.selection, release)
-        and tier_of(it.campaign.id, node.id, it.campaign.rollout) is not None
-    )
+def _is_selected(it: Situation, node: Node, release: VerifiedRelease, tiers: Tiers) -> bool:
+    return is_meant(node, it.campaign.selection, release) and tiers.of(node.id) is not None
 
 
-def _newcomers(it: Situation, release: VerifiedRelease) -> list[NodeUpdate]:
+def _newcomers(it: Situation, release: VerifiedRelease, tiers: Tiers) -> list[NodeUpdate]:
     """Nodes that this revision means and that have no update, or one that was called off and may start afresh."""
     payload = full_image(release)
     found = []
@@ -189,8 +188,7 @@ def _newcomers(it: Situation, release: VerifiedRelease) -> list[NodeUpdate]:
         old = it.updates.get(node.id)
         if old is not None and (old.state is not State.CANCELLED or old.code not in _REVIVABLE or old.want):
             continue
-        tier = tier_of(it.campaign.id, node.id, it.campaign.rollout)
-        if tier is None or not is_meant(node, it.campaign.selection, release):
+        if not is_meant(node, it.campaign.selection, release) or (tier := tiers.of(node.id)) is None:
             continue
         attempt = 1 if old is None else old.attempt + 1
         update = NodeUpdate(
@@ -213,7 +211,12 @@ def _newcomers(it: Situation, release: VerifiedRelease) -> list[NodeUpdate]:
 
 
 def _step(
-    it: Situation, row: CampaignRow, update: NodeUpdate, slots: dict[str, int], superseded: list[NodeUpdate]
+    it: Situation,
+    row: CampaignRow,
+    update: NodeUpdate,
+    tiers: Tiers,
+    slots: dict[str, int],
+    superseded: list[NodeUpdate],
 ) -> NodeUpdate:
     """One node's next row: its state where time or policy moves it, and what is wanted of its radio."""
     radio_now = it.radio_now.get(radio_of(update.node), it.now)
@@ -242,7 +245,7 @@ def _step(
         if row.state is CampaignState.EXPIRED:
             return _drop(moved(update, Input.CANCEL, "expired", row.detail))
         node = it.nodes.get(update.node)
-        if node is not None and it.release is not None and not _is_selected(it, node, it.release):
+        if node is not None and it.release is not None and not _is_selected(it, node, it.release, tiers):
             return _drop(moved(update, Input.CANCEL, "not_selected", "a later revision does not mean the node"))
     if row.state in _HELD or it.forbidden:
         return _hold(update)
@@ -254,8 +257,9 @@ def _seen_later(it: Situation, update: NodeUpdate) -> Input | None:
     node = it.nodes.get(update.node)
     if node is None or node.version is None or node.version_at is None or node.version_at <= update.radio_since:
         return None
-    if update.state is State.FAILED and node.version == update.target_version and update.confirmed >= update.size:
-        return Input.NEW_VERSION  # given up as lost, then back
+    given_up = update.state in (State.FAILED, State.ROLLED_BACK)
+    if given_up and node.version == update.target_version and update.confirmed >= update.size:
+        return Input.NEW_VERSION  # given up as lost, then back; or late with what it had begun
     if update.state in (State.CONFIRMING, State.UPDATED) and node.version < update.target_version:
         return None if _past_expiry(it) else Input.OLD_VERSION
     return None

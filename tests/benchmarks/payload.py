@@ -41,7 +41,7 @@ MOST_GROWTH_MB = 10.0
 
 ENVELOPE_NODES = 1000
 PLANNED = (10_000, 100_000)
-SMALL_TO_BIG = 1.5  # more than ten times the time of a tenth: sorting and caches; a square would be ten
+SMALL_TO_BIG = 1.2  # more than ten times the time of a tenth: sorting and caches; a square would be ten
 
 
 def download() -> list[Result]:

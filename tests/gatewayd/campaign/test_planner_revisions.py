@@ -138,6 +138,20 @@ def test_a_node_given_up_as_lost_that_comes_back_with_the_new_version_is_updated
     assert (site.of(1).state, decision.proven) == (State.UPDATED, (node(1).id,))
 
 
+def test_a_node_called_rolled_back_too_early_is_updated_once_it_runs_the_new_version() -> None:
+    site = Site(campaign(policy=Policy(max_attempts=1)), node(1))
+    installing(site, 1)
+    site.fact(1, Input.OLD_VERSION)
+    site.step()
+    site.dropped(1)
+    assert site.of(1).state is State.ROLLED_BACK
+    site.nodes[node(1).id] = node(1, version=NEW, version_at=site.now + 10)
+    site.step(20)
+    assert (site.of(1).state, site.of(1).want) == (State.CONFIRMING, "")
+    site.step(61)
+    assert site.of(1).state is State.UPDATED
+
+
 def test_a_rollback_that_only_an_observation_tells_counts() -> None:
     site = Site(campaign(), node(1))
     site.step()
