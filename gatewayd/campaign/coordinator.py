@@ -16,7 +16,7 @@ import structlog
 from gatewayd.campaign import rows
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.intake import Intake
-from gatewayd.campaign.node_update import COMMITTED, NodeUpdate
+from gatewayd.campaign.node_update import COMMITTED, EXECUTED, NodeUpdate
 from gatewayd.campaign.planner import Decision, Situation, decide, is_transfer_of, wishes
 from gatewayd.campaign.reports import campaign_report, node_report, summary
 from gatewayd.campaign.rows import CampaignRow, CampaignState
@@ -24,7 +24,7 @@ from gatewayd.campaign.selection import full_image
 from gatewayd.campaign.supply import Supply
 from gatewayd.cloud import outbox
 from gatewayd.cloud.link import CloudLink
-from gatewayd.cloud.messages import Campaign, Desired, Manufacturers, Rollout
+from gatewayd.cloud.messages import Campaign, Desired, Manufacturers, Report, Rollout
 from gatewayd.errors import StoreError, Unavailable
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.service.wall_clock import WallClock
@@ -173,7 +173,7 @@ class Coordinator:
         manufacturers = view.manufacturers if view is not None else Manufacturers(keys=())
         nodes = {node.id: node for node in self._inventory.all() if node.radio in self._radios}
 
-        def transaction(db: sqlite3.Connection) -> tuple[Decision, dict[str, NodeUpdate], bool] | None:
+        def transaction(db: sqlite3.Connection) -> tuple[Decision, dict[str, NodeUpdate], list[Report]] | None:
             current = rows.campaign(db, document.id)
             if current is None or current.revision != document.revision:
                 return None  # a newer revision was adopted meanwhile; the next round has it
@@ -201,6 +201,9 @@ class Coordinator:
             return
         decision, updates, reported = result
         self._log(decision.row)
+        for told in reported:
+            if told.node is not None and told.state in EXECUTED:
+                log.info("node_update", node=told.node, campaign=told.campaign, state=told.state, code=told.code)
         if release is not None:
             for node in decision.proven:
                 self._inventory.floor_raised(node, release.document.security_version)
@@ -217,9 +220,9 @@ class Coordinator:
         decision: Decision,
         release: VerifiedRelease | None,
         now: float,
-    ) -> bool:
-        """Inside the transaction: the rows and the reports about them, together or not at all; whether there are any."""
-        reports = []
+    ) -> list[Report]:
+        """Inside the transaction: the rows and the reports about them, together or not at all."""
+        reports: list[Report] = []
         told = (decision.row.state, decision.row.code, decision.row.open_tiers)
         if told != (current.state, current.code, current.open_tiers):
             reports.append(campaign_report(decision.row, now))
@@ -236,7 +239,7 @@ class Coordinator:
                 self._inventory.raise_floor(db, node, release.document.security_version)
         if reports:
             outbox.append(db, reports)
-        return bool(reports)
+        return reports
 
     async def _freeze(self, row: CampaignRow) -> None:
         """A campaign that does not verify (any more): nothing is done in its name, what runs is held."""

@@ -5,6 +5,7 @@ other fact that has no meaning in the node's present state is logged and dropped
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from gatewayd.store.database import Database
 from radios.radio import Fact, Record, TransferEvent, Want
 
 PROGRESS_FLUSH_S = 10.0
+FIRST_PROGRESS_S = 0.2
 PROGRESS_REPORT_STEP = 0.1  # of the payload: how often progress is worth a report
 
 log = structlog.get_logger()
@@ -48,6 +50,8 @@ class RadioJournal:
         self._turn = asyncio.Lock()
         self._pending_events: dict[tuple[str, str], TransferEvent] = {}
         self._pending_records: dict[tuple[str, str], Record] = {}
+        self._moving: set[tuple[str, str]] = set()  # whose first progress is stored, or on its way there
+        self._soon = asyncio.Event()
 
     @property
     def live(self) -> dict[tuple[str, str], int]:
@@ -69,19 +73,18 @@ class RadioJournal:
     async def _commit(self, records: Sequence[Record], events: Sequence[TransferEvent]) -> bool:
         pending_records, self._pending_records = self._pending_records, {}
         pending_events, self._pending_events = self._pending_events, {}
+        self._moving.difference_update((event.transfer, event.node) for event in events)
         now = self._wall.now()
         kept = _without_undone_installs(events)
 
-        def transaction(db: sqlite3.Connection) -> bool:
+        def transaction(db: sqlite3.Connection) -> list[NodeUpdate]:
             for record in (*pending_records.values(), *records):
                 _put_record(db, self._kind, record)
-            moved = False
-            for event in (*pending_events.values(), *kept):
-                moved |= _apply(db, event, now)
-            return moved
+            changes = [_apply(db, event, now) for event in (*pending_events.values(), *kept)]
+            return [change.after for change in changes if change is not None and change.told]
 
         try:
-            return await self._database.write(transaction)
+            moved = await self._database.write(transaction)
         except asyncio.CancelledError:
             # The store finishes it all the same. Put back, the batch could be written once more, over what is newer.
             raise
@@ -90,10 +93,17 @@ class RadioJournal:
             self._pending_records = {**pending_records, **self._pending_records}
             self._pending_events = {**pending_events, **self._pending_events}
             raise
+        for update in moved:
+            log.info("node_update", node=update.node, campaign=update.campaign, state=update.state, code=update.code)
+        return bool(moved)
 
     def progress(self, events: Sequence[TransferEvent], records: Sequence[Record] = ()) -> None:
         for event in events:
-            self._pending_events[event.transfer, event.node] = event
+            key = event.transfer, event.node
+            self._pending_events[key] = event
+            if event.fact is Fact.PROGRESS and key not in self._moving:
+                self._moving.add(key)
+                self._soon.set()  # that a node has begun is a change of state, which nobody should wait for
         for record in records:
             self._pending_records[record.scope, record.key] = record
 
@@ -103,10 +113,14 @@ class RadioJournal:
             await self.commit((), ())
 
     async def run(self) -> None:
-        """Flush every `PROGRESS_FLUSH_S` until cancelled; then once more."""
+        """Flush every `PROGRESS_FLUSH_S`, sooner for what begins, until cancelled; then once more."""
         try:
             while True:
-                await asyncio.sleep(PROGRESS_FLUSH_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PROGRESS_FLUSH_S):
+                        await self._soon.wait()
+                        await asyncio.sleep(FIRST_PROGRESS_S)  # many nodes begin together
+                self._soon.clear()
                 try:
                     await self.flush()
                 except StoreError as error:
@@ -145,27 +159,25 @@ def _without_undone_installs(events: Sequence[TransferEvent]) -> list[TransferEv
     return [e for e in events if e.fact is not Fact.INSTALLING or (e.transfer, e.node) not in dropped]
 
 
-def _apply(db: sqlite3.Connection, event: TransferEvent, now: float) -> bool:
+def _apply(db: sqlite3.Connection, event: TransferEvent, now: float) -> Change | None:
     update = update_of_transfer(db, event.transfer, event.node)
     if update is None:
         if event.fact is Fact.INSTALLING:
             raise StoreError(f"{event.node}: installation in transfer {event.transfer}, which is not known")
-        return False
+        return None
     try:
         after = _after(update, event, now)
     except UnknownTransition as error:
         if event.fact is Fact.INSTALLING:
             raise
         log.info("fact_without_meaning", node=event.node, transfer=event.transfer, error=str(error))
-        return False
+        return None
     if after == update:
-        return False
+        return None
     change = Change(update, after)
     put_updates(db, [after], now)
     outbox.append(db, _reports(change, now))
-    if change.told:
-        log.info("node_update", node=event.node, campaign=after.campaign, state=after.state, code=after.code)
-    return change.told
+    return change
 
 
 def _after(update: NodeUpdate, event: TransferEvent, now: float) -> NodeUpdate:

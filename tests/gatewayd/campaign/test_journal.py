@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.campaign import rows
-from gatewayd.campaign.journal import RadioJournal
+from gatewayd.campaign.journal import FIRST_PROGRESS_S, PROGRESS_FLUSH_S, RadioJournal
 from gatewayd.campaign.node_update import NodeUpdate, State, UnknownTransition
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.errors import StoreError
@@ -218,3 +218,19 @@ async def test_a_store_that_fails_ends_neither_the_flushing_nor_the_stop(tmp_pat
     with pytest.raises(asyncio.CancelledError):
         await task
     assert bench.journal.live == {("t", LAMP): 400}
+
+
+async def test_that_a_node_has_begun_is_stored_without_waiting_for_the_batch(bench: Bench) -> None:
+    await bench.update(State.PREPARING)
+    task = asyncio.create_task(bench.journal.run())
+    bench.journal.progress([event(Fact.PROGRESS, confirmed=50)])
+    async with asyncio.timeout(PROGRESS_FLUSH_S / 2):
+        while (await bench.row()).state is not State.TRANSFERRING:
+            await asyncio.sleep(0.01)
+    bench.journal.progress([event(Fact.PROGRESS, confirmed=100)])
+    await asyncio.sleep(2 * FIRST_PROGRESS_S)
+    assert (await bench.row()).confirmed == 50  # what goes on is batched
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await bench.row()).confirmed == 100
