@@ -11,8 +11,9 @@ import signal
 import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import aiohttp
 import structlog
@@ -24,17 +25,20 @@ from gatewayd.campaign.journal import RadioJournal
 from gatewayd.campaign.supply import Supply
 from gatewayd.cloud.link import CloudLink, CloudSettings, TlsFiles
 from gatewayd.cloud.outbox import Outbox
-from gatewayd.config import CloudTls, Config
+from gatewayd.config import Cloud, CloudTls, Config
 from gatewayd.errors import ConfigError, GatewaydError, StoreError
 from gatewayd.health import Health
 from gatewayd.live_view import DaemonView
+from gatewayd.nodes.bridge import BridgeSettings, NodeBridge
 from gatewayd.nodes.inventory import Inventory
+from gatewayd.nodes.network_backup import NetworkBackups
 from gatewayd.nodes.pages import InventoryPages
 from gatewayd.payload.cache import PayloadCache
 from gatewayd.payload.fetch import Fetcher, FetchSettings
 from gatewayd.radio_settings import lorawan_settings, zigbee_settings
 from gatewayd.service import logging as service_logging
 from gatewayd.service.sd_notify import Notifier
+from gatewayd.service.serial_names import better_name
 from gatewayd.service.version import version
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.status.server import StatusServer
@@ -140,6 +144,8 @@ class Daemon:
     radios: dict[str, RadioParts]
     pages: InventoryPages
     health: Health
+    bridge: NodeBridge | None = None
+    backups: dict[str, NetworkBackups] = field(default_factory=dict)
 
     async def run(self, notifier: Notifier) -> None:
         """Until cancelled, or until a task that must not end has ended."""
@@ -157,10 +163,14 @@ class Daemon:
                 start(self.pages.run(), name="inventory-pages")
                 start(self.health.run(), name="health")
                 start(self.coordinator.run(), name="coordinator")
+                if self.bridge is not None:
+                    start(self.bridge.run(), name="bridge")
                 for kind, parts in self.radios.items():
                     start(parts.radio.run(parts.journal, self.cache), name=f"radio-{kind}")
                     start(parts.journal.run(), name=f"journal-{kind}")
                     start(self._observe(parts.radio), name=f"observations-{kind}")
+                for kind, backups in self.backups.items():
+                    start(backups.run(), name=f"backups-{kind}")
                 start(notifier.run_watchdog(self.coordinator.alive), name="watchdog")
                 notifier.ready(f"gateway {self.config.gateway.id}")
                 log.info("started", gateway=self.config.gateway.id, version=version(), radios=sorted(self.radios))
@@ -170,6 +180,8 @@ class Daemon:
     async def _observe(self, radio: Radio) -> None:
         async for seen in radio.observations():
             await self.inventory.observe(seen)
+            if (backups := self.backups.get(radio.kind)) is not None:
+                backups.observe(seen)
 
 
 async def _despite_the_store(work: Callable[[], Awaitable[None]]) -> None:
@@ -219,7 +231,7 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
         radios = _radios(config, database, wall, doorbell.ring, state)
         handlers = _Handlers()
         link = CloudLink(
-            _cloud_settings(config), config.gateway.id, config.gateway.fleets, outbox, handlers, version=version()
+            _cloud_settings(config.cloud), config.gateway.id, config.gateway.fleets, outbox, handlers, version=version()
         )
         coordinator = Coordinator(
             database,
@@ -242,6 +254,8 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
 
         authority.view_changed = judge_again
         wall.stepped = lambda _: _follow_step(radios)
+        bridge = _bridge(config, radios)
+        backups = _backups(config, radios, wall, state)
         view = DaemonView(
             config.gateway.id,
             authority,
@@ -251,6 +265,8 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
             journals_of(radios),
             wall,
             database.set_aside,
+            bridge,
+            backups,
         )
         pages = InventoryPages(inventory, database, link)
         health = Health(view.troubles, database, outbox, link, wall.now)
@@ -269,6 +285,8 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
             radios,
             pages,
             health,
+            bridge,
+            backups,
         )
 
 
@@ -311,7 +329,9 @@ def _radios(
     scale = config.lab.time_scale if config.lab else None
     if config.zigbee is not None:
         clock = _clock(config, scale.zigbee if scale else 1.0)
-        zigbee = ZigbeeRadio(zigbee_settings(config.zigbee, state), clock)
+        if (better := better_name(config.zigbee.device)) is not None:
+            log.warning("device_name_unstable", device=config.zigbee.device, better=better)
+        zigbee = ZigbeeRadio(zigbee_settings(config.zigbee, state, ZoneInfo(config.gateway.timezone)), clock)
         radios["zigbee"] = RadioParts(zigbee, clock, RadioJournal("zigbee", database, wall, changed))
     if config.lorawan is not None:
         clock = _clock(config, scale.lorawan if scale else 1.0)
@@ -336,8 +356,23 @@ def _clock(config: Config, scale: float) -> Clock:
     return SystemClock() if config.lab is None else ScaledClock(scale, config.lab.time_origin)
 
 
-def _cloud_settings(config: Config) -> CloudSettings:
-    cloud = config.cloud
+def _backups(config: Config, radios: dict[str, RadioParts], wall: WallClock, state: Path) -> dict[str, NetworkBackups]:
+    """A LoRaWAN network is its network server's to back up."""
+    if config.zigbee is None:
+        return {}
+    every_s, keep = config.zigbee.backup_every_h * 3600.0, config.zigbee.backup_keep_days
+    return {"zigbee": NetworkBackups(radios["zigbee"].radio, state / "backups", every_s, keep, wall.now)}
+
+
+def _bridge(config: Config, radios: dict[str, RadioParts]) -> NodeBridge | None:
+    """LoRaWAN nodes' data are handed on by ChirpStack's own integrations."""
+    if "zigbee" not in radios or not config.bridge.enabled:
+        return None
+    settings = BridgeSettings(_cloud_settings(config.bridge.mqtt or config.cloud), config.bridge.requests)
+    return NodeBridge(settings, config.gateway.id, {"zigbee": radios["zigbee"].radio})
+
+
+def _cloud_settings(cloud: Cloud) -> CloudSettings:
     return CloudSettings(
         host=cloud.host,
         port=cloud.port,

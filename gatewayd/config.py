@@ -33,9 +33,12 @@ from gatewayd.config_values import (
     host_of,
     host_port,
     is_loopback,
+    minute_of_day,
+    not_reserved,
     parse_listen,
     private_file,
     public_file,
+    quirk_tables,
     resolved_path,
     secret_file,
     tuf_root,
@@ -44,6 +47,8 @@ from gatewayd.config_values import (
 from gatewayd.errors import ConfigError
 from radios.errors import Unsupported
 from radios.lorawan.regions import region
+from radios.zigbee.air import ShareLimits
+from radios.zigbee.quirks import Quirk
 
 __all__ = ["CloudTls", "Config", "Listen", "SecretFile", "load"]
 
@@ -55,6 +60,7 @@ T = TypeVar("T", bound="ServerTls | None")
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 Eui = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+PanId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}$"), AfterValidator(not_reserved)]
 Uuid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,253}$")]
 Url = Annotated[str, AfterValidator(check_url)]
@@ -63,6 +69,8 @@ Folder = Annotated[Path, BeforeValidator(resolved_path)]
 PublicFile = Annotated[Path, BeforeValidator(public_file)]
 PrivateFile = Annotated[Path, BeforeValidator(private_file)]
 Secret = Annotated[SecretFile, BeforeValidator(secret_file)]
+Share = Annotated[float, Field(ge=0.02, le=1)]
+MinuteOfDay = Annotated[int, BeforeValidator(minute_of_day)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(tuple_of_list)]
 Urls = Annotated[tuple[Url, ...], BeforeValidator(tuple_of_list), Field(min_length=1)]
 Euis = Annotated[tuple[Eui, ...], BeforeValidator(tuple_of_list)]
@@ -163,17 +171,52 @@ class Payload(Section):
     connect_timeout_s: Seconds = 10.0
 
 
+class QuietHoursTable(Section):
+    """Hours of the site's day in which updates take less of the air."""
+
+    start: MinuteOfDay
+    end: MinuteOfDay
+    air_share: Share
+
+    @field_validator("end")
+    @classmethod
+    def _not_empty(cls, end: int, info: ValidationInfo) -> int:
+        if end == info.data.get("start"):
+            raise ValueError("must differ from `start`")
+        return end
+
+
 class Zigbee(Section):
     library: Literal["bellows", "znp", "deconz", "xbee", "zboss"] = "bellows"
     device: Annotated[str, AfterValidator(check_serial_or_socket)]
     baudrate: Annotated[int, Field(ge=1200, le=4_000_000)] = 115200
     flow_control: Literal["none", "software", "hardware"] = "none"
-    channel: Annotated[int, Field(ge=11, le=26)] | None = None  # None: the network's, or a quiet one for a new network
+    # Of a network that is formed anew, only.
+    channel: Annotated[int, Field(ge=11, le=26)] | None = None  # None: a quiet one
+    pan_id: PanId | None = None  # None: drawn
+    extended_pan_id: Annotated[Eui, AfterValidator(not_reserved)] | None = None  # None: drawn
+    network_key_file: Secret | None = None  # 32 hex digits; None: drawn
+    backup_every_h: Annotated[float, Field(ge=1, le=24 * 30)] = 24.0
+    backup_keep_days: Annotated[int, Field(ge=1, le=365)] = 14
     concurrency: Annotated[int, Field(ge=1, le=1000)] | None = None  # nodes that download at once; None: adaptive
+    air_share: Share = 1.0  # of the channel, that updates take at most
+    foreground_share: Share = ShareLimits().foreground_share  # the same while the site's own traffic flows
+    quiet_hours: QuietHoursTable | None = None
+    page_requests: bool = True  # False: refused, nodes ask block by block
+    broadcast_notify: Annotated[int, Field(ge=0, le=10_000)] = 8  # silent nodes that make a broadcast; 0: never
+    quirks: Annotated[tuple[Quirk, ...], BeforeValidator(quirk_tables)] = ()  # after those of the radio's own table
 
     @property
     def on_loopback(self) -> bool:
         return self.device.startswith("socket://") and is_loopback(host_of(self.device))
+
+
+class Bridge(Section):
+    """The nodes' own traffic over MQTT."""
+
+    enabled: bool = True
+    requests: Literal["none", "read", "all"] = "read"
+    mqtt: Cloud | None = None  # None: the cloud's broker
 
 
 class LorawanMqtt(Section):
@@ -257,6 +300,7 @@ class Config(Section):
     trust: Trust
     payload: Payload
     zigbee: Zigbee | None = None
+    bridge: Bridge = Bridge()
     lorawan: Lorawan | None = None
     status: Status = Status()
     log: Log = Log()

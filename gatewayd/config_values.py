@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import ValidationInfo
 
 from gatewayd.errors import ConfigError
+from radios.zigbee.quirks import Quirk, quirks_from
 
 ROOT_MAX_BYTES = 512 * 1024
 
@@ -115,6 +117,23 @@ def check_timezone(text: str) -> str:
     return text
 
 
+def minute_of_day(value: object) -> int:
+    """Minutes since midnight of a time like "22:30"."""
+    match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('must be a time of day like "22:30"')
+    return 60 * int(match[1]) + int(match[2])
+
+
+def quirk_tables(value: object) -> tuple[Quirk, ...]:
+    """The tables [[zigbee.quirks]]: whom they are for, and what they change."""
+    if isinstance(value, tuple):
+        return value
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ValueError("must be tables: [[zigbee.quirks]]")
+    return quirks_from(value)
+
+
 def parse_listen(value: object) -> Listen:
     """`127.0.0.1:8470`, `[::1]:8470`, `unix:/path` or an absolute path."""
     if isinstance(value, Listen):
@@ -180,6 +199,13 @@ def private_file(value: object, info: ValidationInfo) -> Path:
 def secret_file(value: object, info: ValidationInfo) -> SecretFile:
     """As `private_file`."""
     return SecretFile(private_file(value, info))
+
+
+def not_reserved(digits: str) -> str:
+    """Of a PAN's id: ValueError for what stands for none or all."""
+    if set(digits) in ({"0"}, {"f"}) or digits == "fffe":
+        raise ValueError(f"{digits} is reserved")
+    return digits
 
 
 def tuple_of_list(value: object) -> object:

@@ -10,6 +10,8 @@ from gatewayd.campaign.journal import RadioJournal
 from gatewayd.cloud.link import CloudLink
 from gatewayd.cloud.messages import utc
 from gatewayd.health import OK, Troubles
+from gatewayd.nodes.bridge import NodeBridge
+from gatewayd.nodes.network_backup import NetworkBackups
 from gatewayd.service.wall_clock import WallClock
 from radios.errors import LinkError
 from radios.radio import CommandResult, Json, NodeCommand, Radio
@@ -28,6 +30,8 @@ class DaemonView:
         journals: Mapping[str, RadioJournal],
         wall: WallClock,
         set_aside: Path | None = None,
+        bridge: NodeBridge | None = None,
+        backups: Mapping[str, NetworkBackups] | None = None,
     ) -> None:
         self._gateway = gateway
         self._authority = authority
@@ -36,6 +40,8 @@ class DaemonView:
         self._radios = radios
         self._journals = journals
         self._wall = wall
+        self._bridge = bridge
+        self._backups = backups or {}
         self._set_aside = set_aside  # the corrupt store that was found at the start
 
     def gateway(self) -> Mapping[str, Json]:
@@ -54,10 +60,14 @@ class DaemonView:
             "id": self._gateway,
             "clock": {"trusted": self._wall.trusted(), "reason": self._wall.reason},
             "trust": trust,
+            **({} if self._bridge is None else {"bridge": self._bridge.status()}),
         }
 
     def radios(self) -> Mapping[str, Mapping[str, Json]]:
-        return {kind: radio.status() for kind, radio in self._radios.items()}
+        found = {kind: dict(radio.status()) for kind, radio in self._radios.items()}
+        for kind, backups in self._backups.items():
+            found[kind]["backup"] = backups.status()
+        return found
 
     def cloud(self) -> Mapping[str, Json]:
         return asdict(self._link.status())
@@ -83,7 +93,9 @@ class DaemonView:
         found = {"clock": clock, "store": self._store_trouble(), "trust": self._trust_trouble()}
         for kind in self._radios:
             down = self._links_down(kind)
-            found[kind] = ("radio_down", f"not up: {', '.join(down)}") if down else (OK, "")
+            why = self._radios[kind].status().get("error")
+            detail = f"not up: {', '.join(down)}" + (f": {why}" if why else "")
+            found[kind] = ("radio_down", detail) if down else (OK, "")
         return found
 
     def _trust_trouble(self) -> tuple[str, str]:
@@ -114,4 +126,15 @@ class DaemonView:
         radio = self._radios.get(kind)
         if radio is None:
             raise LinkError(f"no {kind} radio is configured")
-        return await radio.manage(command)
+        backups = self._backups.get(kind)
+        if backups is None or not _replaces_network(command):
+            return await radio.manage(command)
+        await backups.take(f"before-{command.name}")  # there may be none to keep
+        result = await radio.manage(command)
+        if result.ok:
+            backups.changed()
+        return result
+
+
+def _replaces_network(command: NodeCommand) -> bool:
+    return command.name == "form" or (command.name == "restore" and command.arguments.get("apply") is True)

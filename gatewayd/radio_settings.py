@@ -1,18 +1,32 @@
 """From the operator's configuration to the settings of the radios; secrets are read here, at the last moment."""
 
+from dataclasses import replace
+from datetime import UTC, tzinfo
 from pathlib import Path
 
-from gatewayd.config import Lorawan, Zigbee
+from gatewayd.config import Lorawan, SecretFile, Zigbee
+from gatewayd.errors import ConfigError
 from radios.lorawan.chirpstack import ChirpStackSettings
 from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.settings import LorawanSettings
+from radios.zigbee.air import QuietHours, ShareLimits
 from radios.zigbee.pacing import PacingLimits
 from radios.zigbee.settings import ZigbeeSettings
 
+NETWORK_KEY_BYTES = 16
 
-def zigbee_settings(config: Zigbee, state: Path) -> ZigbeeSettings:
-    """zigpy keeps its own table of devices beside our store."""
-    pacing = PacingLimits() if config.concurrency is None else PacingLimits(max_active_nodes=config.concurrency)
+
+def zigbee_settings(config: Zigbee, state: Path, timezone: tzinfo = UTC) -> ZigbeeSettings:
+    """zigpy keeps its own table of devices beside our store. `timezone` is that of the quiet hours."""
+    quiet = config.quiet_hours
+    shares = ShareLimits(
+        config.air_share,
+        config.foreground_share,
+        None if quiet is None else QuietHours(quiet.start, quiet.end, quiet.air_share),
+    )
+    pacing = PacingLimits(shares=shares)
+    if config.concurrency is not None:
+        pacing = replace(pacing, max_active_nodes=config.concurrency)
     return ZigbeeSettings(
         device=config.device,
         radio_library=config.library,
@@ -20,7 +34,14 @@ def zigbee_settings(config: Zigbee, state: Path) -> ZigbeeSettings:
         flow_control=None if config.flow_control == "none" else config.flow_control,
         database=state / "zigbee.db",
         channel=config.channel,
+        pan_id=None if config.pan_id is None else int(config.pan_id, 16),
+        extended_pan_id=config.extended_pan_id,
+        network_key=None if config.network_key_file is None else _network_key(config.network_key_file),
         pacing=pacing,
+        page_requests=config.page_requests,
+        broadcast_notify=config.broadcast_notify,
+        timezone=timezone,
+        quirks=config.quirks,
     )
 
 
@@ -49,6 +70,17 @@ def lorawan_settings(config: Lorawan, gateway: str) -> LorawanSettings:
         owner=gateway,
         session=SessionSettings(gather_s=config.gather_s),
     )
+
+
+def _network_key(file: SecretFile) -> bytes:
+    """ConfigError without the file's text."""
+    try:
+        key = bytes.fromhex(file.read())
+    except ValueError:
+        key = b""
+    if len(key) != NETWORK_KEY_BYTES or len(set(key)) == 1:
+        raise ConfigError(f"[zigbee] network_key_file: {file.path} must hold a key of 32 hex digits")
+    return key
 
 
 def _path(path: Path | None) -> str | None:

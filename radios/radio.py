@@ -143,9 +143,41 @@ class TransferPlan:
     skipped: Mapping[NodeId, str] = field(default_factory=dict)  # nodes that cannot take part, with a reason
 
 
+class MessageKind(StrEnum):
+    """What a node said of its own accord."""
+
+    ATTRIBUTE_REPORT = "attribute_report"
+    COMMAND = "command"  # of a cluster: a button pressed, a zone's status changed
+    RESPONSE = "response"  # a cluster command that answers one of ours
+    RAW = "raw"  # nothing that could be understood: bytes only
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMessage:
+    """A node's own traffic, nothing to do with updates. `data` depends on the kind (the radio's README)."""
+
+    node: NodeId
+    endpoint: int
+    cluster: int
+    cluster_name: str  # the radio library's; the number in hexadecimal digits where it has none
+    kind: MessageKind
+    data: Mapping[str, Json]
+    at: float  # Unix seconds of the radio's clock
+    lqi: int | None = None
+    rssi_dbm: float | None = None
+
+
+NODE_READS = frozenset({"read", "bindings", "reporting"})
+NODE_WRITES = frozenset({"write", "command", "bind", "unbind", "configure_reporting"})
+NODE_REQUESTS = NODE_READS | NODE_WRITES  # what anybody with the right to use the nodes may ask: nothing about firmware
+
+
 @dataclass(frozen=True, slots=True)
 class NodeCommand:
-    """Management that is no transfer: permit_join, remove, backup, read, write, list. Arguments are per command."""
+    """Management that is no transfer. Arguments are per command, described in the radio's README.
+
+    Of the network: permit_join, remove, list, backup. Of a node's own business: those of `NODE_REQUESTS`.
+    """
 
     name: str
     node: NodeId | None = None
@@ -227,6 +259,13 @@ class Radio(Protocol):
     async def manage(self, command: NodeCommand) -> CommandResult: ...
 
     def observations(self) -> AsyncIterator[NodeObservation]: ...
+
+    def traffic(self) -> AsyncIterator[NodeMessage]:
+        """What nodes send of their own accord, for one reader; bounded, the oldest goes first.
+
+        Ends at once where the nodes' data have a way of their own (LoRaWAN: ChirpStack's integrations).
+        """
+        ...
 
     def status(self) -> Mapping[str, Json]:
         """What operators see of the radio itself: link up or down, nodes, queue, air used. No secrets."""

@@ -11,7 +11,7 @@ _COMMANDS = {
     "nodes": ("gatewayd.cli.operator:nodes", "List the nodes."),
     "hold": ("gatewayd.cli.operator:hold", "Hold a campaign on this gateway."),
     "resume": ("gatewayd.cli.operator:resume", "Lift the operator's hold on a campaign."),
-    "permit-join": ("gatewayd.cli.operator:permit_join", "Let Zigbee nodes join for a while."),
+    "zigbee": ("gatewayd.cli.zigbee:zigbee", "The Zigbee network: joining, leaving, backups."),
     "radios": ("gatewayd.cli.serial_ports:radios", "List serial ports where a dongle may be."),
     "publish": ("gatewayd.publisher.commands:publish", "Keys, repository, releases, campaigns: the cloud side."),
     "demo": ("gatewayd.demo.command:demo", "A whole site on this machine, on loopback."),

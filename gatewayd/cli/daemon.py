@@ -7,6 +7,7 @@ import click
 
 from gatewayd.config import Config, load
 from gatewayd.errors import ConfigError
+from gatewayd.service.serial_names import better_name
 
 EXIT_FAULTS = 1
 
@@ -35,6 +36,10 @@ def check_config(file: Path) -> None:
     """Name every fault in FILE at once; exit status 1 when there is one."""
     config = _load(file)
     radios = [name for name in ("zigbee", "lorawan") if getattr(config, name) is not None]
+    if config.zigbee is not None and (better := better_name(config.zigbee.device)) is not None:
+        click.echo(
+            f"{file}: [zigbee] device: {config.zigbee.device} may be another one tomorrow: use {better}", err=True
+        )
     click.echo(f"{file}: ok: gateway {config.gateway.id}, radios: {', '.join(radios) or 'none'}")
 
 

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 import click
 
@@ -23,7 +23,7 @@ PAGE = 500
 P = ParamSpec("P")
 
 
-def _with_client(command: Callable[P, None]) -> Callable[P, None]:
+def with_client(command: Callable[P, None]) -> Callable[P, None]:
     """Adds the options that say which daemon, and turns errors into a line and an exit status."""
 
     @click.option(
@@ -45,27 +45,27 @@ def _with_client(command: Callable[P, None]) -> Callable[P, None]:
             options["client"] = _client(*which)
             command(*args, **kwargs)
         except ConfigError as error:
-            _end(2, str(error))
+            end(2, str(error))
         except Refused as error:
-            _end(1, error.detail)
+            end(1, error.detail)
         except Unavailable as error:
-            _end(4, str(error))
+            end(4, str(error))
 
     return wrapped
 
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="The API's answer as it is.")
+json_option = click.option("--json", "as_json", is_flag=True, help="The API's answer as it is.")
 
 
 @click.command()
-@_with_client
-@_json_option
+@with_client
+@json_option
 def status(client: Client, as_json: bool) -> None:
     """Show the gateway, its campaigns and its nodes; exit status 1 when the gateway is not ready."""
     gateway, campaigns = client.get("gateway"), client.get("campaigns")
     found = _all_nodes(client, {})
     if as_json:
-        _print_json({"gateway": gateway, **campaigns, "nodes": found})
+        print_json({"gateway": gateway, **campaigns, "nodes": found})
     else:
         from gatewayd.cli import tables
 
@@ -74,17 +74,17 @@ def status(client: Client, as_json: bool) -> None:
 
 
 @click.command()
-@_with_client
+@with_client
 @click.option("--radio", default="", help="zigbee or lorawan.")
 @click.option("--state", default="", help="Of the node's update; none: nodes without one.")
 @click.option("--campaign", default="", help="Nodes in this campaign.")
 @click.option("--search", default="", help="Part of id, name or model.")
-@_json_option
+@json_option
 def nodes(client: Client, as_json: bool, **filters: str) -> None:
     """List the nodes."""
     found = _all_nodes(client, {name: value for name, value in filters.items() if value})
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     from gatewayd.cli import tables
 
@@ -92,7 +92,7 @@ def nodes(client: Client, as_json: bool, **filters: str) -> None:
 
 
 @click.command()
-@_with_client
+@with_client
 @click.argument("campaign")
 def hold(client: Client, campaign: str) -> None:
     """Hold CAMPAIGN on this gateway: nodes keep what they have, nothing more is sent."""
@@ -101,25 +101,13 @@ def hold(client: Client, campaign: str) -> None:
 
 
 @click.command()
-@_with_client
+@with_client
 @click.argument("campaign")
 def resume(client: Client, campaign: str) -> None:
     """Lift the operator's hold on CAMPAIGN. What the cloud or a gate has paused stays paused."""
     answer = client.post("campaigns", campaign, "resume", body={})
     paused = f"; the cloud wants it {answer['desired']}" if answer["desired"] not in (None, "running") else ""
     click.echo(f"{campaign}: not held any more{paused}")
-
-
-@click.command("permit-join")
-@_with_client
-@click.option("--seconds", default=60, show_default=True, type=click.IntRange(0, 254), help="0 closes the network.")
-def permit_join(client: Client, seconds: int) -> None:
-    """Let Zigbee nodes join for a while."""
-    body: Answer = {"name": "permit_join", "arguments": {"seconds": seconds}}
-    answer = client.post("radios", "zigbee", "commands", body=body)
-    if not answer["ok"]:
-        _end(1, answer["detail"] or "the radio refused")
-    click.echo(f"nodes may join for {seconds} s" if seconds else "no node may join any more")
 
 
 def _client(config: Path | None, url: str | None, token_file: Path | None) -> Client:
@@ -142,10 +130,11 @@ def _all_nodes(client: Client, filters: dict[str, str]) -> list[Answer]:
             return found
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _end(code: int, text: str) -> None:
+def end(code: int, text: str) -> NoReturn:
+    """Say it and exit."""
     click.echo(f"gatewayd: {text}", err=True)
     sys.exit(code)

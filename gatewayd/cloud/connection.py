@@ -6,7 +6,7 @@ Not responsible for what is sent when (link.py).
 import asyncio
 import math
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -78,7 +78,7 @@ class Rejected(GatewaydError):
 class Connection(aiomqtt.Client):
     """One connection to the broker, to be entered once: a clean session, and every message acknowledged by hand."""
 
-    def __init__(self, settings: CloudSettings, identifier: str, will: aiomqtt.Will) -> None:
+    def __init__(self, settings: CloudSettings, identifier: str, will: aiomqtt.Will | None = None) -> None:
         five = settings.protocol == "5"
         self._tls = None if settings.tls is None else tls_context(settings.tls)
         # A clean session is right: desired state is retained, so subscribing brings all of it; a stored session
@@ -104,6 +104,7 @@ class Connection(aiomqtt.Client):
         self._client.manual_ack_set(True)
         self._one_publish = asyncio.Lock()
         self._reason: Any = None
+        self._failures = 0
         self._disconnected.add_done_callback(lambda _: self._end_connecting("the broker broke the connection off"))
 
     async def send(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
@@ -113,6 +114,18 @@ class Connection(aiomqtt.Client):
             await self.publish(topic, payload, qos=1, retain=retain)
             if self._reason is not None and self._reason.is_failure:
                 raise Rejected(f"publish on {topic}: {self._reason}")
+
+    async def send_together(self, documents: Sequence[tuple[str, bytes]]) -> int:
+        """Publish (topic, payload) with QoS 1 in this order, without waiting in between; how many the broker refused.
+
+        aiomqtt.MqttError: the link is dead, and nobody knows which of them arrived.
+        """
+        async with self._one_publish:
+            self._failures = 0
+            async with asyncio.TaskGroup() as group:
+                for topic, payload in documents:
+                    group.create_task(self.publish(topic, payload, qos=1))
+            return self._failures
 
     async def listen(self, topic_filter: str) -> None:
         """Subscribe with QoS 1. Rejected when the broker does not grant it."""
@@ -174,6 +187,7 @@ class Connection(aiomqtt.Client):
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
         self._reason = reason_code
+        self._failures += bool(reason_code.is_failure)
         super()._on_publish(client, userdata, mid, reason_code, properties)
 
 

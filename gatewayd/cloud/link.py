@@ -16,11 +16,11 @@ from typing import Protocol
 import aiomqtt
 import structlog
 
-from gatewayd.backoff import backoff_s
 from gatewayd.cloud import messages
 from gatewayd.cloud.connection import FAREWELL_S, CloudSettings, Connection, Rejected, TlsFiles
 from gatewayd.cloud.failures import code_of, outcome_of, text_of
 from gatewayd.cloud.outbox import BATCH_MAX_REPORTS, Outbox
+from gatewayd.cloud.reconnect import keep_trying
 from gatewayd.cloud.retained import Retained
 from gatewayd.errors import GatewaydError, Refused, StoreError, Unavailable
 
@@ -29,7 +29,6 @@ __all__ = ["CloudLink", "CloudSettings", "Handlers", "LinkStatus", "TlsFiles"]
 log = structlog.get_logger()
 
 INBOX_MAX_MESSAGES = 64  # above every broker's window, so never reached by an honest one
-STABLE_S = 30.0  # a connection that held so long starts the back-off afresh
 POLL_S = 30.0  # how long a report can wait whose writer forgot to notify
 
 
@@ -150,20 +149,13 @@ class CloudLink:
     # -- the connection ------------------------------------------------------------------------------------------------
 
     async def _stay_connected(self) -> None:
-        loop = asyncio.get_running_loop()
-        attempt = 0
-        while True:
-            started = loop.time()
-            error = await outcome_of(self._connection(), "cloud-conversation")
-            was_connected, self._connected_since = self._connected_since is not None, None
-            if error is not None:
-                self._failed("connection lost" if was_connected else "no connection", error)
-            if was_connected and loop.time() - started >= STABLE_S:
-                attempt = 0
-            wait_s = backoff_s(attempt, self._settings.backoff_first_s, self._settings.backoff_max_s, self._rng)
-            attempt += 1
-            log.info("reconnecting", wait_s=round(wait_s, 3), attempt=attempt)
-            await asyncio.sleep(wait_s)
+        await keep_trying(self._connection, self._settings, ended=self._ended, name="cloud-conversation", rng=self._rng)
+
+    def _ended(self, error: BaseException | None) -> bool:
+        was_connected, self._connected_since = self._connected_since is not None, None
+        if error is not None:
+            self._failed("connection lost" if was_connected else "no connection", error)
+        return was_connected
 
     async def _connection(self) -> None:
         await self._outbox.load()

@@ -16,9 +16,13 @@ import structlog
 LIBRARIES = ("zigpy", "bellows", "aiomqtt", "mqtt", "aiohttp", "asyncio", "tuf", "securesystemslib", "grpc", "amqtt")
 """They say at `info` what concerns only themselves: below `warning` they are heard with level `debug` only."""
 
+KEY_HOLDERS = ("zigpy", "bellows", "zigpy_znp", "zigpy_deconz", "zigpy_xbee", "zigpy_zboss")
+"""Below `info` these log frames with the network's keys in them: never heard, whatever the level."""
+
 HIDDEN = "***"
 
 _SECRET = re.compile(r"secret|password|passwd|token|key_bytes|authorization|private", re.IGNORECASE)
+_KEY_DIGITS = re.compile(r"\b(?:[0-9a-f]{2}:){15}[0-9a-f]{2}\b", re.IGNORECASE)  # as zigpy writes a key of 128 bits
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # sd-daemon(3)
 
 Event = MutableMapping[str, Any]
@@ -54,6 +58,8 @@ def configure(
     root.setLevel(number)
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
+    for name in KEY_HOLDERS:
+        logging.getLogger(name).setLevel(max(number, logging.INFO if number <= logging.DEBUG else logging.WARNING))
     logging.captureWarnings(True)
     structlog.configure(
         processors=[
@@ -70,9 +76,11 @@ def configure(
 
 
 def hide_secrets(_logger: Any, _method: str, event: Event) -> Event:
-    """Values whose key names a secret become `***`, at any depth."""
+    """Values whose key names a secret become `***`, at any depth; so do the digits of keys within the libraries' texts."""
     for key, value in event.items():
         event[key] = without_secrets(value, key)
+        if isinstance(value, str):
+            event[key] = _KEY_DIGITS.sub(HIDDEN, event[key])
     return event
 
 

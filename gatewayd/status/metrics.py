@@ -61,10 +61,15 @@ class _Snapshot(Collector):
             nodes.add_metric([radio], count)
         yield nodes
         radios = GaugeMetricFamily("gatewayd_radio_status", "Numbers of a radio's status.", labels=["radio", "name"])
+        up = GaugeMetricFamily(
+            "gatewayd_radio_up", "1 while the dongle or network server is connected.", labels=["radio"]
+        )
         if isinstance(gateway["radios"], dict):
             for kind, status in gateway["radios"].items():
+                up.add_metric([kind], float(_is_up(status)))
                 for name, number in _first(numbers(status)):
                     radios.add_metric([kind, name], number)
+        yield up
         yield radios
         own = {key: value for key, value in gateway.items() if key not in {"ready", "outbox", "nodes", "radios"}}
         numbered = GaugeMetricFamily("gatewayd_gateway_status", "Numbers of the gateway's own status.", labels=["name"])
@@ -93,6 +98,13 @@ class _Snapshot(Collector):
 def _first(found: Iterator[tuple[str, float]]) -> Iterator[tuple[str, float]]:
     for _, item in zip(range(NUMBERS_MOST), found, strict=False):
         yield item
+
+
+def _is_up(status: Json) -> bool:
+    """A radio has one link, or several with names; all have to be up."""
+    link = status.get("link") if isinstance(status, dict) else None
+    states = list(link.values()) if isinstance(link, dict) else [link]
+    return bool(states) and all(state in ("up", True) for state in states)
 
 
 def _gauge(name: str, text: str, value: Json) -> Metric:

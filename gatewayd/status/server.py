@@ -6,6 +6,7 @@ the rest of the daemon.
 
 import asyncio
 import json
+import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
@@ -24,9 +25,10 @@ from gatewayd.status.guards import HEADERS, check_host, check_operator
 from gatewayd.status.token import operator_token
 from gatewayd.store.database import Database
 from radios.errors import RadioError
-from radios.radio import NodeCommand, parse_node_id
+from radios.radio import Json, NodeCommand, parse_node_id
 
 BODY_MAX_BYTES = 16 * 1024
+RESTORE_MAX_BYTES = 1024 * 1024  # a whole backup of a network
 COMMAND_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 1.0
 KEEPALIVE_S = 15.0
@@ -125,6 +127,7 @@ class StatusServer:
                 web.get(f"{api}/nodes", self._nodes),
                 web.get(f"{api}/nodes/{{node}}", self._node),
                 web.post(f"{api}/radios/{{kind}}/commands", self._command),
+                web.post(f"{api}/radios/{{kind}}/restore", self._restore),
             ]
         )
         return application
@@ -205,8 +208,14 @@ class StatusServer:
         return _json(_found(await self._api.campaign(name), f"no campaign {name}"))
 
     async def _command(self, request: web.Request) -> web.Response:
-        kind = request.match_info["kind"]
         body = await _body(request, _Command)
+        return await self._radio_command(request.match_info["kind"], body)
+
+    async def _restore(self, request: web.Request) -> web.Response:
+        body = await _body(request.clone(client_max_size=RESTORE_MAX_BYTES), _Restore)
+        return await self._radio_command(request.match_info["kind"], _Command(name="restore", arguments=body.arguments))
+
+    async def _radio_command(self, kind: str, body: "_Command") -> web.Response:
         if kind not in self._api.live.radios():
             raise web.HTTPNotFound(text=f"no radio {kind}")
         if body.name in REFUSED_COMMANDS:
@@ -215,7 +224,8 @@ class StatusServer:
             node = None if body.node is None else parse_node_id(body.node)
         except ValueError as error:
             raise _BadRequest(f"node: {error}") from None
-        arguments = {key: jsonable(value) for key, value in body.arguments.items()}
+        # As they are: an argument may be a secret, which is for the radio alone. None of them is logged.
+        arguments = {key: _as_json(value) for key, value in body.arguments.items()}
         log.info("operator", action=body.name, radio=kind, node=node)
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
@@ -244,6 +254,12 @@ class _Command(BaseModel):
     arguments: dict[str, JsonValue] = {}
 
 
+class _Restore(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    arguments: dict[str, JsonValue]
+
+
 async def _body(request: web.Request, kind: type[B]) -> B:
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="the body must be application/json")
@@ -252,6 +268,15 @@ async def _body(request: web.Request, kind: type[B]) -> B:
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()[:10]]
         raise _BadRequest("; ".join(faults)) from None
+
+
+def _as_json(value: JsonValue) -> Json:
+    """The same value for the contract's type; no number is NaN or infinite: JSON text has none, but pydantic's reader has."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, list) else value
 
 
 def _only(request: web.Request, *names: str) -> None:

@@ -36,6 +36,7 @@ from radios.radio import (
     NodeCommand,
     NodeDirective,
     NodeId,
+    NodeMessage,
     NodeObservation,
     TransferOrder,
     TransferPlan,
@@ -134,6 +135,12 @@ class LorawanRadio:
     async def observations(self) -> AsyncIterator[NodeObservation]:
         while True:
             yield await self._observed.get()
+
+    async def traffic(self) -> AsyncIterator[NodeMessage]:
+        """Nothing: application uplinks are ChirpStack's to hand on, by its own integrations."""
+        nothing: tuple[NodeMessage, ...] = ()
+        for message in nothing:
+            yield message
 
     def status(self) -> Mapping[str, Json]:
         now = self._clock.now()

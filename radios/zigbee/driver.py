@@ -15,6 +15,7 @@ import zigpy.types
 from radios.clock import Clock
 from radios.errors import ContractError, FrameError
 from radios.radio import (
+    NODE_REQUESTS,
     CommandResult,
     ImageStore,
     Journal,
@@ -22,24 +23,32 @@ from radios.radio import (
     NodeCommand,
     NodeDirective,
     NodeId,
+    NodeMessage,
     NodeObservation,
     TransferOrder,
     TransferPlan,
     radio_of,
 )
-from radios.zigbee import management, nodes
+from radios.zigbee import management, network_commands, nodes, packets
+from radios.zigbee.config_keeper import ConfigKeeper
 from radios.zigbee.link import RadioLink
+from radios.zigbee.network_memory import NetworkMemory
 from radios.zigbee.observations import ObservationFeed
-from radios.zigbee.ota_commands import OTA_CLUSTER_ID, CommandId, ImageNotify, QueryNextImageRequest
+from radios.zigbee.ota_commands import OTA_CLUSTER_ID, WILDCARD_VERSION, CommandId, ImageNotify, QueryNextImageRequest
 from radios.zigbee.ota_frames import decode_command, decode_header, reply
 from radios.zigbee.pacing import Pacer
+from radios.zigbee.poll_control import POLL_CONTROL_CLUSTER_ID, FastPolls, fast_poll_stop
+from radios.zigbee.requests import NodeRequests
 from radios.zigbee.service import OtaService
 from radios.zigbee.session_state import MAX_BLOCK_BYTES
-from radios.zigbee.settings import ZigbeeSettings, zigpy_config
+from radios.zigbee.settings import ZigbeeSettings, forming_config, quirk_table, zigpy_config
 from radios.zigbee.tap import Peer, load_application, tapped
+from radios.zigbee.traffic import Traffic, answers_request
 
 _LOG = logging.getLogger(__name__)
 _LINK_QUALITY_EVERY_S: Final = 10.0
+_ACKNOWLEDGED: Final = zigpy.types.TransmitOptions.ACK
+_UNACKNOWLEDGED: Final = zigpy.types.TransmitOptions.NONE
 _DEFAULT_PEER: Final = Peer(zigpy.profiles.zha.PROFILE_ID, 1, 1)
 
 
@@ -51,8 +60,12 @@ class ZigbeeRadio:
     def __init__(self, settings: ZigbeeSettings, clock: Clock, application: type | None = None) -> None:
         self._settings = settings
         self._clock = clock
-        self._pacer = Pacer(settings.pacing)
+        self._pacer = Pacer(settings.pacing, settings.minute_of_day)
         self._feed = ObservationFeed()
+        self._traffic = Traffic(settings.traffic_queue)
+        self._keeper = ConfigKeeper(clock, settings, lambda: self._link.app if self._link.up else None)
+        self._requests = NodeRequests(settings, self._keeper)
+        self._memory = NetworkMemory(settings)
         self._link = RadioLink(
             lambda: tapped(application or load_application(settings.radio_library), self),
             zigpy_config(settings),
@@ -60,21 +73,33 @@ class ZigbeeRadio:
             self,
             form_network=settings.form_network,
             max_wait_s=settings.max_reconnect_wait_s,
+            known_network=self._memory.known,
+            forming=forming_config(settings),
         )
-        self._service = OtaService(self._pacer, settings.limits, clock, self._transmit, self._endpoint)
+        self._network = network_commands.NetworkCommands(self._link, self._memory, clock)
+        quirks = quirk_table(settings.quirks)
+        self._service = OtaService(
+            self._pacer, settings.session_limits, clock, self._transmit, self._endpoint, quirks, self._model
+        )
+        self._service.broadcast_by(settings.broadcast_notify, self._broadcast)
         self._peers: dict[NodeId, Peer] = {}
         self._node_ids: dict[bytes, NodeId] = {}
         self._link_said_at: dict[NodeId, float] = {}
         self._uninterviewed: set[NodeId] = set()
         self._announcements: dict[NodeId, int] = {}
+        self._resets: dict[NodeId, int] = {}
+        self._polls = FastPolls()
         self._interviews = asyncio.Semaphore(settings.concurrent_interviews)
 
     # -- the contract --------------------------------------------------------------------------------------------
 
     async def run(self, journal: Journal, images: ImageStore) -> None:
+        await self._memory.load(journal)
+        await self._keeper.load(journal)
         await self._service.load(journal, images)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._service.run(tasks), name="zigbee-ota")
+            tasks.create_task(self._keeper.run(), name="zigbee-configuration")
             tasks.create_task(self._link.run(self._link_up), name="zigbee-link")
 
     async def plan(self, order: TransferOrder, nodes: Sequence[NodeId]) -> TransferPlan:
@@ -98,12 +123,22 @@ class ZigbeeRadio:
             self._service.direct(directive)
 
     async def manage(self, command: NodeCommand) -> CommandResult:
+        if command.name in network_commands.NAMES:
+            return await self._network.manage(command)
         if not self._link.up:
             return CommandResult(False, f"the Zigbee radio is not available: {self._link.error or 'starting'}")
-        return await management.manage(self._link.app, command)
+        if command.name in NODE_REQUESTS:
+            return await self._requests.run(self._link.app, command)
+        result = await management.manage(self._link.app, command)
+        if result.ok and command.name == "remove" and command.node is not None:
+            self._service.spawn(self._keeper.forget(command.node))
+        return result
 
     def observations(self) -> AsyncIterator[NodeObservation]:
         return self._feed.__aiter__()
+
+    def traffic(self) -> AsyncIterator[NodeMessage]:
+        return self._traffic.__aiter__()
 
     def status(self) -> Mapping[str, Json]:
         link, now = self._link, self._clock.now()
@@ -111,15 +146,14 @@ class ZigbeeRadio:
         status: dict[str, Json] = {
             "link": "up" if link.up else "down",
             "error": link.error,
+            "warning": "; ".join(self._memory.warnings),
             "device": self._settings.device,
             "starts": link.starts,
             "nodes": max(len(link.app.devices) - 1, 0) if link.up else 0,
-            "active": self._pacer.active,
-            "queued": self._pacer.queued,
-            "blocks_per_s": round(self._pacer.blocks_per_s(now), 1),
-            "rate_limit": round(self._pacer.rate_limit, 1),
-            "failed_deliveries": self._pacer.failures,
+            **self._pacer.status(now),
             "sessions": sessions,
+            "traffic": self._traffic.status(),
+            "configuration": self._keeper.status(),
         }
         if link.up:
             status["channel"] = int(link.app.state.network_info.channel)
@@ -135,9 +169,14 @@ class ZigbeeRadio:
         self._observe_link(device, node, now)
         query = decode_query(frame) if frame[2] == CommandId.QUERY_NEXT_IMAGE_REQUEST else None
         if query is not None:
-            self._feed.put(_queried(node, query, now))
+            if self._service.concerns(node, query.manufacturer, query.image_type):
+                self._feed.put(_queried(node, query, now))
+                self._keeper.version_seen(node, query.version)
             self._interview_if_due(node)
+        self._keeper.heard(node)
         self._service.receive(node, peer.endpoint, frame)
+        if self._polls:
+            self._let_sleep(node, device, now)
 
     def ota_default_response(self, device: Any, command: int, status: int) -> None:
         self._service.refused(self._node_id(device.ieee), command, status)
@@ -152,7 +191,25 @@ class ZigbeeRadio:
         if cluster == nodes.POWER_CLUSTER_ID and (battery := nodes.reported_battery(device, now)) is not None:
             self._feed.put(battery)
         self._interview_if_due(node)
+        self._keeper.heard(node)
         self._service.heard(node)
+        if self._polls:
+            self._let_sleep(node, device, now)
+
+    def node_frame(self, device: Any, packet: Any) -> None:
+        app = self._link.app
+        if device is None:
+            self._traffic.lost_stranger(packet)
+        elif app is not None and device.ieee != app.state.node_info.ieee:
+            answers = answers_request(device, packet)
+            self._traffic.put(self._node_id(device.ieee), packet, answers=answers, at=self._clock.now())
+
+    def check_in_answer(self, device: Any, frame: bytes) -> bytes:
+        node = self._node_id(device.ieee)
+        return self._polls.answer(node, frame, self._service.awake_s(node), self._clock.now())
+
+    def foreground(self) -> None:
+        self._pacer.foreground(self._clock.now())
 
     def announced(self, ieee: Any) -> None:
         node = self._node_id(ieee)
@@ -160,6 +217,7 @@ class ZigbeeRadio:
         self._uninterviewed.add(node)  # asked with its next frame
         self._announcements[node] = self._announcements.get(node, 0) + 1
         self._service.rebooted(node)
+        self._keeper.check(node)
 
     def device_initialized(self, device: Any) -> None:
         """zigpy's event: the interview of endpoints and clusters is complete."""
@@ -167,17 +225,21 @@ class ZigbeeRadio:
         if app is None or device.ieee == app.state.node_info.ieee:
             return
         self._feed.put(nodes.describe(device, self._clock.now()))
+        self._service.described(self._node_id(device.ieee))
         self._service.spawn(self._interview(self._node_id(device.ieee)))
 
     def device_left(self, device: Any) -> None:
         """zigpy's event."""
-        self._feed.put(NodeObservation(self._node_id(device.ieee), self._clock.now(), joined=False))
+        node = self._node_id(device.ieee)
+        self._pacer.forget(node)
+        self._feed.put(NodeObservation(node, self._clock.now(), joined=False))
 
     device_removed = device_left
 
     def _link_up(self) -> None:
         now = self._clock.now()
         app = self._link.app
+        self._service.spawn(self._memory.settle(app))
         for device in app.devices.values():
             if device.ieee == app.state.node_info.ieee or not hasattr(device, "node_desc"):
                 continue
@@ -188,6 +250,7 @@ class ZigbeeRadio:
             else:
                 self._service.spawn(self._interview(node))
         self._service.link_up()
+        self._keeper.link_up()
 
     async def _interview(self, node: NodeId) -> None:
         """Learn versions, hardware and battery of a node; where attributes say no version, provoke a query."""
@@ -195,10 +258,10 @@ class ZigbeeRadio:
             device = self._device(node)
             if device is None:
                 return
-            announcements = self._announcements.get(node, 0)
+            announcements, asked_at = self._announcements.get(node, 0), self._clock.now()
             try:
                 async with asyncio.timeout(self._settings.interview_timeout_s):
-                    observation = await nodes.interview(device, self._clock.now())
+                    said = await nodes.interview(device, asked_at)
             except TimeoutError:
                 self._uninterviewed.add(node)
                 return
@@ -206,19 +269,29 @@ class ZigbeeRadio:
             # It rebooted in between: a version read before would be taken for the one after, a rollback that never was.
             self._uninterviewed.add(node)
             return
+        observation = said.observation
         self._feed.put(observation)
-        if self._service.version_read(node, observation.version):
+        if observation.version is not None:
+            self._keeper.version_seen(node, observation.version)
+        if said.fast_poll_timeout_max is not None:
+            self._polls.limit(node, said.fast_poll_timeout_max)
+        if self._counts_reset(node, said.resets):
+            self._service.rebooted(node)
+        if self._service.client_described(node, said.client, asked_at):
             return  # its session sends notifications, and none in mid-download
         endpoint = nodes.ota_endpoint(device)
         if endpoint is not None and (observation.version is None or observation.hardware is None):
             await self._transmit(node, endpoint, reply(ImageNotify(100), 0))
 
-    async def _transmit(self, node: NodeId, endpoint: int, frame: bytes) -> bool:
+    async def _transmit(
+        self, node: NodeId, endpoint: int, frame: bytes, cluster: int = OTA_CLUSTER_ID, *, acknowledged: bool = True
+    ) -> bool:
         """Whether the node's radio acknowledged the frame."""
         app, device = self._link.app, self._device(node)
         if device is None:
             return False
         peer = self._peers.get(node, _DEFAULT_PEER)
+        sleepy = nodes.is_sleepy(device)
         packet = zigpy.types.ZigbeePacket(
             src=nodes.nwk_address(app.state.node_info.nwk),
             src_ep=peer.local_endpoint,
@@ -226,11 +299,12 @@ class ZigbeeRadio:
             dst_ep=endpoint,
             tsn=frame[1],
             profile_id=peer.profile,
-            cluster_id=OTA_CLUSTER_ID,
+            cluster_id=cluster,
             data=zigpy.types.SerializableBytes(frame),
-            extended_timeout=nodes.is_sleepy(device),
+            extended_timeout=sleepy,
             source_route=app.build_source_route_to(device) if self._settings.source_routing else None,
-            tx_options=zigpy.types.TransmitOptions.ACK,
+            # What a sleeper's parent lets expire, nobody would know of.
+            tx_options=_ACKNOWLEDGED if acknowledged or sleepy else _UNACKNOWLEDGED,
             priority=zigpy.types.PacketPriority.LOW,
         )
         try:
@@ -239,6 +313,24 @@ class ZigbeeRadio:
             _LOG.debug("%s: frame %s not delivered: %r", node, frame.hex(), error)
             return False
         return True
+
+    async def _broadcast(self, frame: bytes) -> bool:
+        return self._link.up and await packets.broadcast(self._link.app, frame)
+
+    def _let_sleep(self, node: NodeId, device: Any, now: float) -> None:
+        """Stop the fast polling that a download, which is over now, asked for."""
+        if self._service.awake_s(node) is None and self._polls.is_over(node, now):
+            endpoint = nodes.poll_control_endpoint(device)
+            if endpoint is not None:
+                stop = fast_poll_stop(device.get_sequence())
+                self._service.spawn(self._transmit(node, endpoint, stop, POLL_CONTROL_CLUSTER_ID))
+
+    def _counts_reset(self, node: NodeId, resets: int | None) -> bool:
+        """Whether the node counted a reset since it was asked before: the proof of a reboot that was not announced."""
+        before = self._resets.get(node)
+        if resets is not None:
+            self._resets[node] = resets
+        return before is not None and resets is not None and resets != before
 
     def _node_id(self, ieee: Any) -> NodeId:
         octets = bytes(ieee)  # zigpy's own hash of it makes a text first
@@ -257,9 +349,15 @@ class ZigbeeRadio:
             return peer.endpoint
         return (nodes.ota_endpoint(device) if device is not None else None) or _DEFAULT_PEER.endpoint
 
+    def _model(self, node: NodeId) -> str | None:
+        device = self._device(node)
+        return None if device is None else device.model
+
     def _observe_link(self, device: Any, node: NodeId, now: float) -> None:
         if now - self._link_said_at.get(node, 0.0) >= _LINK_QUALITY_EVERY_S:
             self._link_said_at[node] = now
+            if device.relays is not None:
+                self._pacer.route(node, 1 + len(device.relays))
             self._feed.put(nodes.link_quality(node, device, now))
 
     def _interview_if_due(self, node: NodeId) -> None:
@@ -286,6 +384,6 @@ def _queried(node: NodeId, query: QueryNextImageRequest, now: float) -> NodeObse
         now,
         hardware=nodes.hardware_name(query.manufacturer, query.image_type),
         hardware_version=query.hardware_version,
-        version=query.version,
+        version=None if query.version == WILDCARD_VERSION else query.version,
         joined=True,
     )

@@ -5,12 +5,15 @@ Only what the node said now becomes an observation of battery, version or hardwa
 
 import functools
 import logging
+from dataclasses import dataclass
 from typing import Any, Final
 
 import zigpy.types
 
 from radios.radio import NodeId, NodeObservation, Power, parse_node_id
 from radios.zigbee.ota_commands import OTA_CLUSTER_ID, WILDCARD_VERSION
+from radios.zigbee.poll_control import POLL_CONTROL_CLUSTER_ID
+from radios.zigbee.reconcile import ClientAttributes
 
 BASIC_CLUSTER_ID: Final = 0x0000
 POWER_CLUSTER_ID: Final = 0x0001
@@ -18,9 +21,29 @@ POWER_CLUSTER_ID: Final = 0x0001
 _HARDWARE_VERSION = 0x0003  # Basic
 _BATTERY_PERCENTAGE_REMAINING = 0x0021  # PowerConfiguration, half percent
 _BATTERY_UNKNOWN = 0xFF
-_CURRENT_FILE_VERSION = 0x0002  # OTA Upgrade, on the client
+DIAGNOSTICS_CLUSTER_ID: Final = 0x0B05
+_NUMBER_OF_RESETS = 0x0000  # Diagnostics: how often, not why
+_FAST_POLL_TIMEOUT_MAX = 0x0006  # Poll Control, quarter seconds
+
+# OTA Upgrade, on the client.
+_FILE_OFFSET = 0x0001
+_CURRENT_FILE_VERSION = 0x0002
+_DOWNLOADED_FILE_VERSION = 0x0004
+_IMAGE_UPGRADE_STATUS = 0x0006
 _MANUFACTURER_ID = 0x0007
 _IMAGE_TYPE_ID = 0x0008
+_MINIMUM_BLOCK_PERIOD = 0x0009
+_CLUSTER_REVISION = 0xFFFD
+_OTA_ATTRIBUTES = [
+    _FILE_OFFSET,
+    _CURRENT_FILE_VERSION,
+    _DOWNLOADED_FILE_VERSION,
+    _IMAGE_UPGRADE_STATUS,
+    _MANUFACTURER_ID,
+    _IMAGE_TYPE_ID,
+    _MINIMUM_BLOCK_PERIOD,
+    _CLUSTER_REVISION,
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -107,21 +130,51 @@ def reported_battery(device: Any, at: float) -> NodeObservation | None:
     return None
 
 
-async def interview(device: Any, at: float) -> NodeObservation:
-    """Ask the node for versions, hardware and battery. What it does not answer stays None."""
+@dataclass(frozen=True, slots=True)
+class Interview:
+    """What a node answered. `resets`: how often it was reset, of the few that count it; none tells why."""
+
+    observation: NodeObservation
+    client: ClientAttributes
+    resets: int | None
+    fast_poll_timeout_max: int | None  # quarter seconds
+
+
+async def interview(device: Any, at: float) -> Interview:
+    """Ask the node for versions, hardware, battery and its OTA client's state. What it does not answer stays None."""
     basic = await _read(device, "in_clusters", BASIC_CLUSTER_ID, [_HARDWARE_VERSION])
-    ota = await _read(device, "out_clusters", OTA_CLUSTER_ID, [_CURRENT_FILE_VERSION, _MANUFACTURER_ID, _IMAGE_TYPE_ID])
+    ota = await _read(device, "out_clusters", OTA_CLUSTER_ID, _OTA_ATTRIBUTES)
     power = await _read(device, "in_clusters", POWER_CLUSTER_ID, [_BATTERY_PERCENTAGE_REMAINING])
+    diagnostics = await _read(device, "in_clusters", DIAGNOSTICS_CLUSTER_ID, [_NUMBER_OF_RESETS])
+    poll = await _read(device, "in_clusters", POLL_CONTROL_CLUSTER_ID, [_FAST_POLL_TIMEOUT_MAX])
     version = ota.get(_CURRENT_FILE_VERSION)
     manufacturer, image_type = ota.get(_MANUFACTURER_ID), ota.get(_IMAGE_TYPE_ID)
     known = manufacturer is not None and image_type is not None
-    return NodeObservation(
+    observation = NodeObservation(
         node_id(device.ieee),
         at,
         hardware=hardware_name(manufacturer, image_type) if known else None,  # type: ignore[arg-type]  # known says so
         hardware_version=basic.get(_HARDWARE_VERSION),
         version=None if version == WILDCARD_VERSION else version,
         battery_percent=_percent(power.get(_BATTERY_PERCENTAGE_REMAINING)),
+    )
+    client = ClientAttributes(
+        file_offset=ota.get(_FILE_OFFSET),
+        current_version=observation.version,
+        downloaded_version=ota.get(_DOWNLOADED_FILE_VERSION),
+        upgrade_status=ota.get(_IMAGE_UPGRADE_STATUS),
+        manufacturer=manufacturer,
+        image_type=image_type,
+        minimum_block_period=ota.get(_MINIMUM_BLOCK_PERIOD),
+        cluster_revision=ota.get(_CLUSTER_REVISION),
+    )
+    return Interview(observation, client, diagnostics.get(_NUMBER_OF_RESETS), poll.get(_FAST_POLL_TIMEOUT_MAX))
+
+
+def poll_control_endpoint(device: Any) -> int | None:
+    """The endpoint with the node's Poll Control cluster."""
+    return next(
+        (int(e.endpoint_id) for e in device.non_zdo_endpoints if POLL_CONTROL_CLUSTER_ID in e.in_clusters), None
     )
 
 
@@ -132,11 +185,12 @@ async def _read(device: Any, side: str, cluster_id: int, attributes: list[int]) 
         if cluster is None:
             continue
         try:
-            success, _ = await cluster.read_attributes(attributes)
+            # In one request, so that the values belong together; what does not fit, zigpy asks again by itself.
+            success, _ = await cluster.read_attributes(attributes, split_requests=False)
         except Exception as error:  # noqa: BLE001  # zigpy and its libraries raise what they like for "no answer"
             _LOG.debug("%s: cluster %#06x not read: %r", device.ieee, cluster_id, error)
             return {}
-        return {int(name): int(value) for name, value in success.items() if value is not None}
+        return {int(name): int(value) for name, value in success.items() if isinstance(value, int)}
     return {}
 
 

@@ -7,6 +7,7 @@ from typing import Final
 OTA_CLUSTER_ID: Final = 0x0019
 WAIT_FOREVER: Final = 0xFFFFFFFF  # upgrade time of UpgradeEndResponse: wait until told
 WILDCARD_VERSION: Final = 0xFFFFFFFF
+WILDCARD_U16: Final = 0xFFFF  # manufacturer code or image type: any
 IEEE_BYTES: Final = 8
 
 
@@ -84,6 +85,10 @@ class FileId:
     manufacturer: int
     image_type: int
     version: int
+
+    def covers(self, manufacturer: int, image_type: int) -> bool:
+        """Whether a file of this identity, wildcards included, is for such a client."""
+        return self.manufacturer in (manufacturer, WILDCARD_U16) and self.image_type in (image_type, WILDCARD_U16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from radios.errors import FrameError
+from radios.errors import FrameError, ImageError, Unsupported
+from radios.radio import ImageStore, NodeId, TransferOrder
+from radios.zigbee.ota_commands import WILDCARD_VERSION, FileId
+from radios.zigbee.session_state import OtaImage
 
 MAGIC: Final = 0x0BEEF11E
 HEADER_BYTES: Final = 56  # without the optional fields
 MAX_HEADER_BYTES: Final = HEADER_BYTES + 1 + 8 + 4  # what to read from a file to be sure to hold every field
-
-WILDCARD_U16: Final = 0xFFFF
 
 _HEADER_VERSION = 0x0100
 _CREDENTIAL_PRESENT = 0x01
@@ -70,6 +71,29 @@ def parse_ota_header(data: bytes) -> OtaHeader:
     return OtaHeader(
         length, manufacturer, image_type, version, stack, name, size, credential, destination, minimum, maximum
     )
+
+
+def image_of(order: TransferOrder, node: NodeId, images: ImageStore | None) -> OtaImage:
+    """What a node is to be sent: the file's own header decides how nodes are answered. ImageError, FrameError when it is
+    no OTA file; Unsupported when it is for another node alone."""
+    if images is None:
+        raise ImageError("the radio does not run")
+    header = parse_ota_header(images.read(order.image.digest, 0, min(MAX_HEADER_BYTES, order.image.size)))
+    if header.total_size != order.image.size:
+        raise FrameError(f"OTA file: header says {header.total_size} bytes, the file has {order.image.size}")
+    if header.version != order.image.version:
+        raise FrameError(f"OTA file: header says version {header.version:#x}, not {order.image.version:#x}")
+    if header.version == WILDCARD_VERSION:
+        raise FrameError("OTA file: version ffffffff means any, so no node could ever say that it runs it")
+    if header.destination is not None and node_of_eui64(header.destination) != node:
+        raise Unsupported(f"OTA file: made for {node_of_eui64(header.destination)} alone")
+    file = FileId(header.manufacturer, header.image_type, header.version)
+    return OtaImage(order.image, file, header.min_hardware, header.max_hardware)
+
+
+def node_of_eui64(destination: bytes) -> NodeId:
+    """The node that a device-specific file names: 8 bytes as on the wire, least significant first."""
+    return NodeId("zigbee:" + destination[::-1].hex())
 
 
 def _field(data: bytes, at: int, length: int) -> bytes:

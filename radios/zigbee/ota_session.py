@@ -14,6 +14,7 @@ from radios.radio import Fact, NodeDirective, Want
 from radios.zigbee.ota_commands import (
     WAIT_FOREVER,
     ClientCommand,
+    FileId,
     ImageBlock,
     ImageBlockRefused,
     ImageBlockRequest,
@@ -27,10 +28,10 @@ from radios.zigbee.ota_commands import (
     UpgradeEndResponse,
 )
 from radios.zigbee.ota_frames import decode_command, decode_header, knows, reply
-from radios.zigbee.session_core import WANTS_IMAGE, Outgoing, Purpose, SessionCore, Timer
-from radios.zigbee.session_state import (
-    Stage,
-)
+from radios.zigbee.page import page_run
+from radios.zigbee.session_core import WANTS_IMAGE, Outgoing, Purpose, Timer
+from radios.zigbee.session_pages import SessionPages
+from radios.zigbee.session_state import Stage
 
 _FAILURE_CODES: Final = {
     Status.INVALID_IMAGE: "invalid_image",
@@ -41,7 +42,7 @@ _FAILURE_CODES: Final = {
 }
 
 
-class OtaSession(SessionCore):
+class OtaSession(SessionPages):
     """See the module."""
 
     # -- inputs --------------------------------------------------------------------------------------------------
@@ -50,20 +51,24 @@ class OtaSession(SessionCore):
         """The daemon's word on this node in this transfer. An older generation is ignored, the same one reconciles."""
         first = not self._reconciled
         self._reconciled = True
+        refused, self._install_refused = self._install_refused, False
         if directive.generation > self._generation:
             self._generation = directive.generation
             self._adopt(directive, now)
         elif first:
             self._arm(now)
+        elif refused and directive.generation == self._generation:
+            self._install_if_due(now)
 
     def receive(self, frame: bytes, endpoint: int, now: float) -> None:
         """A cluster-specific frame of the node's OTA client. Never raises for what is in it."""
         self.heard(now)
+        self._last_command = now
         try:
             header, payload = decode_header(frame)
         except FrameError:
             return  # no sequence number, so no answer could be matched
-        self._endpoint = endpoint
+        self._asked_from = endpoint
         if not knows(header):
             self._reply_default(header.command, Status.UNSUP_CLUSTER_COMMAND, header.tsn, now)
             return
@@ -77,31 +82,12 @@ class OtaSession(SessionCore):
         elif isinstance(command, ClientCommand):
             self._other_command(command, header.command, header.tsn, now)
 
-    def heard(self, now: float) -> None:
-        """Anything came from the node: it is awake. Silence after INSTALLING counts as its reboot."""
-        silence = now - self._last_heard
-        self._last_heard = now
-        if self._stage is Stage.INSTALLING and silence >= self._limits.old_version_after_s:
-            self._rebooted = True
-        if self._stage is Stage.INSTALLING and not self._told and Timer.INSTALL in self._timers:
-            self._timers[Timer.INSTALL] = now  # what found it asleep may reach it now
-        if (
-            self._stage is Stage.OFFERED
-            and Timer.NOTIFY in self._timers
-            and now - self._notified_at >= self._limits.notify_heard_interval_s * 2 ** min(self._notifies, 6)
-        ):
+    def invited(self, now: float) -> None:
+        """The pacer keeps a place for the node: it is offered the image now."""
+        if self._stage is Stage.OFFERED and Timer.NOTIFY in self._timers:
             self._timers[Timer.NOTIFY] = now
-
-    def rebooted(self, now: float) -> None:
-        """The node announced itself or joined again."""
-        self._last_heard = now
-        if self._stage in (Stage.INSTALLING, Stage.RUNNING):
-            self._rebooted = True
-            self._notifies = 0
-            self._timers[Timer.NOTIFY] = now + 2.0  # for its version, if it does not ask by itself
-        elif self._stage is Stage.OFFERED and Timer.NOTIFY in self._timers:
-            self._notifies = 0
-            self._timers[Timer.NOTIFY] = now + 2.0
+        else:
+            self._pacer.release(self.node)
 
     def link_up(self, endpoint: int, now: float) -> None:
         """The radio is there (again): what was sent before may be lost. `endpoint` is where the OTA client is."""
@@ -110,33 +96,37 @@ class OtaSession(SessionCore):
         if self._reconciled:
             self._arm(now)
 
-    def version_read(self, version: int, now: float) -> None:
-        """The node says (query or CurrentFileVersion) which version it runs."""
-        if self._stage in (Stage.DROPPING, Stage.DROPPED):
-            return
-        if self._stage is Stage.RUNNING:
-            self._timers.pop(Timer.NOTIFY, None)
-        if version == self.image.ref.version:
-            if not (self._stage is Stage.RUNNING and self._running_version == version):
-                self._runs(version, now)
-        elif self._stage is Stage.INSTALLING:
-            # Until its reboot the node says the old version although the new one is about to start.
-            if self._rebooted:
-                self._runs(version, now)
-        elif (self._stage is Stage.RUNNING and self._running_version != version) or (
-            self._stage is Stage.FAILED and self._code == "lost"
-        ):
-            self._runs(version, now)
-
     def refused(self, command: int, status: int, now: float) -> None:
         """The node answered one of our frames with a default response other than SUCCESS."""
         if self._stage in (Stage.OFFERED, Stage.DOWNLOADING):
             self._stalled("refused", now, f"command {command:#04x} answered with status {status:#04x}")
 
+    def refuse_install(self, now: float) -> bool:
+        """The daemon did not take the commit. If it was to begin the installation, the node is told nothing and waits for
+        the next directive; unless the commit without it fails too, which is a journal that fails and no refusal."""
+        if self._stage is Stage.INSTALLING and any(event.fact is Fact.INSTALLING for event in self._events):
+            self._events = [event for event in self._events if event.fact is not Fact.INSTALLING]
+            self._sequence += 1
+            self._stage, self._install_refused = Stage.READY, True
+            self._timers.clear()
+            if self._install_answer is not None:  # without an answer it might start the image by itself
+                self._reply(UpgradeEndResponse(self._file, 0, WAIT_FOREVER), self._install_answer[1], now)
+            return True
+        if self._install_refused:
+            self._install_refused = False
+            self._answer = None
+            self._timers[Timer.INSTALL] = now
+        return False
+
     def delivered(self, frame: Outgoing, ok: bool, now: float) -> None:
         """What became of a frame of `to_send`."""
+        if frame.purpose is Purpose.NOTIFY and not ok:
+            self._notified_at = float("-inf")  # it sleeps: as soon as it is heard, it is told
+        if frame.purpose is Purpose.PAGE:
+            self._page_delivered(ok)
         if frame.purpose is Purpose.INSTALL and not ok and self._stage is Stage.INSTALLING:
             self._told = False
+            self._told_at = None
             retry = min(self._limits.install_retry_s * 2**self._install_tries, self._limits.max_install_retry_s)
             self._install_tries += 1
             self._timers[Timer.INSTALL] = now + retry
@@ -162,8 +152,10 @@ class OtaSession(SessionCore):
 
     # -- commands of the node ------------------------------------------------------------------------------------
 
-    def _image_block(self, request: ImageBlockRequest, tsn: int, now: float) -> None:
+    def _image_block(self, request: ImageBlockRequest | ImagePageRequest, tsn: int, now: float) -> None:
         limits = self._limits
+        page = request if isinstance(request, ImagePageRequest) else None
+        self._page = None  # the node asks: it waits for nothing of an earlier page
         size = self.image.ref.size
         if not self._reconciled:
             waited = int(now - self._started_at)
@@ -173,12 +165,13 @@ class OtaSession(SessionCore):
             self._reply(ImageBlockRefused(Status.ABORT), tsn, now)
             if self._stage is Stage.DROPPING:
                 self._dropped(now)
-        elif request.file != self.image.file or self._stage in (Stage.FAILED, Stage.RUNNING):
-            self._reply(ImageBlockRefused(Status.NO_IMAGE_AVAILABLE), tsn, now)
-            if self._stage is Stage.OFFERED and self._want in WANTS_IMAGE:
+        elif self._stage in (Stage.FAILED, Stage.RUNNING) or not self._is_ours(request.file):
+            mine = self.image.file.covers(request.file.manufacturer, request.file.image_type)
+            (self._reply if mine else self._reply_aside)(ImageBlockRefused(Status.NO_IMAGE_AVAILABLE), tsn, now)
+            if mine and self._stage is Stage.OFFERED and self._want in WANTS_IMAGE:
                 self._timers[Timer.NOTIFY] = now + limits.notify_interval_s  # it holds another file: offer ours
-        elif request.offset >= size or request.max_data == 0:
-            self._reply_default(0x03, Status.MALFORMED_COMMAND, tsn, now)
+        elif request.offset >= size or request.max_data == 0 or (page is not None and page.page_size == 0):
+            self._reply_default(0x03 if page is None else 0x04, Status.MALFORMED_COMMAND, tsn, now)
         elif self._want is Want.HOLD:
             self._proven(request.offset, now)
             self._wait(request, limits.hold_wait_s, tsn, now)
@@ -188,23 +181,36 @@ class OtaSession(SessionCore):
         else:
             self._serve(request, tsn, now)
 
-    def _serve(self, request: ImageBlockRequest, tsn: int, now: float) -> None:
+    def _serve(self, request: ImageBlockRequest | ImagePageRequest, tsn: int, now: float) -> None:
         self._proven(request.offset, now)
         if self._stage is Stage.DOWNLOADING:
             self._timers[Timer.STALL] = now + self._limits.stall_after_s
-        grant = self._pacer.ask(self.node, now, self.terms.priority, self.terms.air_share)
+        page = isinstance(request, ImagePageRequest)
+        if not page and self._sets_period(request, now):
+            self._wait(request, 0, tsn, now)
+            return
+        again = not page and request.offset == self._served_offset
+        grant = self._pacer.ask(self.node, now, self.terms.priority, self.terms.air_share, again=again, page=page)
         if grant.serve_at is None:
             self._wait(request, grant.come_back_s, tsn, now)
             return
-        length = min(request.max_data, self._max_block_bytes, self.image.ref.size - request.offset)
+        if isinstance(request, ImagePageRequest):
+            self._answer = None
+            size, most = self.image.ref.size, self._limits.max_block_bytes
+            self._page = page_run(request, size, most, tsn, self._asked_from, grant.serve_at, now)
+            return
+        length = min(request.max_data, self._limits.max_block_bytes, self.image.ref.size - request.offset)
         try:
             data = self._read(request.offset, length)
         except ImageError as error:
             self._stalled("image_unavailable", now, str(error))
             self._wait(request, self._limits.image_unavailable_wait_s, tsn, now)
             return
-        frame = reply(ImageBlock(self.image.file, request.offset, data), tsn)
-        self._answer = (grant.serve_at, now, Outgoing(frame, self._endpoint, Purpose.BLOCK))
+        self._served_offset = request.offset
+        if request.offset + length == self.image.ref.size:
+            self._pacer.release(self.node)  # it verifies now, which may take long
+        frame = reply(ImageBlock(self._file, request.offset, data), tsn)
+        self._answer = (grant.serve_at, now, Outgoing(frame, self._endpoint, Purpose.BLOCK, grant.acknowledged))
 
     def _proven(self, offset: int, now: float) -> None:
         """A request for `offset` proves [0, offset): the client asks in order and asks again for what it lost."""
@@ -238,23 +244,25 @@ class OtaSession(SessionCore):
         elif isinstance(command, UpgradeEndRequest):
             self._upgrade_end(command, tsn, now)
         elif isinstance(command, ImagePageRequest):
-            # The client falls back to block requests, which can be paced and lost one by one.
-            self._reply_default(command_id, Status.UNSUP_CLUSTER_COMMAND, tsn, now)
+            if self._limits.page_requests:
+                self._image_block(command, tsn, now)
+            else:  # the client falls back to block requests
+                self._reply_default(command_id, Status.UNSUP_CLUSTER_COMMAND, tsn, now)
         elif isinstance(command, QuerySpecificFileRequest):
-            self._reply(QuerySpecificFileResponse(Status.NO_IMAGE_AVAILABLE), tsn, now)
+            self._reply_aside(QuerySpecificFileResponse(Status.NO_IMAGE_AVAILABLE), tsn, now)
 
     def _query(self, query: QueryNextImageRequest, tsn: int, now: float) -> None:
-        file = self.image.file
-        same = (query.manufacturer, query.image_type) == (file.manufacturer, file.image_type)
-        if same:
-            self.version_read(query.version, now)
         offer = self._reconciled and self._want in WANTS_IMAGE
         offer = offer and self._stage in (Stage.OFFERED, Stage.DOWNLOADING, Stage.READY)
-        if offer and not same:
-            # One node may hold several images and ask for each.
-            self._stalled("other_hardware", now, f"asks for {query.manufacturer:04x}-{query.image_type:04x}")
-            offer = False
-        elif offer and not self._fits(query.hardware_version):
+        if not self._is_ours(FileId(query.manufacturer, query.image_type, self._file.version)):
+            # A node may hold several images and ask for each; what it says of one says nothing of the others.
+            if offer and self._stage is Stage.OFFERED and not self._client_known:
+                self._stalled("other_hardware", now, f"asks for {query.manufacturer:04x}-{query.image_type:04x}")
+            self._reply_aside(QueryNextImageResponse(Status.NO_IMAGE_AVAILABLE), tsn, now)
+            return
+        self.version_read(query.version, now)
+        offer = offer and self._stage in (Stage.OFFERED, Stage.DOWNLOADING, Stage.READY)
+        if offer and not self._fits(query.hardware_version):
             self._fail("wrong_hardware", now, f"hardware version {query.hardware_version} is not for this image")
             offer = False
         elif offer and self._stage is Stage.OFFERED and now >= self.terms.expires_at:
@@ -266,42 +274,52 @@ class OtaSession(SessionCore):
         self._restarts = True
         if self._stage is Stage.OFFERED:
             self._timers[Timer.NOTIFY] = now + self._limits.renotify_stalled_after_s
-        self._reply(QueryNextImageResponse(Status.SUCCESS, file, self.image.ref.size), tsn, now)
+        self._reply(QueryNextImageResponse(Status.SUCCESS, self._file, self.image.ref.size), tsn, now)
+
+    def _is_ours(self, file: FileId) -> bool:
+        """Whether the node speaks of the file that is to be delivered. Its names replace wildcards: a client checks that an
+        answer names what it asked for (ZCL8 11.13.5)."""
+        if file != self._file:
+            header = self.image.file
+            if file.version != header.version or not header.covers(file.manufacturer, file.image_type):
+                return False
+            self._file = file
+        self._endpoint = self._asked_from
+        self._client_known = True
+        return True
 
     def _fits(self, hardware_version: int | None) -> bool:
+        """A client need not tell its hardware version, and most do not. Those are offered the file: they find the range in
+        its header and refuse it themselves, while a refusal here would shut out every client that leaves the field out.
+        """
         low, high = self.image.min_hardware, self.image.max_hardware
         return hardware_version is None or low is None or high is None or low <= hardware_version <= high
 
     def _upgrade_end(self, request: UpgradeEndRequest, tsn: int, now: float) -> None:
+        ours = request.file is None or self._is_ours(request.file)
         if request.status != Status.SUCCESS or request.file is None:
             self._reply_default(0x06, Status.SUCCESS, tsn, now)
-            self._download_failed(request.status, now)
+            if ours:
+                self._download_failed(request.status, now)
             return
-        if request.file != self.image.file or self._stage in (Stage.FAILED, Stage.DROPPED, Stage.DROPPING):
+        if not ours or self._stage in (Stage.FAILED, Stage.DROPPED, Stage.DROPPING):
             # Without an answer it might start the image by itself.
             self._reply(UpgradeEndResponse(request.file, 0, WAIT_FOREVER), tsn, now)
             if self._stage is Stage.DROPPING:
                 self._dropped(now)
             return
-        if self._stage in (Stage.OFFERED, Stage.DOWNLOADING):
-            self._timers.clear()
-            self._pacer.release(self.node)
-            self._stage = Stage.READY
-            self._restarts = False
-            self._progress = None
-            self._confirmed = self.image.ref.size
-            self._event(Fact.COMPLETE, now, confirmed=self._confirmed)
-            self._event(Fact.READY, now, confirmed=self._confirmed)
+        self._completed(now)
         self._install_if_due(now)
         if self._stage is Stage.INSTALLING:
             self._install_answer = (now, tsn)
             self._told = False
             self._timers.pop(Timer.INSTALL, None)
         else:
-            self._reply(UpgradeEndResponse(self.image.file, 0, WAIT_FOREVER), tsn, now)
+            self._reply(UpgradeEndResponse(self._file, 0, WAIT_FOREVER), tsn, now)
 
     def _download_failed(self, status: int, now: float) -> None:
-        if self._stage not in (Stage.DOWNLOADING, Stage.READY, Stage.INSTALLING):
+        offered = self._stage is Stage.OFFERED and self._restarts  # it may refuse an image for its size alone
+        if not offered and self._stage not in (Stage.DOWNLOADING, Stage.READY, Stage.INSTALLING):
             return  # a repeat
         self._pacer.release(self.node)
         self._timers.clear()

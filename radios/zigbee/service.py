@@ -8,26 +8,31 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final
 
 from radios.clock import Clock
-from radios.errors import ContractError, FrameError, ImageError
+from radios.errors import ContractError, FrameError, ImageError, Unsupported
 from radios.radio import Fact, ImageStore, Journal, NodeDirective, NodeId, TransferEvent, TransferOrder, Want
+from radios.zigbee.broadcast import Broadcasts
 from radios.zigbee.journal_codec import session_record, session_state
+from radios.zigbee.node_config import is_config
 from radios.zigbee.ota_commands import FileId
-from radios.zigbee.ota_image import MAX_HEADER_BYTES, parse_ota_header
+from radios.zigbee.ota_frames import reply
+from radios.zigbee.ota_image import image_of
 from radios.zigbee.ota_session import OtaSession
 from radios.zigbee.pacing import Pacer
+from radios.zigbee.quirks import QuirkTable
+from radios.zigbee.reconcile import ClientAttributes
 from radios.zigbee.session_core import Outgoing, Purpose
-from radios.zigbee.session_state import OtaImage, SessionLimits, SessionState, Stage, Terms
+from radios.zigbee.session_state import SessionLimits, SessionState, Stage, terms_of
 from radios.zigbee.strangers import answer_stranger
+from radios.zigbee.transmit import Transmit
 
 _LOG = logging.getLogger(__name__)
 _COMMIT_RETRY_S: Final = 2.0
 _SHORTEST_TIMER_S: Final = 0.005
 _NEVER: Final = float("inf")
-
-Transmit = Callable[[NodeId, int, bytes], Awaitable[bool]]  # node, endpoint, frame -> acknowledged
 
 
 class OtaService:
@@ -40,16 +45,23 @@ class OtaService:
         clock: Clock,
         transmit: Transmit,
         endpoint_of: Callable[[NodeId], int],
+        quirks: QuirkTable | None = None,
+        model_of: Callable[[NodeId], str | None] = lambda _: None,
     ) -> None:
         self._pacer = pacer
         self._limits = limits
+        self._broadcasts = Broadcasts(0)
+        self._broadcast: Callable[[bytes], Coroutine[Any, Any, bool]] | None = None
         self._clock = clock
         self._transmit = transmit
         self._endpoint_of = endpoint_of
+        self._quirks = quirks or QuirkTable()
+        self._model_of = model_of
         self._orders: dict[str, TransferOrder] = {}
         self._waiting: dict[tuple[NodeId, str], NodeDirective] = {}  # until `run` or their order has come
         self._sessions: dict[NodeId, OtaSession] = {}
         self._committing: set[OtaSession] = set()
+        self._revisions: dict[NodeId, int] = {}  # of the OTA cluster on the nodes
         self._journal: Journal | None = None
         self._images: ImageStore | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -57,11 +69,17 @@ class OtaService:
         self._armed = _NEVER
         self._rearmed = asyncio.Event()
 
+    def broadcast_by(self, at_least: int, broadcast: Callable[[bytes], Coroutine[Any, Any, bool]]) -> None:
+        """Tell nodes of an image by broadcast when so many are silent."""
+        self._broadcasts, self._broadcast = Broadcasts(at_least), broadcast
+
     async def load(self, journal: Journal, images: ImageStore) -> None:
         """Find again what was journalled: before the radio is opened, so that no frame meets an empty memory."""
         self._journal, self._images = journal, images
         now = self._started_at = self._clock.now()
         for record in await journal.load():
+            if record.scope != "node" or is_config(record):
+                continue  # of the network, or what nodes were configured with
             try:
                 state = session_state(record)
             except FrameError as error:
@@ -89,7 +107,7 @@ class OtaService:
         self._orders[order.transfer] = order
         for session in self._sessions.values():
             if session.transfer == order.transfer:
-                session.terms = _terms(order)
+                session.terms = terms_of(order)
         self._apply_waiting()
 
     def direct(self, directive: NodeDirective) -> None:
@@ -135,19 +153,37 @@ class OtaService:
             session.rebooted(self._clock.now())
             self._rearm(session)
 
-    def version_read(self, node: NodeId, version: int | None) -> bool:
-        """The node's CurrentFileVersion, if it has one; False when no session cares for the node."""
+    def client_described(self, node: NodeId, said: ClientAttributes, asked_at: float) -> bool:
+        """The attributes of a node's OTA client, asked for at `asked_at`; False when no session cares for the node."""
         session = self._sessions.get(node)
+        if said.cluster_revision is not None:
+            self._revisions[node] = said.cluster_revision
         if session is None:
             return False
-        if version is not None:
-            session.version_read(version, self._clock.now())
-            self._kick(session)
+        session.client_described(said, asked_at, self._clock.now())
+        self._kick(session)
         return True
+
+    def awake_s(self, node: NodeId) -> float | None:
+        """How long a sleepy node should poll fast for what is wanted of it; None: nothing is."""
+        session = self._sessions.get(node)
+        return None if session is None else session.awake_s(self._clock.now())
+
+    def concerns(self, node: NodeId, manufacturer: int, image_type: int) -> bool:
+        """Whether what a node says of such an image may be said of the node: not of another one beside that which it gets."""
+        session = self._sessions.get(node)
+        return session is None or session.image.file.covers(manufacturer, image_type)
+
+    def described(self, node: NodeId) -> None:
+        """The node's model is known now, or anew."""
+        session = self._sessions.get(node)
+        if session is not None:
+            session.limits = self._limits_of(node, session.file)
 
     def link_up(self) -> None:
         now = self._clock.now()
         for session in self._sessions.values():
+            session.limits = self._limits_of(session.node, session.file)
             session.link_up(self._endpoint_of(session.node), now)
             self._kick(session)
 
@@ -156,7 +192,9 @@ class OtaService:
         guarded = _guarded(work)
         try:
             if self._tasks is not None:
-                self._tasks.create_task(guarded)
+                task = self._tasks.create_task(guarded)
+                if isinstance(work, Coroutine):
+                    task.add_done_callback(lambda _: work.close())  # one that is cancelled before its first step
                 return
         except RuntimeError:
             pass  # the group is shutting down
@@ -187,7 +225,10 @@ class OtaService:
             return False
         else:
             try:
-                image = self._image(order)
+                image = image_of(order, directive.node, self._images)
+            except Unsupported as error:
+                self.spawn(self._report(directive, Fact.FAILED, "wrong_node", str(error)))
+                return True
             except (ImageError, FrameError) as error:
                 self.spawn(self._report(directive, Fact.FAILED, "invalid_image", str(error)))
                 return True
@@ -205,22 +246,9 @@ class OtaService:
                 self._pacer.release(directive.node)
             session = self._sessions[directive.node] = self._session(state, now, reconciled=True)
         if order is not None:
-            session.terms = _terms(order)
+            session.terms = terms_of(order)
         self._kick(session)
         return True
-
-    def _image(self, order: TransferOrder) -> OtaImage:
-        """The file's own header decides what nodes are answered. ImageError, FrameError when it is no OTA file."""
-        images = self._images
-        if images is None:
-            raise ImageError("the radio does not run")
-        header = parse_ota_header(images.read(order.image.digest, 0, min(MAX_HEADER_BYTES, order.image.size)))
-        if header.total_size != order.image.size:
-            raise FrameError(f"OTA file: header says {header.total_size} bytes, the file has {order.image.size}")
-        if header.version != order.image.version:
-            raise FrameError(f"OTA file: header says version {header.version:#x}, not {order.image.version:#x}")
-        file = FileId(header.manufacturer, header.image_type, header.version)
-        return OtaImage(order.image, file, header.min_hardware, header.max_hardware)
 
     def _session(self, state: SessionState, now: float, *, reconciled: bool) -> OtaSession:
         digest = state.image.ref.digest
@@ -230,7 +258,14 @@ class OtaService:
                 raise ImageError("the radio does not run")
             return self._images.read(digest, offset, length)
 
-        return OtaSession(state, read, self._pacer, self._limits, now, reconciled=reconciled)
+        limits = self._limits_of(state.node, state.image.file)
+        session = OtaSession(state, read, self._pacer, limits, now, reconciled=reconciled)
+        session.cluster_revision = self._revisions.get(state.node)
+        return session
+
+    def _limits_of(self, node: NodeId, file: FileId) -> SessionLimits:
+        limits = self._quirks.limits(self._limits, file.manufacturer, file.image_type, self._model_of(node))
+        return limits if self._limits.page_requests else replace(limits, page_requests=False)
 
     def _kick(self, session: OtaSession) -> None:
         """Commit what must be, then send. Returns at once; at most one commit per session is under way."""
@@ -242,6 +277,8 @@ class OtaService:
             return
         for outgoing in session.to_send(self._clock.now()):
             self.spawn(self._send(session, outgoing))
+        if self._pacer.wishing:
+            self._wake_invited()
         event = session.progress()
         if event is not None and self._journal is not None:
             self._journal.progress([event], [session_record(session.state())])
@@ -256,6 +293,8 @@ class OtaService:
                     await self._journal.commit([session_record(commit.state)], commit.events)
                 except Exception as error:  # noqa: BLE001  # whatever the journal raises: not durable, so not done
                     _LOG.error("Zigbee journal: %s not committed, nothing sent: %r", session.node, error)
+                    if session.refuse_install(self._clock.now()):
+                        continue
                     await self._clock.sleep_until(self._clock.now() + _COMMIT_RETRY_S)
                     continue
                 session.committed(commit)
@@ -278,12 +317,14 @@ class OtaService:
                 return
 
     async def _send(self, session: OtaSession, outgoing: Outgoing) -> None:
-        ok = await self._transmit(session.node, outgoing.endpoint, outgoing.frame)
+        handed_over = self._clock.now()
+        acknowledged = outgoing.acknowledged
+        ok = await self._transmit(session.node, outgoing.endpoint, outgoing.frame, acknowledged=acknowledged)
         now = self._clock.now()
-        if outgoing.purpose is Purpose.BLOCK:
-            self._pacer.delivered(ok, now)
+        if outgoing.purpose is Purpose.BLOCK and (acknowledged or not ok):
+            self._pacer.delivered(session.node, ok, now - handed_over, now)
         session.delivered(outgoing, ok, now)
-        if not ok:
+        if not ok or outgoing.purpose is Purpose.PAGE:
             self._rearm(session)
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -299,6 +340,8 @@ class OtaService:
                     session.handle_timeout(now)
                     self._kick(session)
                 self._rearm(session)
+            self._wake_invited()
+            self._broadcast_if_due(now)
             self._rearmed.clear()
             await self._sleep(max(self._armed, now + _SHORTEST_TIMER_S))
 
@@ -313,8 +356,30 @@ class OtaService:
             for wait in waits:
                 wait.cancel()
 
+    def _wake_invited(self) -> None:
+        """Nodes that waited for a place, and have one now, are offered their image."""
+        now = self._clock.now()
+        for node in self._pacer.to_wake(now):
+            session = self._sessions.get(NodeId(node))
+            if session is None:
+                self._pacer.release(node)
+                continue
+            session.invited(now)
+            self._rearm(session)
+        self._rearm_at(self._pacer.next_deadline())
+
+    def _broadcast_if_due(self, now: float) -> None:
+        if self._broadcast is None or not self._broadcasts.is_due_to_look(now):
+            return
+        silent = (session.file for session in self._sessions.values() if session.is_silent)
+        notify = self._broadcasts.due(silent, self._pacer.places, now)
+        if notify is not None:
+            self.spawn(self._broadcast(reply(notify, 0)))
+
     def _rearm(self, session: OtaSession) -> None:
-        deadline = session.next_deadline()
+        self._rearm_at(session.next_deadline())
+
+    def _rearm_at(self, deadline: float | None) -> None:
         if deadline is not None and deadline < self._armed:
             self._armed = deadline
             self._rearmed.set()
@@ -325,7 +390,3 @@ async def _guarded(work: Awaitable[object]) -> None:
         await work
     except Exception:  # noqa: BLE001  # the top of every task of the radio
         _LOG.exception("Zigbee radio: a task failed")
-
-
-def _terms(order: TransferOrder) -> Terms:
-    return Terms(order.priority, order.air_share, order.expires.timestamp())

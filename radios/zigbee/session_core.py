@@ -9,12 +9,19 @@ from enum import Enum
 from typing import Final
 
 from radios.radio import Fact, TransferEvent, Want
-from radios.zigbee.ota_commands import ImageBlockRequest, ImageNotify, ServerCommand, UpgradeEndResponse, WaitForData
+from radios.zigbee.block_period import period_for
+from radios.zigbee.ota_commands import (
+    FileId,
+    ImageBlockRequest,
+    ImageNotify,
+    ImagePageRequest,
+    ServerCommand,
+    UpgradeEndResponse,
+    WaitForData,
+)
 from radios.zigbee.ota_frames import default_response, reply
 from radios.zigbee.pacing import Pacer
 from radios.zigbee.session_state import (
-    MAX_BLOCK_BYTES,
-    MAX_BLOCK_BYTES_BY_MANUFACTURER,
     SessionLimits,
     SessionState,
     Stage,
@@ -22,6 +29,9 @@ from radios.zigbee.session_state import (
 )
 
 Reader = Callable[[int, int], bytes]  # (offset, length) -> bytes of the image; ImageError when it cannot
+
+AWAKE_S: Final = 60.0  # until a notification, a query or an install has come through
+AWAKE_PER_BLOCK_S: Final = 0.6  # of a sleepy node at a fast poll of a quarter second, with repeats
 
 WANTS_IMAGE: Final = (Want.DELIVER, Want.INSTALL)
 
@@ -31,6 +41,7 @@ class Purpose(Enum):
     BLOCK = "block"
     NOTIFY = "notify"
     INSTALL = "install"
+    PAGE = "page"  # a block that was not asked for by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,7 @@ class Outgoing:
     frame: bytes
     endpoint: int
     purpose: Purpose
+    acknowledged: bool = True  # at the APS layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,8 @@ class SessionCore:
         self._confirmed = state.confirmed
         self._failures = state.failures
         self._code = state.code
-        self._endpoint = state.endpoint
+        self._endpoint = self._asked_from = state.endpoint
+        self._client_known = False  # the node spoke of this image: it has a client for it
         self._running_version = state.running_version
         self._rebooted = state.rebooted
         self._reconciled = reconciled
@@ -88,10 +101,19 @@ class SessionCore:
         self._notified_at = float("-inf")
         self._notifies = 0
         self._install_tries = 0
+        self._file = state.image.file  # as the node names it, once it has said so: the file's header may hold wildcards
+        self.cluster_revision: int | None = None  # of the cluster on the node, if it says so
+        self._last_command = self._rebooted_at = float("-inf")
+        self._told_at: float | None = None  # when the install was last sent, unless it is known not to have arrived
+        self._may_be_told = state.stage is Stage.INSTALLING  # by the process before, or a frame that seemed lost
         self._told = False  # an install frame is on its way or arrived: no other until that is known to have failed
         self._tsn = state.generation & 0xFF
         self._timers: dict[Timer, float] = {}
+        self._install_refused = False  # by the daemon, until its next directive
+        self._period_set_at = float("-inf")
+        self._served_offset = -1  # of the last block
         self._answer: tuple[float, float, Outgoing] | None = None  # due, asked, frame
+        self._asides: list[Outgoing] = []  # to what is no matter of this download, and takes no place of its answers
         self._install_answer: tuple[float, int] | None = None  # asked, tsn
         self._notify = False
         self._events: list[TransferEvent] = []
@@ -99,8 +121,6 @@ class SessionCore:
         self._progress_at = float("-inf")
         self._progress_told = 0  # bytes
         self._sequence = self._committed = 0
-        cap = MAX_BLOCK_BYTES_BY_MANUFACTURER.get(state.image.file.manufacturer, MAX_BLOCK_BYTES)
-        self._max_block_bytes = cap
         if reconciled:
             self._event(Fact.PREPARING, now)
             self._arm(now)
@@ -122,6 +142,37 @@ class SessionCore:
     @property
     def reconciled(self) -> bool:
         return self._reconciled
+
+    @property
+    def file(self) -> FileId:
+        """The image as the node names it, as far as it did: a header may hold wildcards."""
+        return self._file
+
+    @property
+    def is_silent(self) -> bool:
+        """No notification of its own has woken the node."""
+        silent = self._stage is Stage.OFFERED and self._want in WANTS_IMAGE
+        return silent and self._notifies >= self._limits.silent_after_notifies
+
+    @property
+    def limits(self) -> SessionLimits:
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: SessionLimits) -> None:
+        """The node's model is known now."""
+        self._limits = limits
+
+    def awake_s(self, now: float) -> float | None:
+        """How long a sleepy node should poll fast, to download or to hear that it shall start; None: nothing is wanted."""
+        if self._stage is Stage.INSTALLING:
+            return None if self._told else AWAKE_S
+        if not self._reconciled or self._want not in WANTS_IMAGE:
+            return None
+        if self._stage is Stage.DOWNLOADING or (self._stage is Stage.OFFERED and now < self.terms.expires_at):
+            blocks = (self.image.ref.size - self._confirmed) / self._limits.max_block_bytes
+            return AWAKE_S + blocks * AWAKE_PER_BLOCK_S
+        return None
 
     def state(self) -> SessionState:
         """What must be found again after a crash."""
@@ -161,7 +212,7 @@ class SessionCore:
         """Frames to send now, none while something is uncommitted."""
         if self._sequence != self._committed:
             return []
-        frames: list[Outgoing] = []
+        frames, self._asides = self._asides, []
         if self._answer is not None and self._answer[0] <= now:
             _, asked, frame = self._answer
             self._answer = None
@@ -176,7 +227,7 @@ class SessionCore:
             frames.append(self._install_frame(now))
         if self._notify:
             self._notify = False
-            frames.append(Outgoing(reply(ImageNotify(100), self._next_tsn()), self._endpoint, Purpose.NOTIFY))
+            frames.append(Outgoing(reply(self._notification(), self._next_tsn()), self._endpoint, Purpose.NOTIFY))
         return frames
 
     def next_deadline(self) -> float | None:
@@ -217,8 +268,8 @@ class SessionCore:
             if now >= self.terms.expires_at:
                 self._stalled("expired", now, "the transfer may start on no further node")
                 return
-            if not self._pacer.has_room(now):
-                self._timers[Timer.NOTIFY] = now + limits.notify_interval_s
+            if not self._pacer.invite(self.node, now, self.terms.priority):
+                self._timers[Timer.NOTIFY] = now + limits.max_notify_interval_s  # the pacer wakes it before
                 return
         elif self._stage is Stage.RUNNING:
             if self._notifies >= limits.silent_after_notifies:
@@ -230,7 +281,7 @@ class SessionCore:
         pause = min(limits.notify_interval_s * 2**self._notifies, limits.max_notify_interval_s)
         self._notifies = min(self._notifies + 1, 16)
         if self._stage is Stage.INSTALLING:
-            pause = max(pause, limits.old_version_after_s)
+            pause = max(pause, limits.probe_interval_s)
         self._timers[Timer.NOTIFY] = now + pause
         if self._notifies == limits.silent_after_notifies and self._stage is Stage.OFFERED:
             self._stalled("silent", now, f"no query after {self._notifies} notifications")
@@ -238,12 +289,14 @@ class SessionCore:
     def _install_if_due(self, now: float) -> None:
         if self._stage is not Stage.READY or self._want is not Want.INSTALL or not self._reconciled:
             return
+        if self._install_refused:
+            return
         if self._install_at is not None and self._install_at > now:
             self._timers[Timer.INSTALL] = self._install_at  # the node waits, so that a hold can still come between
             return
         self._stage = Stage.INSTALLING
-        self._rebooted = False
-        self._told = False
+        self._rebooted = self._told = self._may_be_told = False
+        self._told_at = None
         self._install_tries = 0
         self._timers = {
             Timer.LOST: now + self._limits.lost_after_s,
@@ -253,11 +306,19 @@ class SessionCore:
         self._event(Fact.INSTALLING, now)
 
     def _install_frame(self, now: float) -> Outgoing:
-        self._told = True
+        self._told = self._may_be_told = True
+        self._told_at = now
         answer, self._install_answer = self._install_answer, None
         fresh = answer is not None and now - answer[0] <= self._limits.reply_stale_after_s
         tsn = answer[1] if answer is not None and fresh else self._next_tsn()
-        return Outgoing(reply(UpgradeEndResponse(self.image.file, 0, 0), tsn), self._endpoint, Purpose.INSTALL)
+        return Outgoing(reply(UpgradeEndResponse(self._file, 0, 0), tsn), self._endpoint, Purpose.INSTALL)
+
+    def _notification(self) -> ImageNotify:
+        """A version in it would be for offers alone: a node that runs it does not answer the question what it runs."""
+        file = self._file
+        most = 3 if self._stage is Stage.OFFERED else 2
+        named = (file.manufacturer, file.image_type, file.version)[: min(self._limits.notify_payload, most)]
+        return ImageNotify(100, *named)
 
     def _runs(self, version: int, now: float) -> None:
         self._stage = Stage.RUNNING
@@ -309,17 +370,29 @@ class SessionCore:
     ) -> TransferEvent:
         return TransferEvent(self.transfer, self.node, self._generation, fact, now, confirmed, version, code, detail)
 
-    def _wait(self, request: ImageBlockRequest, seconds: int, tsn: int, now: float) -> None:
+    def _wait(self, request: ImageBlockRequest | ImagePageRequest, seconds: int, tsn: int, now: float) -> None:
         if self._stage is Stage.DOWNLOADING and self._want in WANTS_IMAGE and self._reconciled:
             self._timers[Timer.STALL] = now + seconds + self._limits.stall_after_s
-        self._reply(WaitForData(0, seconds, request.minimum_block_period), tsn, now)
+        self._reply(WaitForData(0, seconds, self._block_period(request, now)), tsn, now)
+
+    def _block_period(self, request: ImageBlockRequest | ImagePageRequest, now: float) -> int | None:
+        """What WAIT_FOR_DATA says of it: the wanted one where the node's unit is known, else its own, or nothing."""
+        own = request.minimum_block_period if isinstance(request, ImageBlockRequest) else None
+        if own is None or self._limits.wait_short_form or not self._limits.minimum_block_period:
+            return None if self._limits.wait_short_form else own
+        wanted = period_for(self.cluster_revision, self._pacer.block_period_s(now, self.terms.air_share))
+        return own if wanted is None else wanted
 
     def _reply(self, command: ServerCommand, tsn: int, now: float) -> None:
-        self._answer = (now, now, Outgoing(reply(command, tsn), self._endpoint, Purpose.ANSWER))
+        self._answer = (now, now, Outgoing(reply(command, tsn), self._asked_from, Purpose.ANSWER))
+
+    def _reply_aside(self, command: ServerCommand, tsn: int, now: float) -> None:
+        del now
+        self._asides = [*self._asides[-3:], Outgoing(reply(command, tsn), self._asked_from, Purpose.ANSWER)]
 
     def _reply_default(self, command: int, status: int, tsn: int, now: float) -> None:
         frame = default_response(command, status, tsn)
-        self._answer = (now, now, Outgoing(frame, self._endpoint, Purpose.ANSWER))
+        self._answer = (now, now, Outgoing(frame, self._asked_from, Purpose.ANSWER))
 
     def _next_tsn(self) -> int:
         self._tsn = (self._tsn + 1) & 0xFF

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from radios.radio import ImageRef, NodeId, Want
+from radios.radio import ImageRef, NodeId, TransferOrder, Want
 from radios.zigbee.ota_commands import (
     FileId,
 )
 
-# Manufacturers whose nodes take other blocks than the rest (field evidence).
-MAX_BLOCK_BYTES: Final = 50
-MAX_BLOCK_BYTES_BY_MANUFACTURER: Final = {4474: 40, 4405: 40, 4129: 255}  # Insta, dresden elektronik, Legrand
+MAX_BLOCK_BYTES: Final = 50  # what every deployed client takes; `quirks` knows the others
 
 
 class Stage(StrEnum):
@@ -46,6 +44,10 @@ class Terms:
     expires_at: float = float("inf")
 
 
+def terms_of(order: TransferOrder) -> Terms:
+    return Terms(order.priority, order.air_share, order.expires.timestamp())
+
+
 @dataclass(frozen=True, slots=True)
 class SessionState:
     """All of a session that must survive a restart."""
@@ -67,7 +69,13 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """Times in seconds of the node's own behaviour; what fits most deployed nodes."""
+    """Times in seconds of the node's own behaviour; what fits most deployed nodes. `quirks` changes it by model."""
+
+    max_block_bytes: int = MAX_BLOCK_BYTES
+    notify_payload: int = 0  # ImageNotify payload type
+    wait_short_form: bool = False  # WAIT_FOR_DATA without a block period, always
+    page_requests: bool = True  # answered, if the operator wants them at all
+    minimum_block_period: bool = True  # set, if the node offers it
 
     unreconciled_wait_s: int = 5
     max_unreconciled_wait_s: int = 120
@@ -83,9 +91,12 @@ class SessionLimits:
     install_retry_s: float = 5.0
     max_install_retry_s: float = 300.0
     reply_stale_after_s: float = 5.0
-    old_version_after_s: float = 30.0  # silence after INSTALLING that counts as a reboot
+    # After the order to start, without a proven reboot: a second MCU verifies for up to half an hour, in which the node
+    # says the old version. To believe it too early would be a rollback that never was, too late is only late.
+    verify_s: float = 1800.0
     probe_installing_after_s: float = 120.0
-    lost_after_s: float = 3600.0  # a second MCU may take half an hour to verify
+    probe_interval_s: float = 30.0  # at least, between two questions for the version
+    lost_after_s: float = 3600.0  # twice verify_s
     drop_after_s: float = 90.0
     progress_interval_s: float = 1.0  # between two words on progress: when it moved by progress_step
     progress_step: float = 0.005  # of the image

@@ -16,6 +16,7 @@ import zigpy.types
 from radios.errors import Unsupported
 from radios.zigbee.nodes import eui64, node_id
 from radios.zigbee.ota_commands import DEFAULT_RESPONSE_ID, OTA_CLUSTER_ID
+from radios.zigbee.poll_control import POLL_CONTROL_CLUSTER_ID
 from radios.zigbee.settings import RADIO_LIBRARY_MODULES
 
 # Of the first byte of a ZCL frame: frame type, manufacturer-specific, direction.
@@ -23,6 +24,9 @@ _KIND_MASK = 0x01 | 0x02 | 0x04 | 0x08
 _CLUSTER_COMMAND_TO_SERVER = 0x01
 _GLOBAL_COMMAND = 0x00
 _DIRECTION = 0x08
+_FRAME_TYPE_MASK = 0x03
+_MANUFACTURER_SPECIFIC = 0x04
+_WRITES_AND_REPORTS = frozenset((0x02, 0x03, 0x05, 0x0A))  # global commands
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,18 @@ class PacketSink(Protocol):
         """Device announce, join or rejoin."""
         ...
 
+    def node_frame(self, device: Any, packet: Any) -> None:
+        """A ZCL frame of a node's own, before zigpy handles it. `device` is None for a sender that is not known yet."""
+        ...
+
+    def check_in_answer(self, device: Any, frame: bytes) -> bytes:
+        """A frame of the Poll Control cluster on its way to a node: what to send in its place, or itself."""
+        ...
+
+    def foreground(self) -> None:
+        """The site's own traffic came or went."""
+        ...
+
 
 def load_application(library: str) -> type:
     """The ControllerApplication of a zigpy radio library. Unsupported when it is not installed."""
@@ -65,6 +81,16 @@ def load_application(library: str) -> type:
 def tapped(application: type, sink: PacketSink) -> type:
     """A subclass of a library's ControllerApplication that gives OTA frames to `sink`, from construction on."""
     return type(f"Tapped{application.__name__}", (_Tap, application), {"_tap_sink": sink})
+
+
+def is_foreground(frame: bytes) -> bool:
+    """Whether a ZCL frame is the site's own traffic: commands, reports, writes. Reads and answers are mostly our own."""
+    if len(frame) < 3:
+        return False
+    if frame[0] & _FRAME_TYPE_MASK:
+        return True
+    at = 4 if frame[0] & _MANUFACTURER_SPECIFIC else 2
+    return len(frame) > at and frame[at] in _WRITES_AND_REPORTS
 
 
 class _Tap:
@@ -89,10 +115,22 @@ class _Tap:
                     device = self._tap_device(packet.src)
                     if device is not None:
                         self._tap_sink.ota_default_response(device, frame[3], frame[4])
+        if is_zcl:
+            self._tap_sink.node_frame(self._tap_device(packet.src), packet)
         super().packet_received(packet)  # type: ignore[misc]  # the library's class follows in the MRO
         device = self._tap_device(packet.src)
         if device is not None:
             self._tap_sink.heard(device, packet.cluster_id if is_zcl else -1)
+            if is_zcl and is_foreground(packet.data.serialize()):
+                self._tap_sink.foreground()
+
+    async def send_packet(self, packet: Any) -> None:
+        if packet.cluster_id != OTA_CLUSTER_ID and packet.profile_id and is_foreground(packet.data.serialize()):
+            self._tap_sink.foreground()
+        if packet.cluster_id == POLL_CONTROL_CLUSTER_ID and (device := self._tap_device(packet.dst)) is not None:
+            frame = self._tap_sink.check_in_answer(device, packet.data.serialize())
+            packet = packet.replace(data=zigpy.types.SerializableBytes(frame))
+        await super().send_packet(packet)  # type: ignore[misc]  # as above
 
     def handle_join(self, nwk: Any, ieee: Any, parent_nwk: Any, **options: Any) -> None:
         super().handle_join(nwk, ieee, parent_nwk, **options)  # type: ignore[misc]  # as above
@@ -105,7 +143,7 @@ class _Tap:
             device.lqi = packet.lqi
         if packet.rssi is not None:
             device.rssi = packet.rssi
-        if not device.is_initialized and device.has_non_zdo_endpoints and not device.initializing:
+        if not device.is_initialized and not device.initializing:
             device.schedule_initialize()
         self._tap_sink.ota_frame(device, Peer(packet.profile_id, packet.src_ep, packet.dst_ep), frame)
 

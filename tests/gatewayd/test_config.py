@@ -288,7 +288,16 @@ def test_the_example_has_every_key_and_says_its_defaults(folder: Path) -> None:
     everything = "\n".join(lines[: lines.index("[lab]")])
     whole = read(folder, everything)
     assert whole.lorawan is not None
-    for section in (whole.gateway, whole.cloud, whole.trust, whole.payload, whole.zigbee, whole.lorawan, whole.log):
+    for section in (
+        whole.gateway,
+        whole.cloud,
+        whole.trust,
+        whole.payload,
+        whole.zigbee,
+        whole.bridge,
+        whole.lorawan,
+        whole.log,
+    ):
         assert section is not None
         assert section.model_fields_set == set(type(section).model_fields), type(section).__name__
     for key, default in defaults(example):
@@ -316,3 +325,45 @@ def defaults(example: str) -> list[tuple[tuple[str, str], str]]:
 def test_a_region_that_the_radio_does_not_know_is_refused(folder: Path) -> None:
     (found,) = faults(folder, MINIMAL + LORAWAN.replace("[lorawan.mqtt]", 'region = "EU999"\n[lorawan.mqtt]'))
     assert "[lorawan] region: region 'EU999' is not known, only EU868" in found
+
+
+def test_quirks_of_models_are_read_and_their_faults_named(folder: Path) -> None:
+    zigbee = MINIMAL + "[zigbee]\ndevice = '/dev/ttyUSB0'\n"
+    config = read(folder, zigbee + "[[zigbee.quirks]]\nmodel = 'SIM-*'\nverify_s = 60\n")
+    assert config.zigbee is not None
+    assert [(quirk.model, quirk.verify_s) for quirk in config.zigbee.quirks] == [("SIM-*", 60)]
+    for table, fault in (
+        ("model = 'x'\nmax_block_bytes = 0", "quirk 1: max_block_bytes must be 1 to 255, not 0"),
+        ("model = 'x'\nverify = 3", "quirk 1: verify is no known key"),
+        ("model = 'x'", "quirk 1: changes nothing"),
+        ("verify_s = 60", "quirk 1: needs one of manufacturer, model, image_type"),
+        ("manufacturer = '4474'\nverify_s = 60", "quirk 1: manufacturer cannot be '4474'"),
+    ):
+        (found,) = faults(folder, zigbee + "[[zigbee.quirks]]\n" + table + "\n")
+        assert f"[zigbee] quirks: {fault}" in found
+
+
+def test_the_bridge_is_on_and_takes_reads_unless_told_otherwise(folder: Path) -> None:
+    bridge = read(folder, MINIMAL).bridge
+    assert (bridge.enabled, bridge.requests, bridge.mqtt) == (True, "read", None)
+    own = read(folder, MINIMAL + '[bridge]\nrequests = "all"\n[bridge.mqtt]\nhost = "localhost"\ntls = false\n').bridge
+    assert own.requests == "all"
+    assert own.mqtt is not None
+    assert own.mqtt.host == "localhost"
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ('[bridge]\nrequests = "write"\n', "[bridge] requests: input should be 'none', 'read' or 'all'"),
+        ("[bridge]\nenable = false\n", "[bridge] enable: is no known key; did you mean enabled?"),
+        (
+            '[bridge.mqtt]\nhost = "10.0.0.1"\ntls = false\n',
+            "tls: false is accepted on loopback only, not for 10.0.0.1",
+        ),
+        ('[bridge.mqtt]\nhost = "localhost"\ntls = false\npassword = "x"\n', "[bridge.mqtt] password: is no known key"),
+    ],
+)
+def test_faults_of_the_bridge_are_named(folder: Path, table: str, fault: str) -> None:
+    (found,) = faults(folder, MINIMAL + table)
+    assert fault in found

@@ -3,7 +3,8 @@
     with Mosquitto(tmp_path / "broker", authority, {"gw-a": ("fleet-1",), "gw-b": ()}) as broker: ...
 
 Gateways have what config/ and gatewayd/cloud/README.md tell an operator to set up: they read their own campaigns, commands,
-acks and state and the campaigns of their fleets, and write their own reports, state, inventory and summaries. The identity
+acks, state and requests to nodes and the campaigns of their fleets, and write their own reports, state, inventory,
+summaries, node traffic and responses. The identity
 `cloud` may do everything below ota/v1. What is retained survives `kill`.
 """
 
@@ -157,8 +158,10 @@ def acl_text(gateways: Mapping[str, Sequence[str]]) -> str:
     lines = [f"user {CLOUD}", "topic readwrite ota/v1/#"]
     for gateway, fleets in gateways.items():
         lines += ["", f"user {gateway}", *(f"topic read ota/v1/fleets/{fleet}/campaigns/+" for fleet in fleets)]
-    lines += ["", *(f"pattern read ota/v1/gateways/%u/{leaf}" for leaf in ("campaigns/+", "commands", "acks", "state"))]
-    lines += [f"pattern write ota/v1/gateways/%u/{leaf}" for leaf in ("reports", "state", "inventory/+", "summary/+")]
+    read = ("campaigns/+", "commands", "acks", "state", "nodes/requests")
+    write = ("reports", "state", "inventory/+", "summary/+", "nodes/+/+", "nodes/responses")
+    lines += ["", *(f"pattern read ota/v1/gateways/%u/{leaf}" for leaf in read)]
+    lines += [f"pattern write ota/v1/gateways/%u/{leaf}" for leaf in write]
     return "\n".join([*lines, ""])
 
 

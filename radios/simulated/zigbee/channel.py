@@ -2,12 +2,13 @@
 
 One transmission at a time, for all hops of the mesh. A station's frames go out in order; which of the stations that have
 one goes next is drawn, as CSMA/CA does not know who waited longest. The back-off is part of each transmission, so nothing
-is faster than `lower_bound_s`. Collisions and channel access failures are not simulated: `lost` stands for them.
+is faster than `lower_bound_s`. Collisions happen when they are asked for; else, and for channel access failures, `lost` stands.
 """
 
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 BYTE_S = 32e-6
@@ -69,6 +70,17 @@ class Link(Protocol):
     def lost(self, now: float) -> bool: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Collisions:
+    """Two stations that send at once: both frames are lost, and repeated as after any other loss.
+
+    Stations that hear each other collide when they draw the same back-off. `hidden` is the share of pairs of stations that
+    do not hear each other: such a station, if it has a frame, starts while the other one sends.
+    """
+
+    hidden: float = 0.0
+
+
 Finish = Callable[[float, bool], None]
 CallAt = Callable[[float, Callable[[float], None]], None]
 
@@ -76,26 +88,30 @@ CallAt = Callable[[float, Callable[[float], None]], None]
 class _Transmission:
     """One frame over one hop, until it is acknowledged or given up."""
 
-    __slots__ = ("air_s", "attempt", "finish", "link", "station")
+    __slots__ = ("air_s", "attempt", "collided", "finish", "link", "repeats", "station")
 
-    def __init__(self, station: int, air_s: float, link: Link | None, finish: Finish) -> None:
+    def __init__(self, station: int, air_s: float, link: Link | None, finish: Finish, *, repeats: bool = True) -> None:
         self.station = station
         self.air_s = air_s
         self.link = link
         self.finish = finish
         self.attempt = 0
+        self.collided = False
+        self.repeats = repeats  # a broadcast waits for no acknowledgement, and learns of nothing
 
 
 class Channel:
     """`call_at` comes from the mesh that uses the channel. Counters tell what the channel carried."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, collisions: Collisions | None = None) -> None:
         self.busy_s = 0.0
+        self.collided = 0  # transmissions, both of each collision
         self.transmissions = 0
         self.retries = 0
         self.given_up = 0
         self.longest_queue = 0
         self._random = random.Random(seed).random
+        self._collisions = collisions
         self._call_at: CallAt = _unattached
         self._queues: dict[int, deque[_Transmission]] = {}
         self._contenders: list[int] = []
@@ -121,7 +137,7 @@ class Channel:
     def broadcast(self, now: float, station: int, frame_bytes: int, finish: Finish) -> None:
         """One frame to all neighbours, without acknowledgement: `finish` is always told True."""
         air_s = SENSING_S + PREAMBLE_S + frame_bytes * BYTE_S
-        self._enqueue(now, _Transmission(station, air_s, None, finish))
+        self._enqueue(now, _Transmission(station, air_s, None, finish, repeats=False))
 
     # ---- within
 
@@ -144,12 +160,41 @@ class Channel:
         cost = transmission.air_s + backoff * BACKOFF_UNIT_S
         self.busy_s += cost
         self.transmissions += 1
+        if self._collisions is not None and transmission.repeats:
+            self._collide(now, transmission, self._collisions)
         self._call_at(now + cost, self._ended)
+
+    def _collide(self, now: float, transmission: _Transmission, collisions: Collisions) -> None:
+        """Whether one of the stations that wait starts at the same moment, or without hearing this one."""
+        others = [at for at, station in enumerate(self._contenders) if station != transmission.station]
+        slots = _BACKOFF_CHOICES[transmission.attempt]
+        alone = ((1.0 - 1.0 / slots) * (1.0 - collisions.hidden)) ** len(others)
+        if self._random() < alone:
+            return
+        transmission.collided = True
+        self.collided += 2
+        at = others[int(self._random() * len(others))]
+        station = self._contenders[at]
+        other = self._queues[station][0]
+        self.transmissions += 1  # at the same time: the channel is not busy for longer
+        if not other.repeats:
+            return
+        other.attempt += 1
+        if other.attempt <= MAC_RETRIES:
+            self.retries += 1
+            return
+        self._queues[station].popleft()
+        if not self._queues[station]:
+            self._contenders[at] = self._contenders[-1]
+            self._contenders.pop()
+        self.given_up += 1
+        self._call_at(now, lambda when: other.finish(when, False))
 
     def _ended(self, now: float) -> None:
         transmission = self._current
         assert transmission is not None  # noqa: S101  only `_start` arms this
-        if transmission.link is not None and transmission.link.lost(now):
+        collided, transmission.collided = transmission.collided, False
+        if collided or (transmission.link is not None and transmission.link.lost(now)):
             transmission.attempt += 1
             if transmission.attempt <= MAC_RETRIES:
                 self.retries += 1

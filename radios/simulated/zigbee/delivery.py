@@ -11,6 +11,7 @@ from functools import partial
 from radios.simulated.zigbee.channel import APS_ACK_BYTES, MAC_RETRIES, CallAt, Channel, Finish
 from radios.simulated.zigbee.loss import LossyLink
 from radios.simulated.zigbee.node import VirtualNode
+from radios.simulated.zigbee.routing import ROUTE_DISCOVERY_S, Routing
 
 APS_RETRIES = 3
 APS_ACK_TIMEOUT_S = 0.7  # four attempts fit in the 3 s that bellows waits for messageSentHandler
@@ -35,17 +36,20 @@ class _LastHop:
 
 
 class Route:
-    """The way between the coordinator and one node, through `spec.hops - 1` relays of its own."""
+    """The way between the coordinator and one node, through `relays`, or `spec.hops - 1` relays of its own."""
 
-    __slots__ = ("down", "last_hop", "link", "node", "up")
+    __slots__ = ("down", "last_hop", "link", "node", "through", "up")
 
-    def __init__(self, node: VirtualNode) -> None:
+    def __init__(self, node: VirtualNode, through: tuple[VirtualNode, ...] | None = None) -> None:
         spec = node.spec
         self.node = node
         rng = random.Random(f"{spec.seed}/{spec.eui64:016x}/link")
         self.link = LossyLink(spec.mac_loss, spec.bursts, rng) if spec.mac_loss or spec.bursts else None
         self.last_hop = _LastHop(node, self.link)
         relays = [spec.eui64 * 16 + hop for hop in range(1, spec.hops)]
+        self.through = through
+        if through is not None:
+            relays = [relay.spec.eui64 * 16 for relay in through]
         self.down = (COORDINATOR_STATION, *relays)
         self.up = (spec.eui64 * 16, *reversed(relays))
 
@@ -103,13 +107,15 @@ class Delivery:
         self._call_at = call_at
         self._hop_delay_s = hop_delay_s
         self._routes: dict[int, Route] = {}
+        self.routing: Routing | None = None
         if channel is not None:
             channel.attach(call_at)
 
     def route(self, node: VirtualNode) -> Route:
         found = self._routes.get(node.spec.eui64)
-        if found is None:
-            found = self._routes[node.spec.eui64] = Route(node)
+        through = None if self.routing is None else self.routing.relays(node)
+        if found is None or found.through != through:
+            found = self._routes[node.spec.eui64] = Route(node, through)
         return found
 
     def cross(
@@ -133,10 +139,19 @@ class Delivery:
                 self.frames_lost += 1
             finish(when, ok)
 
+        if self.routing is not None and self.routing.broken(node, now):
+
+            def nowhere(when: float) -> None:
+                if first_hop is not None:
+                    first_hop(when, False)
+                ended(when, False)
+
+            self._call_at(now + ROUTE_DISCOVERY_S, nowhere)
+            return
         route = self.route(node)
         if self.channel is None:
             attempts, ok = (1, True) if to_parent else self.attempts(node, now)
-            hops = node.spec.hops - (1 if to_parent else 0)
+            hops = len(route.down) - (1 if to_parent else 0)
 
             def through(when: float) -> None:
                 if first_hop is not None:

@@ -47,6 +47,7 @@ class EzspDongle:
         self.baud = baud
         self.time_scale = time_scale
         mesh.coordinator = self.ncp
+        mesh.route_recorded = self.ncp.route_recorded
         self._host = host
         self._port = port
         self._pty = pty
@@ -203,7 +204,7 @@ class _SerialLine(asyncio.Protocol):
         self._dongle.closed(self)
 
     def _take(self, data: bytes) -> None:
-        if self._transport is None:
+        if self._transport is None or self._dongle.faults.hung:
             return
         for frame in self._ash.receive(data, self._loop.time()):
             if frame is Reset.REQUESTED:
@@ -235,7 +236,7 @@ class _SerialLine(asyncio.Protocol):
             self._retry = self._loop.call_at(deadline, self._check_retry)
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._dongle.faults.hung:
             self._transport.write(data)
 
     def _check_retry(self) -> None:

@@ -1,13 +1,13 @@
 """The mesh between the coordinator and the nodes: one agenda, joins and leaves, frames from hand to hand.
 
 Sans-I/O: everything happens at times that the caller gives; `wake` tells the shell that the next deadline moved closer.
-Nothing is routed: each node is so many hops away, by relays of its own, and has its own loss.
+Without `neighbours` nothing is routed: each node is so many hops away, by relays of its own, and has its own loss.
 """
 
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from functools import partial
 from typing import Protocol
@@ -19,6 +19,7 @@ from radios.simulated.zigbee.frames import CLUSTER_BASIC, PROFILE_ZDO, ApsFrame
 from radios.simulated.zigbee.node import VirtualNode
 from radios.simulated.zigbee.node_spec import Life, NodeEvent, NodeSpec
 from radios.simulated.zigbee.parents import Parents
+from radios.simulated.zigbee.routing import Routing
 
 HOP_DELAY_S = 0.004
 ROUTE_DISCOVERY_S = 1.0
@@ -49,7 +50,7 @@ class Coordinator(Protocol):
 
 
 class Mesh:
-    """`channel` None: frames take a fixed delay per hop and do not wait for each other."""
+    """`channel` None: frames take a fixed delay per hop and do not wait for each other. `neighbours`: routers that are nodes."""
 
     def __init__(
         self,
@@ -58,10 +59,12 @@ class Mesh:
         channel: Channel | None = None,
         hop_delay_s: float = HOP_DELAY_S,
         seed: int = 0,
+        neighbours: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         self.channel = channel
         self.coordinator: Coordinator | None = None
         self.wake: Callable[[], None] = _nothing
+        self.route_recorded: Callable[[VirtualNode, tuple[int, ...]], None] = _nobody_told
         self.frames_down = 0
         self.frames_up = 0
         self._rng = random.Random(seed)
@@ -80,6 +83,10 @@ class Mesh:
                 raise ValueError(f"two nodes are called {node.id}")
             self.nodes[node.id] = node
             self.by_nwk[node.nwk] = node
+        self.routing = None if neighbours is None else Routing(neighbours, self.call_at)
+        if self.routing is not None:
+            self.routing.nodes = {node.spec.eui64: node for node in self.nodes.values()}
+            self._delivery.routing = self.routing
 
     @property
     def frames_lost(self) -> int:
@@ -343,6 +350,8 @@ class Mesh:
         del now
         if ok:
             self.frames_up += 1
+            if self.routing is not None:
+                self.route_recorded(node, self.routing.record(node))
             if self.coordinator is not None:
                 self.coordinator.frame_received(node, frame)
 
@@ -359,6 +368,10 @@ class Mesh:
 
 
 def _nothing() -> None:
+    pass
+
+
+def _nobody_told(_node: VirtualNode, _relays: tuple[int, ...]) -> None:
     pass
 
 

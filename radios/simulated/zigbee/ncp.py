@@ -12,6 +12,7 @@ from radios.simulated.zigbee import network_state
 from radios.simulated.zigbee.faults import Faults
 from radios.simulated.zigbee.frames import PROFILE_ZDO, ApsFrame
 from radios.simulated.zigbee.mesh import JoinStatus, Mesh
+from radios.simulated.zigbee.ncp_neighbours import NcpNeighbours, route_record
 from radios.simulated.zigbee.ncp_tables import NcpTables
 from radios.simulated.zigbee.network_state import NetworkState
 from radios.simulated.zigbee.node import VirtualNode
@@ -25,7 +26,7 @@ _EZSP_INVALID_FRAME_ID, _EZSP_INVALID_VALUE = 0x31, 0x36
 
 _SEND_UNICAST, _GET_EXTENDED_TIMEOUT, _INVALID_COMMAND = 0x0034, 0x007F, 0x0058
 _STACK_STATUS, _JOINED, _SCAN_ENERGY, _SCAN_DONE = 0x0019, 0x0024, 0x0048, 0x001C
-_MESSAGE_SENT, _INCOMING = 0x003F, 0x0045
+_MESSAGE_SENT, _INCOMING, _ROUTE_RECORD = 0x003F, 0x0045, 0x0059
 
 _APS_RETRY = 0x0040
 _MOST_UNICASTS = 0x03  # configuration: messages on their way at once
@@ -57,7 +58,10 @@ class Ncp:
         self._mesh = mesh
         self._now = now
         self._eui64 = eui64.to_bytes(8, "little")
-        self._tables = NcpTables()
+        self.tables = NcpTables()
+        self._neighbours = NcpNeighbours(mesh)
+        # In flash beside the network: hosts write it before they form one.
+        self._link_keys = network.link_keys if network is not None else []
         self._handlers = self._commands()
         self._aps_counter = 0
         self.reset()
@@ -68,9 +72,14 @@ class Ncp:
         self._negotiated = False
         self._last_answered = 0
         self._security = b""
-        self._tables.reset()
+        self.tables.reset()
         self._on_their_way: set[object] = set()
         self._after: list[Callable[[], None]] = []
+
+    @property
+    def eui64(self) -> bytes:
+        """Its own, or the one that a host has burnt into it since."""
+        return self.tables.custom_eui64 or self._eui64
 
     @property
     def listening(self) -> bool:
@@ -133,6 +142,9 @@ class Ncp:
     def node_changed(self, node: VirtualNode, status: JoinStatus) -> None:
         self._callback(self._head(_JOINED) + struct.pack("<HQBBH", node.nwk, node.spec.eui64, status, 0, 0x0000))
 
+    def route_recorded(self, node: VirtualNode, relays: tuple[int, ...]) -> None:
+        self._callback(self._head(_ROUTE_RECORD) + route_record(node, relays))
+
     # ---- sending
 
     def _answer(self, frame: bytes, sequence: int) -> None:
@@ -170,7 +182,7 @@ class Ncp:
         if self.faults.busy:
             self.faults.busy -= 1
             return bytes((NETWORK_BUSY, 0))
-        if len(self._on_their_way) >= self._tables.configuration(_MOST_UNICASTS):
+        if len(self._on_their_way) >= self.tables.configuration(_MOST_UNICASTS):
             return bytes((MESSAGE_LIMIT, 0))
         counter = self._count_frame()
         told = struct.pack(
@@ -244,8 +256,9 @@ class Ncp:
     def _form(self, body: bytes) -> bytes:
         if self.network_is_up:
             return bytes((INVALID_CALL,))
-        nwk, aps = self._tables.new_counters
-        self.network = network_state.form(body, self._security, self._eui64, nwk_counter=nwk, aps_counter=aps)
+        nwk, aps = self.tables.new_counters
+        self.network = network_state.form(body, self._security, self.eui64, nwk_counter=nwk, aps_counter=aps)
+        self.network.link_keys = self._link_keys
         self._stack_status(NETWORK_UP)
         return bytes((SUCCESS,))
 
@@ -283,10 +296,9 @@ class Ncp:
         return struct.pack("<BHB16sIIB8s", SUCCESS, *fields)
 
     def _key_table_entry(self, body: bytes) -> bytes:
-        keys = self.network.link_keys if self.network is not None else []
-        if body[0] >= len(keys):
+        if body[0] >= len(self._link_keys):
             return bytes((INDEX_OUT_OF_RANGE,)) + bytes(36)
-        partner, key = keys[body[0]]
+        partner, key = self._link_keys[body[0]]
         return struct.pack("<BHB16sIIB8s", SUCCESS, 0x0008, 5, key, 0, 0, 0, partner)
 
     def _permit(self, body: bytes) -> bytes:
@@ -313,36 +325,24 @@ class Ncp:
 
     # ---- tables
 
-    def _child(self, body: bytes) -> bytes:
-        children = [n for n in self._mesh.nodes.values() if n.spec.sleepy and n.joined]
-        if body[0] >= len(children):
-            return bytes((NOT_JOINED,)) + bytes(14)
-        return struct.pack("<BQBHBBB", SUCCESS, children[body[0]].spec.eui64, 4, children[body[0]].nwk, 0, 0, 0)
-
-    def _node_of(self, body: bytes) -> bytes:
-        (wanted,) = struct.unpack_from("<Q", body)
-        found = (n.nwk for n in self._mesh.nodes.values() if n.spec.eui64 == wanted and n.joined)
-        return struct.pack("<H", next(found, 0xFFFF))
-
-    def _eui64_of(self, body: bytes) -> bytes:
-        node = self._mesh.by_nwk.get(struct.unpack_from("<H", body)[0])
-        return bytes((NOT_FOUND,)) + bytes(8) if node is None else struct.pack("<BQ", SUCCESS, node.spec.eui64)
-
     def _add_link_key(self, body: bytes) -> bytes:
-        if self.network is None:
-            return bytes((INVALID_CALL,))
         partner, key = struct.unpack_from("<8sx16s", body)
-        self.network.link_keys = [k for k in self.network.link_keys if k[0] != partner] + [(partner, key)]
+        self._link_keys[:] = [k for k in self._link_keys if k[0] != partner] + [(partner, key)]
+        return bytes((SUCCESS,))
+
+    def _clear_link_keys(self, _body: bytes) -> bytes:
+        self._link_keys.clear()
         return bytes((SUCCESS,))
 
     def _commands(self) -> dict[int, Handler]:
         return {
             _SEND_UNICAST: self._send_unicast,
-            _GET_EXTENDED_TIMEOUT: self._tables.get_extended_timeout,
+            _GET_EXTENDED_TIMEOUT: self.tables.get_extended_timeout,
             0x0000: lambda _: struct.pack("<BBH", VERSION, STACK_TYPE, STACK_VERSION),
             0x0002: _succeed,  # addEndpoint
             0x0005: _nothing,  # nop
-            0x000B: self._tables.manufacturing_token,
+            0x000B: self.tables.manufacturing_token,
+            0x000C: self.tables.burn_manufacturing_token,
             0x0010: _succeed,  # setConcentrator
             0x0015: _nothing,  # setManufacturerCode
             0x0017: self._network_init,
@@ -352,23 +352,23 @@ class Ncp:
             0x001E: self._form,
             0x0020: self._leave,
             0x0022: self._permit,
-            0x0026: lambda _: self._eui64,
+            0x0026: lambda _: self.eui64,
             0x0027: lambda _: b"\x00\x00" if self.network_is_up else b"\xfe\xff",  # getNodeId
             0x0028: self._parameters,
             0x0036: self._send_broadcast,
             0x0038: self._send_multicast,
             0x0039: _succeed,  # sendReply
-            0x004A: self._child,
-            0x0052: self._tables.get_configuration,
-            0x0053: self._tables.set_configuration,
+            0x004A: self._neighbours.child,
+            0x0052: self.tables.get_configuration,
+            0x0053: self.tables.set_configuration,
             0x0055: _succeed,  # setPolicy
             0x005A: lambda _: bytes(4),  # setSourceRouteDiscoveryMode
             0x005E: lambda _: _NOBODY,  # getAddressTableRemoteEui64
             0x005F: lambda _: b"\xff\xff",  # getAddressTableRemoteNodeId
-            0x0060: self._node_of,
-            0x0061: self._eui64_of,
-            0x0063: self._tables.get_multicast,
-            0x0064: self._tables.set_multicast,
+            0x0060: self._neighbours.node_of,
+            0x0061: self._neighbours.eui64_of,
+            0x0063: self.tables.get_multicast,
+            0x0064: self.tables.set_multicast,
             0x0065: lambda _: bytes(2 * _COUNTERS),  # readAndClearCounters
             0x0066: self._add_link_key,
             0x0068: self._set_security,
@@ -377,15 +377,15 @@ class Ncp:
             0x0071: self._key_table_entry,
             0x0075: lambda _: b"\xff",  # findKeyTableEntry
             0x0076: _succeed,  # eraseKeyTableEntry
-            0x007E: self._tables.set_extended_timeout,
+            0x007E: self.tables.set_extended_timeout,
             0x0082: lambda _: bytes((SUCCESS,)) + _NOBODY + b"\xff\xff\x00",  # replaceAddressTableEntry
             0x0099: _succeed,  # setRadioPower
             0x00A8: self._remove,
-            0x00AA: self._tables.get_value,
-            0x00AB: self._tables.set_value,
+            0x00AA: self.tables.get_value,
+            0x00AB: self.tables.set_value,
             0x00AE: _succeed,  # setSourceRoute
-            0x00AF: _succeed,  # addTransientLinkKey
-            0x00B1: _succeed,  # clearKeyTable
+            0x00AF: self.tables.add_transient_key,
+            0x00B1: self._clear_link_keys,
             0x00E2: _nothing,  # gpSinkTableClearAll
             0x00F1: lambda _: bytes(2 * _COUNTERS),  # readCounters
         }

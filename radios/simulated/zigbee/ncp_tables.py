@@ -2,7 +2,7 @@
 
 import struct
 
-SUCCESS, INDEX_OUT_OF_RANGE = 0x00, 0xB1
+SUCCESS, INVALID_CALL, INDEX_OUT_OF_RANGE = 0x00, 0x70, 0xB1
 INVALID_ID = 0x37  # EzspStatus
 
 _CONFIG_MULTICAST_TABLE_SIZE = 0x06
@@ -19,6 +19,7 @@ _DEFAULTS = {
     0x1E: 12,
     0x2D: 1,
 }
+_CUSTOM_EUI64 = 0x0C
 _VALUE_NWK_COUNTER, _VALUE_APS_COUNTER = 0x23, 0x24
 
 
@@ -26,11 +27,13 @@ class NcpTables:
     """Every method takes the body of a command and returns that of its answer; too short a body raises IndexError or struct.error."""
 
     def __init__(self) -> None:
+        self.custom_eui64: bytes | None = None  # in flash that is written once
         self.reset()
 
     def reset(self) -> None:
         """RAM is lost."""
         self.new_counters = [0, 0]  # NWK and APS frame counters for the next network
+        self.transient_keys: dict[bytes, bytes] = {}  # of nodes that may join with their install code, by EUI64
         self._values: dict[int, bytes] = {}
         self._configuration = dict(_DEFAULTS)
         self._multicast: dict[int, bytes] = {}
@@ -71,8 +74,23 @@ class NcpTables:
         return bytes((SUCCESS,))
 
     def manufacturing_token(self, body: bytes) -> bytes:
-        sizes = {0x00: 8, 0x01: 16, 0x02: 16}
+        sizes = {0x00: 8, 0x01: 16, 0x02: 16, _CUSTOM_EUI64: 8}
+        if body[0] == _CUSTOM_EUI64 and self.custom_eui64 is not None:
+            return bytes((8,)) + self.custom_eui64
         return bytes((sizes.get(body[0], 2),)) + b"\xff" * sizes.get(body[0], 2)
+
+    def burn_manufacturing_token(self, body: bytes) -> bytes:
+        """Only the EUI64, and once."""
+        value = body[2 : 2 + body[1]]
+        if body[0] != _CUSTOM_EUI64 or len(value) != 8 or self.custom_eui64 is not None:
+            return bytes((INVALID_CALL,))
+        self.custom_eui64 = value
+        return bytes((SUCCESS,))
+
+    def add_transient_key(self, body: bytes) -> bytes:
+        partner, key = struct.unpack_from("<8s16s", body)
+        self.transient_keys[partner] = key
+        return bytes((SUCCESS,))
 
     def get_multicast(self, body: bytes) -> bytes:
         if body[0] >= self._configuration[_CONFIG_MULTICAST_TABLE_SIZE]:

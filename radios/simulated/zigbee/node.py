@@ -24,6 +24,7 @@ from radios.simulated.zigbee.frames import (
 from radios.simulated.zigbee.node_spec import Life, NodeEvent, NodeSpec, VersionChange
 from radios.simulated.zigbee.ota_client import OtaClient
 from radios.simulated.zigbee.ota_terms import OtaCounters, OtaState
+from radios.simulated.zigbee.poll_control import CHECK_IN, CLUSTER_POLL_CONTROL, PollControl
 
 ENDPOINT = 1
 _COORDINATOR_ENDPOINT = 1
@@ -59,7 +60,9 @@ class VirtualNode:
             endpoint=ENDPOINT,
             mains=spec.battery_percent is None,
             sleepy=spec.sleepy,
+            more_inputs=() if spec.check_in_s is None else (CLUSTER_POLL_CONTROL,),
         )
+        self.polls = PollControl(spec.check_in_s, spec.poll_s, spec.fast_poll_s)
         self.ota = OtaClient(
             eui64=spec.eui64,
             manufacturer=spec.manufacturer_code,
@@ -171,10 +174,8 @@ class VirtualNode:
         return events
 
     def next_deadline(self) -> float | None:
-        ota = self.ota.next_deadline() if self.life is Life.UP else None
-        if self._life_ends is None:
-            return ota
-        return self._life_ends if ota is None else min(ota, self._life_ends)
+        up = (self.ota.next_deadline(), self.polls.next_check_in) if self.life is Life.UP else ()
+        return min((at for at in (*up, self._life_ends) if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
         if self._life_ends is not None and now >= self._life_ends:
@@ -183,12 +184,17 @@ class VirtualNode:
         if self.life is Life.UP:
             self.ota.handle_timeout(now)
             self._after_ota(now)
+            if self.polls.is_due(now):
+                check_in = bytes((0x09, self._next_sequence(), CHECK_IN))
+                self._send(PROFILE_HOME_AUTOMATION, CLUSTER_POLL_CONTROL, check_in)
+                self._poll_anchor = now
 
     def next_poll(self, now: float) -> float:
         """When a sleepy node asks its parent for waiting frames next; `now` for one that always listens."""
         if not self.spec.sleepy:
             return now
-        interval = self.spec.fast_poll_s if self.ota.awaits_answer else self.spec.poll_s
+        fast = self.ota.awaits_answer or self.polls.polls_fast(now)
+        interval = self.spec.fast_poll_s if fast else self.spec.poll_s
         periods = max(0.0, now - self._poll_anchor) // interval + 1
         return self._poll_anchor + periods * interval
 
@@ -246,6 +252,10 @@ class VirtualNode:
         elif frame.cluster == CLUSTER_OTA and request.to_client and request.manufacturer is None:
             status = self.ota.receive(request.command, request.payload, now, broadcast=frame.broadcast)
             answer = None if status is None else zcl_default_response(request, status)
+        elif frame.cluster == CLUSTER_POLL_CONTROL and self.polls.next_check_in is not None and not request.to_client:
+            done = self.polls.receive(request.command, request.payload, now)
+            quiet = request.disable_default_response and done == 0
+            answer = None if quiet else zcl_default_response(request, done)
         else:
             known = frame.cluster in self.zcl.clusters
             status = zcl_server.UNSUP_CLUSTER_COMMAND if known else zcl_server.UNSUPPORTED_CLUSTER
@@ -269,6 +279,9 @@ class VirtualNode:
         self.bootloader.reset(cause)
         version = self.running_version
         if not self.version_history or self.version_history[-1].version != version:
+            if self.version_history and self.spec.forgets_configuration:
+                self.zdo.bindings.clear()
+                self.zcl.reporting.clear()
             self.version_history.append(VersionChange(now, version, cause))
         self._heard.clear()
         self._poll_anchor = now
@@ -301,6 +314,7 @@ class VirtualNode:
         self.life = Life.UP
         self._life_ends = None
         self.ota.start(now, self.running_version)
+        self.polls.start(now)
 
     def _send(self, profile: int, cluster: int, payload: bytes, *, broadcast: bool = False) -> None:
         self._out.append(self._frame(profile, cluster, payload, broadcast=broadcast))
@@ -337,6 +351,7 @@ class VirtualNode:
             },
             CLUSTER_POWER: power,
             CLUSTER_OTA: self._ota_attributes(),
+            CLUSTER_POLL_CONTROL: self.polls.attributes(),
         }
 
     def _ota_attributes(self) -> dict[int, zcl_server.Attribute]:

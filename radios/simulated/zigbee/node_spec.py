@@ -33,6 +33,7 @@ class NodeSpec:
     sleepy: bool = False
     poll_s: float = 5.0
     fast_poll_s: float = 0.25
+    check_in_s: float | None = None  # Poll Control: how often it checks in; None: it has no such cluster
     hops: int = 1
     loss: float = 0.0  # of whole frames, after all MAC retries, either way
     mac_loss: float = 0.0  # of one MAC attempt, either way; three retries follow
@@ -42,6 +43,7 @@ class NodeSpec:
     joined: bool = True
     seed: int = 0
     verify: Callable[[bytes], bool] = accept_any
+    forgets_configuration: bool = False  # a new image comes up without bindings and reporting
     self_test_fails: bool = False  # of every image that comes over the air
     reboot_s: float = 2.0
     self_test_s: float = 1.0

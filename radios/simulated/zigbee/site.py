@@ -84,9 +84,10 @@ class ZigbeeSite:
         seed: int = 0,
         pty: Path | None = None,
         baud: int | None = None,
+        neighbours: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         self.clock = clock
-        self.mesh = Mesh(nodes, channel=channel, hop_delay_s=hop_delay_s, seed=seed)
+        self.mesh = Mesh(nodes, channel=channel, hop_delay_s=hop_delay_s, seed=seed, neighbours=neighbours)
         self.dongle = EzspDongle(
             self.mesh,
             clock.now,

@@ -59,7 +59,8 @@ class ZclServer:
     """The attributes of one endpoint by cluster, and what was configured to be reported."""
 
     clusters: Mapping[int, Mapping[int, Attribute]]
-    reporting: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)  # min, max seconds
+    # By cluster and attribute: min and max seconds, and the reportable change as it came.
+    reporting: dict[tuple[int, int], tuple[int, int, bytes]] = field(default_factory=dict)
 
     def answer(self, cluster: int, frame: ZclFrame) -> bytes | None:
         """The ZCL frame to answer a general command with, or None when none is due. Never raises on what was received."""
@@ -109,9 +110,11 @@ class ZclServer:
                 at += 2
                 continue
             kind, shortest, longest = struct.unpack_from("<BHH", payload, at)
-            at += 5 + (_SIZES[kind] if kind in _ANALOG else 0)
+            at += 5
+            change = payload[at : at + _SIZES[kind]] if kind in _ANALOG else b""
+            at += len(change)
             if attribute in attributes:
-                self.reporting[cluster, attribute] = (shortest, longest)
+                self.reporting[cluster, attribute] = (shortest, longest, change)
             else:
                 bad += struct.pack("<BBH", UNSUPPORTED_ATTRIBUTE, 0, attribute)
         return bad or bytes((SUCCESS,))
@@ -127,8 +130,8 @@ class ZclServer:
                 out += struct.pack("<BBH", NOT_FOUND, direction, attribute)
             else:
                 kind = attributes[attribute].type
-                change = bytes(_SIZES[kind]) if kind in _ANALOG else b""
-                out += struct.pack("<BBHBHH", SUCCESS, direction, attribute, kind, *configured) + change
+                shortest, longest, change = configured
+                out += struct.pack("<BBHBHH", SUCCESS, direction, attribute, kind, shortest, longest) + change
         return out
 
 

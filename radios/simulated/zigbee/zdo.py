@@ -35,6 +35,7 @@ class ZdoServer:
     mains: bool
     sleepy: bool
     bindings: list[bytes] = field(default_factory=list)
+    more_inputs: tuple[int, ...] = ()  # clusters beside those that every node has
 
     @property
     def capability(self) -> int:
@@ -101,14 +102,15 @@ class ZdoServer:
         if request[2:3] != bytes((self.endpoint,)):
             return struct.pack("<BHB", INVALID_ENDPOINT, self.nwk, 0)
         simple = struct.pack(
-            "<BHHBBHHBH",
+            f"<BHHBB{2 + len(self.more_inputs)}HBH",
             self.endpoint,
             PROFILE_HOME_AUTOMATION,
             DEVICE_TYPE,
             0,
-            2,
+            2 + len(self.more_inputs),
             CLUSTER_BASIC,
             CLUSTER_POWER,
+            *self.more_inputs,
             1,
             CLUSTER_OTA,
         )

@@ -86,6 +86,10 @@ class SimulatedRadio(zigpy.application.ControllerApplication):  # type: ignore[m
         else:
             self.handle_join(nwk=t.NWK(node.nwk), ieee=_ieee(node.spec.eui64), parent_nwk=t.NWK(0))
 
+    def route_recorded(self, node: VirtualNode, relays: tuple[int, ...]) -> None:
+        if self._running:
+            self.handle_relays(t.NWK(node.nwk), [t.NWK(relay) for relay in relays])
+
     def lose_connection(self, error: Exception | None = None) -> None:
         """The dongle is pulled out: zigpy is told, and nothing is heard or sent any more."""
         self._connected = self._running = False
@@ -127,6 +131,7 @@ class SimulatedRadio(zigpy.application.ControllerApplication):  # type: ignore[m
         self.devices[own.ieee] = own
         self._running = True
         self.mesh.coordinator = self
+        self.mesh.route_recorded = self.route_recorded
         if self.introduce_nodes:
             for node in self.mesh.nodes.values():
                 if node.joined:
@@ -145,6 +150,8 @@ class SimulatedRadio(zigpy.application.ControllerApplication):  # type: ignore[m
         endpoint.profile_id, endpoint.device_type = 0x0104, DEVICE_TYPE
         endpoint.add_input_cluster(CLUSTER_BASIC)
         endpoint.add_input_cluster(CLUSTER_POWER)
+        for cluster in node.zdo.more_inputs:
+            endpoint.add_input_cluster(cluster)
         endpoint.add_output_cluster(CLUSTER_OTA)
         endpoint.status = zigpy.endpoint.Status.ZDO_INIT
         device.status = zigpy.device.Status.ENDPOINTS_INIT

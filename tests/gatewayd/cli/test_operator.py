@@ -10,8 +10,6 @@ from gatewayd.cli.commands import gatewayd
 from gatewayd.config_values import Listen
 from gatewayd.status.server import StatusServer
 from gatewayd.store.database import Database
-from radios.errors import LinkError
-from radios.radio import CommandResult, NodeCommand
 
 
 async def test_status_shows_gateway_campaigns_and_nodes(command: Any) -> None:
@@ -59,18 +57,6 @@ async def test_hold_and_resume(command: Any, daemon: Any) -> None:
 async def test_an_unknown_campaign(command: Any, name: str) -> None:
     result = await command("hold", name)
     assert (result.exit_code, result.output) == (1, f"gatewayd: no campaign {name}\n")
-
-
-async def test_permit_join(command: Any, daemon: Any) -> None:
-    assert (await command("permit-join", "--seconds", "90")).output == "nodes may join for 90 s\n"
-    assert daemon.asked == [("zigbee", NodeCommand("permit_join", None, {"seconds": 90}))]
-    daemon.result = CommandResult(ok=False, detail="the network is closed")
-    refused = await command("permit-join")
-    assert (refused.exit_code, refused.output) == (1, "gatewayd: the network is closed\n")
-    daemon.failure = LinkError("the dongle does not answer")
-    failed = await command("permit-join")
-    assert (failed.exit_code, failed.output) == (1, "gatewayd: the dongle does not answer\n")
-    assert (await command("permit-join", "--seconds", "255")).exit_code == 2
 
 
 async def test_acting_needs_the_token(command: Any, daemon: Any, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import yaml
 from pydantic.json_schema import models_json_schema
 
 from gatewayd.cloud import messages
+from gatewayd.nodes import bridge_messages
 
 FILE = Path(str(resources.files("gatewayd.cloud") / "asyncapi.yaml"))
 DOCUMENTS = (
@@ -17,6 +18,9 @@ DOCUMENTS = (
     messages.InventoryPage,
     messages.ReportBatch,
     messages.CampaignSummary,
+    bridge_messages.NodeTraffic,
+    bridge_messages.NodeRequest,
+    bridge_messages.NodeResponse,
 )
 ENVELOPE = {
     "title": "Envelope",

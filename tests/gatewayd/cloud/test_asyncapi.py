@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import yaml
 
 from gatewayd.cloud import messages
+from gatewayd.nodes import bridge_messages
 from tests.gatewayd.cloud.asyncapi_schemas import FILE, schemas
 
 DESCRIPTION = yaml.safe_load(FILE.read_text())
@@ -36,7 +37,8 @@ def test_every_reference_leads_somewhere() -> None:
 
 def test_the_topics_are_those_of_the_code() -> None:
     described = {re.sub(r"\{\w+\}", "x", channel["address"]) for channel in DESCRIPTION["channels"].values()}
-    leaves = ("commands", "acks", "state", "inventory/x", "reports", "summary/x")
+    leaves = ("commands", "acks", "state", "inventory/x", "reports", "summary/x", "nodes/requests", "nodes/responses")
     used = {messages.gateway_topic("x", leaf) for leaf in leaves}
     used |= {messages.campaign_topic("gateway:x", "x"), messages.campaign_topic("fleet:x", "x")}
+    used.add(bridge_messages.traffic_topic("x", "x", "x"))
     assert described == used

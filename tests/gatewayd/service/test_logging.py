@@ -115,3 +115,15 @@ def test_the_journal_is_told_priorities(monkeypatch: pytest.MonkeyPatch) -> None
         structlog.get_logger("gatewayd").error("bad")
         stream.seek(0)
         assert stream.read().startswith('<3>{"event": "bad"')
+
+
+def test_the_radio_libraries_never_tell_the_networks_key() -> None:
+    """bellows warns with the whole key in it, and logs frames with keys at debug."""
+    stream = io.StringIO()
+    configure("json", "debug", stream)
+    key = ":".join(f"{byte:02x}" for byte in range(0xA0, 0xB0))
+    stdlib.getLogger("bellows.ezsp.v4").warning("Couldn't add Key(key=%s, seq=0) of %s", key, "00:12:4b:00:00:00:00:01")
+    stdlib.getLogger("bellows.ash").debug("Sending frame %r", bytes(range(0xA0, 0xB0)))
+    stdlib.getLogger("zigpy.backups").debug("Restoring backup %s", key)
+    (line,) = lines(stream)
+    assert line["event"] == "Couldn't add Key(key=***, seq=0) of 00:12:4b:00:00:00:00:01"

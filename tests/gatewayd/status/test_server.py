@@ -1,3 +1,4 @@
+import io
 import json
 import socket
 from importlib import resources
@@ -51,9 +52,8 @@ async def test_every_path_of_openapi_is_served(client: aiohttp.ClientSession, op
     for path, methods in OPENAPI["paths"].items():
         url = path.format(campaign="spring", node="zigbee:00124b0000000001", kind="zigbee") if "{" in path else path
         for method in methods:
-            async with client.request(
-                method, url, headers=operator, json={"name": "list"} if "kind" in path else {}
-            ) as r:
+            body = {"arguments": {}} if path.endswith("/restore") else {"name": "list"} if "kind" in path else {}
+            async with client.request(method, url, headers=operator, json=body) as r:
                 assert r.status == 200, (method, url)
 
 
@@ -107,6 +107,7 @@ async def test_metrics(client: aiohttp.ClientSession) -> None:
         "gatewayd_outbox_reports 2.0",
         'gatewayd_nodes{radio="zigbee"} 5.0',
         'gatewayd_radio_status{name="queue.waiting",radio="zigbee"} 2.0',
+        'gatewayd_radio_up{radio="zigbee"} 1.0',
         'gatewayd_confirmed_bytes{campaign="spring"} 142880.0',
         'gatewayd_gateway_status{name="payload.cache_bytes"} 181440.0',
     ):
@@ -222,6 +223,22 @@ async def test_a_bad_command_is_refused(
         assert response.status == status
         check("/api/v1/radios/{kind}/commands", "post", status, await response.json())
     assert daemon.asked == []
+
+
+async def test_a_large_backup_reaches_the_radio_as_it_is(
+    client: aiohttp.ClientSession, operator: dict[str, str], daemon: Any
+) -> None:
+    """Its keys too, whatever their names: what is hidden is hidden in answers and logs."""
+    backup = {"network_key": {"key": "00" * 16}, "token": "t", "devices": ["d" * 100] * 1000}
+    body = {"arguments": {"backup": backup, "apply": False}}
+    async with client.post("/api/v1/radios/zigbee/restore", json=body, headers=operator) as response:
+        assert response.status == 200
+        check("/api/v1/radios/{kind}/restore", "post", 200, await response.json())
+    assert daemon.asked == [("zigbee", NodeCommand("restore", None, body["arguments"]))]
+    large = io.BytesIO(b'{"arguments": {"backup": "' + b"b" * 1_100_000 + b'"}}')
+    headers = {**operator, "Content-Type": "application/json"}
+    async with client.post("/api/v1/radios/zigbee/restore", data=large, headers=headers) as response:
+        assert response.status == 413
 
 
 async def test_a_body_must_be_json(client: aiohttp.ClientSession, operator: dict[str, str], daemon: Any) -> None:

@@ -106,6 +106,16 @@ def test_default_response_both_ways() -> None:
     assert encode_header(header) + encode_command(DefaultResponse(0x04, 0x81))[1] == frame
 
 
+@pytest.mark.parametrize("golden", ["00 2a 0b 05 80", "10 2a 0b 05 80"])
+def test_default_response_of_a_node(golden: str) -> None:
+    header, payload = decode_header(bytes.fromhex(golden))
+    assert (header.cluster_specific, header.server_to_client, header.tsn) == (False, False, 0x2A)
+    assert decode_command(header, payload) == DefaultResponse(0x05, 0x80)
+    for length in range(len(payload)):
+        with pytest.raises(FrameError):
+            decode_command(header, payload[:length])
+
+
 @pytest.mark.parametrize(("golden", "command"), FROM_CLIENT + FROM_SERVER, ids=lambda value: type(value).__name__)
 def test_a_frame_cut_at_any_byte_is_an_error(golden: str, command: Command) -> None:
     frame = bytes.fromhex(golden)

@@ -8,6 +8,7 @@ import pytest
 
 from radios.errors import ImageError
 from radios.radio import Fact, ImageRef, NodeDirective, NodeId, Want
+from radios.zigbee.air import ShareLimits
 from radios.zigbee.journal_codec import session_record, session_state
 from radios.zigbee.ota_commands import (
     WAIT_FOREVER,
@@ -31,14 +32,16 @@ from radios.zigbee.ota_commands import (
 from radios.zigbee.ota_frames import decode_command, decode_header, request
 from radios.zigbee.ota_session import OtaSession
 from radios.zigbee.pacing import Pacer, PacingLimits
+from radios.zigbee.quirks import Quirk
 from radios.zigbee.session_core import Outgoing, Purpose
 from radios.zigbee.session_state import OtaImage, SessionLimits, SessionState, Stage, Terms
+from radios.zigbee.settings import quirk_table
 
 NODE = NodeId("zigbee:00124b0000000001")
 FILE = FileId(0x1049, 0x0001, 0x00020000)
 OLD, NEW = 0x00010000, 0x00020000
 DATA = bytes(range(256)) * 4
-LIMITS = SessionLimits(old_version_after_s=30.0, lost_after_s=600.0, max_failures=3)
+LIMITS = SessionLimits(verify_s=30.0, lost_after_s=600.0, max_failures=3)
 
 
 def state(want: Want = Want.DELIVER, stage: Stage = Stage.OFFERED, confirmed: int = 0) -> SessionState:
@@ -50,7 +53,12 @@ class Bench:
     """A session with the shell's part done as the contract says: commit, then send."""
 
     def __init__(
-        self, start: SessionState | None = None, *, reconciled: bool = True, pacer: Pacer | None = None
+        self,
+        start: SessionState | None = None,
+        *,
+        reconciled: bool = True,
+        pacer: Pacer | None = None,
+        quirks: tuple[Quirk, ...] = (),
     ) -> None:
         self.now = 1000.0
         self.facts: list[Fact] = []
@@ -59,8 +67,11 @@ class Bench:
         self.broken = False
         self.image_gone = False
         self.tsn = 0
+        start = start or state()
+        file = start.image.file
+        limits = quirk_table(quirks).limits(LIMITS, file.manufacturer, file.image_type, "SIM-1")
         self.session = OtaSession(
-            start or state(), self.read, pacer or Pacer(PacingLimits()), LIMITS, self.now, reconciled=reconciled
+            start, self.read, pacer or Pacer(PacingLimits()), limits, self.now, reconciled=reconciled
         )
 
     def read(self, offset: int, length: int) -> bytes:
@@ -230,7 +241,7 @@ def test_a_node_that_has_the_version_is_done() -> None:
 
 
 def test_page_requests_fall_back_and_specific_files_are_not_there() -> None:
-    bench = Bench()
+    bench = Bench(quirks=(Quirk(model="*", page_requests=False),))
     assert bench.ask(ImagePageRequest(FILE, 0, 50, 512, 100)) == [DefaultResponse(4, Status.UNSUP_CLUSTER_COMMAND)]
     asked = QuerySpecificFileRequest(bytes(8), FILE, 0)
     assert bench.ask(asked) == [QuerySpecificFileResponse(Status.NO_IMAGE_AVAILABLE)]
@@ -300,7 +311,7 @@ def test_queued_node_is_told_to_come_back() -> None:
 
 
 def test_a_delayed_answer_goes_out_at_its_time() -> None:
-    pacer = Pacer(PacingLimits(max_blocks_per_s=2.0))
+    pacer = Pacer(PacingLimits(shares=ShareLimits(air_share=0.04)))
     bench = Bench(pacer=pacer)
     assert len(bench.ask(block(0))) == 1
     assert bench.ask(block(50)) == []
@@ -437,7 +448,7 @@ def test_old_version_counts_only_after_the_reboot() -> None:
     assert bench.last_version == OLD
 
 
-def test_old_version_counts_after_silence() -> None:
+def test_old_version_counts_when_the_time_to_verify_is_over() -> None:
     bench = Bench(state(Want.INSTALL))
     bench.to_ready()
     bench.wait(31)

@@ -1,0 +1,93 @@
+"""What travels between the site's nodes and programs that use them: documents and topics of the bridge. PURE.
+
+All topics lie below the gateway's own prefix, so that the broker's rule "a gateway its own id" covers them.
+"""
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field, JsonValue, StringConstraints
+
+from gatewayd.cloud.messages import Document, NodeName, gateway_topic, utc
+from radios.radio import NodeMessage
+
+REQUEST_MAX_BYTES = 16 * 1024
+DEADLINE_DEFAULT_S = 120.0
+DEADLINE_MAX_S = 3600.0
+
+REQUESTS = "nodes/requests"
+RESPONSES = "nodes/responses"
+
+RequestId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class NodeTraffic(Document):
+    """What a node has sent of its own accord. `data` by kind, with the names of zigpy:
+
+    `attribute_report`: attributes (values by name, or by number in hexadecimal digits), side, sequence, perhaps manufacturer.
+    `command` and `response` (to one of ours): command, command_id, arguments or payload, side, sequence, perhaps manufacturer.
+    `raw`: frame in hexadecimal digits, profile.
+    """
+
+    node: NodeName
+    endpoint: Annotated[int, Field(ge=0, le=255)]
+    cluster: str
+    cluster_id: Annotated[int, Field(ge=0, le=0xFFFF)]
+    kind: Literal["attribute_report", "command", "response", "raw"]
+    at: AwareDatetime  # of the gateway's radio
+    data: dict[str, JsonValue]
+    lqi: int | None = None
+    rssi_dbm: float | None = None
+
+
+class NodeRequest(Document):
+    """Asked of a node. `id` is the asker's, and new for each request; the same one again within ten minutes is a repetition."""
+
+    id: RequestId
+    node: NodeName
+    name: Literal["read", "write", "command", "bind", "unbind", "bindings", "configure_reporting", "reporting"]
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    timeout_s: Annotated[float, Field(gt=0, le=DEADLINE_MAX_S)] = DEADLINE_DEFAULT_S
+
+
+class NodeResponse(Document):
+    """The answer to a request. `code` is stable: failed, timeout, forbidden, busy, unknown_radio, bad_document, too_large, retained."""
+
+    id: str  # empty when the request's could not be read
+    ok: bool
+    at: AwareDatetime
+    code: str = ""
+    detail: Annotated[str, StringConstraints(max_length=2000)] = ""
+    value: JsonValue = None
+
+
+def traffic_topic(gateway: str, node: str, endpoint: int | str) -> str:
+    """One topic per node and endpoint."""
+    return gateway_topic(gateway, f"nodes/{node}/{endpoint}")
+
+
+def traffic_payload(message: NodeMessage) -> bytes:
+    """The `NodeTraffic` document of a message; made without the model, for it is our own and there may be many."""
+    document = {
+        "node": message.node,
+        "endpoint": message.endpoint,
+        "cluster": message.cluster_name,
+        "cluster_id": message.cluster,
+        "kind": message.kind.value,
+        "at": utc(message.at).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "data": dict(message.data),
+        "lqi": message.lqi,
+        "rssi_dbm": message.rssi_dbm,
+    }
+    plain = {key: value for key, value in document.items() if value is not None}
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def id_of(raw: bytes) -> str:
+    """The id in a request that is otherwise refused, so that its asker hears of it; empty when there is none."""
+    try:
+        found = json.loads(raw)["id"]
+        found.encode()  # half a surrogate is JSON, and cannot be sent
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ""
+    return str(found[:64])

@@ -1,0 +1,104 @@
+"""The radio as a whole hands on what nodes send, also of those that it hardly knows, and goes on serving zigpy."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import zigpy.types as t
+
+from radios.clock import SystemClock
+from radios.radio import MessageKind, NodeCommand, NodeId
+from radios.zigbee.driver import ZigbeeRadio
+from radios.zigbee.settings import ZigbeeSettings
+from tests.support.answering_radio import AnsweringRadio
+from tests.support.zigpy_library import IEEE, NWK
+
+NODE = NodeId("zigbee:00124b0000000001")
+STRANGE = t.EUI64.convert("00:12:4b:00:00:00:00:33")
+
+
+def receive(app: Any, cluster: int, frame: bytes, *, nwk: int = NWK, endpoint: int = 1) -> None:
+    app.packet_received(
+        t.ZigbeePacket(
+            src=t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(nwk)),
+            src_ep=endpoint,
+            dst=t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(0)),
+            dst_ep=1,
+            tsn=frame[1],
+            profile_id=0x0104,
+            cluster_id=cluster,
+            data=t.SerializableBytes(frame),
+            lqi=100,
+            rssi=-50,
+        )
+    )
+
+
+@pytest.fixture
+def library() -> Any:
+    return type("Fake", (AnsweringRadio,), {"instances": [], "refusals": [], "answer": staticmethod(lambda *_: None)})
+
+
+@pytest.fixture
+async def radio(library: Any, journal: Any, images: Any) -> AsyncIterator[ZigbeeRadio]:
+    radio = ZigbeeRadio(ZigbeeSettings("fake", interview_timeout_s=0.1), SystemClock(), library)
+    running = asyncio.create_task(radio.run(journal, images))
+    async with asyncio.timeout(20):
+        while not (await radio.manage(NodeCommand("list"))).ok:
+            await asyncio.sleep(0.002)
+    yield radio
+    running.cancel()
+    await asyncio.wait({running})
+
+
+def battery_report(sequence: int, half_percent: int) -> bytes:
+    return bytes((0x18, sequence, 0x0A)) + struct.pack("<HBB", 0x0021, 0x20, half_percent)
+
+
+async def test_reports_go_out_and_zigpy_has_them_too(radio: ZigbeeRadio, library: Any) -> None:
+    app = library.instances[-1]
+    traffic = radio.traffic()
+    for sequence in range(3):
+        receive(app, 0x0001, battery_report(sequence, 100 + sequence))
+    seen = [await anext(traffic) for _ in range(3)]
+    assert [message.data["sequence"] for message in seen] == [0, 1, 2]
+    assert {message.node for message in seen} == {NODE}
+    assert app.devices[IEEE].endpoints[1].in_clusters[1].get(0x0021) == 102
+    status: Any = radio.status()["traffic"]
+    assert (status["received"], status["queued"]) == (3, 0)
+
+
+async def test_a_node_that_is_not_interviewed_is_heard(radio: ZigbeeRadio, library: Any) -> None:
+    app = library.instances[-1]
+    app.add_device(STRANGE, t.NWK(0x4321))
+    receive(app, 0x0402, bytes((0x18, 9, 0x0A)) + struct.pack("<HBh", 0, 0x29, 2000), nwk=0x4321, endpoint=8)
+    message = await anext(radio.traffic())
+    assert (message.node, message.endpoint) == ("zigbee:00124b0000000033", 8)
+    assert message.data["attributes"] == {"measured_value": 2000}
+
+
+async def test_a_sender_without_a_name_is_counted(radio: ZigbeeRadio, library: Any) -> None:
+    receive(library.instances[-1], 0x0001, battery_report(1, 90), nwk=0x7777)
+    status: Any = radio.status()["traffic"]
+    assert status["dropped"]["unknown_node"] == 1
+
+
+async def test_the_answer_to_a_command_is_marked_and_that_to_a_read_is_none(radio: ZigbeeRadio, library: Any) -> None:
+    app = library.instances[-1]
+    app.devices[IEEE].endpoints[1].add_input_cluster(0x0004)
+    library.answer = staticmethod(lambda *_: (0x02, struct.pack("<BB", 8, 0)))
+    asked = NodeCommand(
+        "command", NODE, {"cluster": "groups", "command": "get_membership", "arguments": {"groups": []}}
+    )
+    result = await radio.manage(asked)
+    assert result.value == {"command": "get_membership_response", "arguments": {"capacity": 8, "groups": []}}
+    library.answer = staticmethod(lambda *_: (0x01, struct.pack("<HBBB", 0x0000, 0, 0x20, 3)))
+    assert (await radio.manage(NodeCommand("read", NODE, {"cluster": "basic", "attributes": ["zcl_version"]}))).ok
+    receive(app, 0x0004, bytes((0x09, 200, 0x02, 8, 0)))
+    traffic = radio.traffic()
+    kinds = [(await anext(traffic)).kind for _ in range(2)]
+    assert kinds == [MessageKind.RESPONSE, MessageKind.COMMAND]
+    status: Any = radio.status()["traffic"]
+    assert status["received"] == 2
