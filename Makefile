@@ -14,7 +14,7 @@ demo: .venv/.runtime
 	@$(BIN)/gatewayd demo $(ARGS)
 
 test: .venv/.dev lint services
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: .venv/.dev lint
 	@$(BIN)/pytest -n $(WORKERS) -m "not services" $(ARGS)

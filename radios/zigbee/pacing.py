@@ -30,6 +30,8 @@ class PacingLimits:
     least_share: float = 0.04
     trouble_within_s: float = 5.0  # failures to two nodes within this are the network's, those to one of many its own
     max_spacing_s: float = 1.2  # of one node's blocks
+    increase_blocks_per_s: float = 1.0  # of one node, for every delivery in good time
+    unspaced_blocks_per_s: float = 30.0  # what no node asks for faster
     acknowledge_every: int = 8  # blocks: the node's next request says as much as an APS acknowledgement, for less air
     max_delay_s: float = 1.5  # an answer later than the client's timeout (2-3 s) only makes it ask again
     idle_after_s: float = 10.0  # a node that asked nothing for so long gives up its place
@@ -177,7 +179,8 @@ class Pacer:
             if slow:
                 path.spacing_s = min(max(0.05, 1.5 * path.spacing_s), limits.max_spacing_s)
             elif path.spacing_s:
-                path.spacing_s = max(0.0, path.spacing_s - 0.02)
+                rate = 1.0 / path.spacing_s + limits.increase_blocks_per_s
+                path.spacing_s = 1.0 / rate if rate < limits.unspaced_blocks_per_s else 0.0
             if now - max(self._increased_at, self._decreased_at) >= 1.0:
                 self._increased_at = now
                 self._ceiling = min(UNLIMITED, self._ceiling + limits.increase_share)

@@ -12,7 +12,7 @@ from gatewayd.nodes.bridge_messages import REQUESTS, RESPONSES, NodeResponse
 from gatewayd.publisher.broker import connected
 from tests.support.rig import LAMPS, Rig
 
-pytestmark = [pytest.mark.services, pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("bridge")]
+pytestmark = [pytest.mark.services, pytest.mark.asyncio(loop_scope="module")]
 
 
 async def test_nodes_are_read_over_mqtt_while_a_campaign_runs_and_not_written_by_default(rig: Rig) -> None:

@@ -12,7 +12,7 @@ from gatewayd.cloud.messages import Gate, Rollout, Tier
 from gatewayd.demo.world import World
 from tests.support.rig import LAMPS, METERS, Rig, lamp_firmware, lamp_options, meter_firmware
 
-pytestmark = [pytest.mark.services, pytest.mark.xdist_group("kill"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]
 
 KILLS = 4
 SEED = 20261122

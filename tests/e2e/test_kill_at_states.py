@@ -15,7 +15,7 @@ from gatewayd.demo import scenario
 from gatewayd.demo.world import World
 from tests.support.rig import Rig, lamp_firmware, lamp_options
 
-pytestmark = [pytest.mark.services, pytest.mark.xdist_group("kill"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]
 
 # `verifying` is not among them: a Zigbee node says "complete" and "good" with one command, which is one transaction.
 STATES = frozenset(

@@ -14,7 +14,7 @@ from gatewayd.publisher.campaigns import sign_campaign
 from gatewayd.publisher.keys import KeyFolder, Role, make_key
 from tests.support.rig import LAMPS, Rig, lamp_firmware
 
-pytestmark = [pytest.mark.services, pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("refusals")]
+pytestmark = [pytest.mark.services, pytest.mark.asyncio(loop_scope="module")]
 
 
 async def refused(rig: Rig, campaign: str, code: str) -> None:

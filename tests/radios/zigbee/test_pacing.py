@@ -282,6 +282,27 @@ def test_a_nodes_own_failures_space_its_blocks_and_no_others() -> None:
     assert gap(pacer, "a", 20.0) == 0.0
 
 
+def test_a_lone_node_is_as_fast_as_before_soon_after_a_busy_moment() -> None:
+    pacer = Pacer(PacingLimits())
+    one_hop(pacer, "a")
+    now = 0.0
+    for _ in range(5):
+        pacer.ask("a", now, 0, 1.0)
+        pacer.delivered("a", False, 0.0, now)
+        now += 1.1
+    begun, sent = now, 0
+    while now < begun + 20.0:
+        grant = pacer.ask("a", now, 0, 1.0)
+        if grant.serve_at is None:
+            now += grant.come_back_s
+            continue
+        now = grant.serve_at
+        pacer.delivered("a", True, 0.02, now)
+        now += 0.02
+        sent += now > begun + 10.0
+    assert sent / 10.0 > 15.0  # blocks a second, ten seconds after it
+
+
 def test_latency_far_above_a_nodes_own_habit_spaces_its_blocks() -> None:
     pacer = Pacer(ALL)
     for node in ("fast", "sleepy"):
