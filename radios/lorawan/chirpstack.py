@@ -5,6 +5,7 @@ errors. Not responsible for pacing, retries of a call, or the meaning of a frame
 """
 
 import asyncio
+import ipaddress
 import logging
 import random
 import ssl
@@ -26,7 +27,6 @@ _log = logging.getLogger(__name__)
 _PAGE = 100
 _RECONNECT_FIRST_S = 0.5
 _RECONNECT_MOST_S = 30.0
-_LOOPBACK = ("127.", "localhost", "[::1]", "::1", "unix:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ChirpStackSettings:
     call_timeout_s: float = 10.0  # real seconds
 
     def __post_init__(self) -> None:
-        if self.tls_ca_path is None and not self.grpc_target.startswith(_LOOPBACK):
+        if self.tls_ca_path is None and not _on_loopback(self.grpc_target):
             raise ValueError(f"gRPC to {self.grpc_target} needs tls_ca: an API token never travels in the clear")
 
     def __repr__(self) -> str:
@@ -336,6 +336,17 @@ class ChirpStack:
                     yield uplink
                 else:
                     _log.warning("chirpstack mqtt: dropped an event on %s: %s", message.topic, uplink)
+
+
+def _on_loopback(target: str) -> bool:
+    """Whether a gRPC target stays on this machine. By address, not by prefix: 127.example.org is somewhere else."""
+    if target.startswith("unix:"):
+        return True
+    host = target.rpartition(":")[0] if target.count(":") == 1 or "]:" in target else target
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _raise_if_cancelled() -> None:

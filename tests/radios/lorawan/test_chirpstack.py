@@ -108,6 +108,21 @@ def test_a_token_never_travels_in_the_clear():
     assert TOKEN not in repr(settings("127.0.0.1:8080"))
 
 
+@pytest.mark.parametrize(
+    "target", ["127.example.org:8080", "localhost.example.org:8080", "::1.example.org:8080", "10.0.0.1:1"]
+)
+def test_a_name_that_begins_like_loopback_is_not_loopback(target):
+    with pytest.raises(ValueError, match="tls_ca"):
+        settings(target)
+
+
+@pytest.mark.parametrize(
+    "target", ["127.0.0.1:8080", "127.9.9.9:1", "localhost:8080", "[::1]:8080", "::1", "unix:/run/x"]
+)
+def test_loopback_needs_no_tls(target):
+    assert settings(target).grpc_target == target
+
+
 @pytest.mark.services
 async def test_devices_and_their_profiles(chirpstack):
     first, second = sorted(await chirpstack.devices(), key=lambda d: d.dev_eui)
@@ -179,3 +194,22 @@ async def test_uplinks_go_on_after_the_broker_was_away(tmp_path):
                 pass
             await uplinks.aclose()
             await client.close()
+
+
+@pytest.mark.services
+async def test_calls_go_on_after_the_api_was_away(chirpstack, site):
+    assert len(await chirpstack.devices()) == 2
+    await site.stop_grpc()
+    with pytest.raises(LinkError):
+        await chirpstack.devices()
+    assert not chirpstack.link_up()["grpc"]
+    await site.start_grpc()
+    devices = []
+    async with asyncio.timeout(30):
+        while not devices:
+            try:
+                devices = await chirpstack.devices()
+            except LinkError:
+                await asyncio.sleep(0.05)
+    assert len(devices) == 2
+    assert chirpstack.link_up()["grpc"]
