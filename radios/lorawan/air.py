@@ -12,6 +12,8 @@ from radios.lorawan.regions import Modulation
 RESERVE = 0.1
 """Share of the duty cycle that stays for class A downlinks and answers."""
 
+_CATCH_UP_S = 180.0  # time without frames, as while answers are awaited, that is made up for
+_CATCH_UP_TIMES = 2.0  # faster than even, so that uplinks still come through
 _GAP_S = 0.1  # between two frames where no duty cycle spaces them
 
 
@@ -48,6 +50,7 @@ class MulticastAir:
         self._turn = turn
         self._gateway_gap_s = gateway_gap_s
         self._next_at = 0.0
+        self._due = 0.0  # what would be due at an even pace since the first frame
 
     def airtime_s(self, payload_len: int) -> float:
         return downlink_airtime(self._modulation, payload_len)
@@ -73,4 +76,6 @@ class MulticastAir:
             ledger.add(now, airtime)
         self.used_s += airtime * max(1, len(self._ledgers))
         self._turn.take(now, airtime + _GAP_S)
-        self._next_at = now + self.spacing_s(payload_len)
+        spacing = self.spacing_s(payload_len)
+        self._due = (max(self._due, now - _CATCH_UP_S) if self._due else now) + spacing
+        self._next_at = max(self._due, now + spacing / _CATCH_UP_TIMES)

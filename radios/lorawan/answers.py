@@ -5,7 +5,7 @@ Not here: what is asked (`questions`), and what the answers of all nodes mean fo
 
 from dataclasses import dataclass
 
-from radios.lorawan.cohort import FRAG_INDEX, MC_GROUP_ID
+from radios.lorawan.cohort import FRAG_INDEX
 from radios.lorawan.messages import Release, Unicast
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.packages import clock_sync, codec, firmware_management, fragmentation, multicast
@@ -16,6 +16,8 @@ from radios.radio import Fact
 _ACK_EXPIRES_S = 60.0
 _AFTER_RESYNC_S = 10.0
 _WINDOW_ERRORS_MOST = 3
+_RESYNCS_MOST = 2
+_WITHOUT_SESSION_MOST = 3
 _WRAP_RISK = 128  # from so many missing on, "0 missing" may be 256
 
 
@@ -26,6 +28,11 @@ class Air:
     highest: int  # counter sent
     poll: int  # number of the last poll
     still: bool  # the poll was the last thing sent
+    polled: int | None = None  # counter sent at the last poll, which answers that come later are about; None: the same
+
+    def told_at(self, *, alone: bool) -> int:
+        """The counter that a status answer is about; `alone`: the node was asked by itself, just now."""
+        return self.highest if alone or self.polled is None else min(self.polled, self.highest)
 
 
 def decode(node: SessionNode, port: int, data: bytes) -> codec.Decoded[codec.Command] | None:
@@ -49,22 +56,29 @@ def decode(node: SessionNode, port: int, data: bytes) -> codec.Decoded[codec.Com
 def answer(out: Outgoing, node: SessionNode, command: codec.Command, received_at: float, air: Air, now: float) -> None:
     """One command of a node. What does not fit its step is ignored: it answers an older question."""
     match command:
-        case multicast.McGroupSetupAns(mc_group_id=group) if node.step is Step.GROUP and group == MC_GROUP_ID:
+        case multicast.McGroupSetupAns(mc_group_id=group) if node.step is Step.GROUP and group == node.mc_group_id:
             _group_set_up(out, node, command, now)
         case fragmentation.FragSessionSetupAns() if node.step is Step.BLOCK and command.frag_index == FRAG_INDEX:
             _block_set_up(out, node, command, now)
-        case multicast.McClassCSessionAns() if node.step is Step.WINDOW and command.mc_group_id == MC_GROUP_ID:
+        case multicast.McClassCSessionAns() if node.step is Step.WINDOW and command.mc_group_id == node.mc_group_id:
             _window(out, node, command, received_at, now)
         case clock_sync.AppTimeReq() if node.resync:
             node.resync = False
+            node.clock_error_s = 0.0
             node.ask_afresh(now + _AFTER_RESYNC_S)
         case fragmentation.FragSessionStatusAns() if command.frag_index == FRAG_INDEX:
+            node.without_session = 0
             if node.step is Step.RECEIVING:
                 _status(out, node, command, air, now)
         case fragmentation.FragDataBlockReceivedReq() if command.frag_index == FRAG_INDEX:
             _block_received(out, node, command, now)
+        case fragmentation.PackageVersionAns() if node.poll_alone and node.profile.frag_version == 1:
+            _without_session(out, node, now)
+        case firmware_management.DevDeleteImageAns() if node.step is Step.DROPPING and node.holds_image:
+            node.holds_image = False
+            node.ask_afresh()
         case firmware_management.DevUpgradeImageAns():
-            _image(out, node, command, now)
+            _image(out, node, command, air, now)
         case firmware_management.DevRebootCountdownAns() if node.step is Step.INSTALLING:
             node.reboots_heard += 1
             out.move(node, Step.CONFIRMING)
@@ -72,8 +86,11 @@ def answer(out: Outgoing, node: SessionNode, command: codec.Command, received_at
         case firmware_management.DevVersionAns():
             _version(out, node, command.fw_version, now)
         case fragmentation.FragSessionDeleteAns() if node.step is Step.DROPPING and not node.group_deleted:
-            node.group_deleted = True
-            node.ask_afresh()
+            if node.grouped:
+                node.group_deleted = True
+                node.ask_afresh()
+            else:
+                dropped(out, node, now)
         case multicast.McGroupDeleteAns() if node.step is Step.DROPPING and node.group_deleted:
             dropped(out, node, now)
 
@@ -88,6 +105,7 @@ def image_refused(out: Outgoing, node: SessionNode, now: float, detail: str, air
     """There is no valid image on the node, or it does not say so."""
     if node.suspect and node.step is Step.RECEIVING:
         node.ask_afresh()
+        node.unproven = 0
         node.block.refuted(air_highest)
         return
     node.image_refused += 1
@@ -99,7 +117,7 @@ def image_refused(out: Outgoing, node: SessionNode, now: float, detail: str, air
 
 def _group_set_up(out: Outgoing, node: SessionNode, command: multicast.McGroupSetupAns, now: float) -> None:
     if command.id_error:
-        out.fail(node, now, "refused", "McGroupSetupAns: IDError")
+        _no_multicast(out, node, "McGroupSetupAns: IDError")
     elif out.cohort.closed:
         out.move(node, Step.WINDOW)  # the group was made anew; the session on the node stays, it may hold data
     else:
@@ -121,8 +139,7 @@ def _window(
     out: Outgoing, node: SessionNode, command: multicast.McClassCSessionAns, received_at: float, now: float
 ) -> None:
     if command.dr_error or command.freq_error:
-        cohort = out.cohort
-        out.fail(node, now, "refused", f"DR{cohort.data_rate} at {cohort.frequency_hz} Hz: {command}")
+        _no_multicast(out, node, f"DR{out.cohort.data_rate} at {out.cohort.frequency_hz} Hz: {command}")
         return
     expected = node.window_from - received_at
     told = command.time_to_start
@@ -136,6 +153,8 @@ def _window(
         # Version 1 says so of a start in the past too; by now it is the group that is gone.
         node.window_errors = 0
         out.move(node, Step.GROUP)
+    elif told is not None and (node.profile.clock_version is None or node.window_errors > _RESYNCS_MOST):
+        node.clock_error_s += expected - told  # it is told the time by its own clock
     else:
         node.resync = node.profile.clock_version is not None
 
@@ -144,6 +163,7 @@ def _status(
     out: Outgoing, node: SessionNode, command: fragmentation.FragSessionStatusAns, air: Air, now: float
 ) -> None:
     node.answered_poll = air.poll
+    told_at = air.told_at(alone=node.poll_alone)
     if node.poll_alone:
         node.poll_alone = False
         node.ask_afresh()
@@ -151,7 +171,8 @@ def _status(
         out.again(node, now, "session_lost", "FragSessionStatusAns: SessionDoesNotExist")
         return
     if command.memory_error:
-        out.again(node, now, "no_space", "FragSessionStatusAns: more was lost than the node can make up")
+        limit = max(0, (node.block.missing or 1) - 1)
+        out.again(node, now, "no_space", "FragSessionStatusAns: more was lost than the node can make up", limit=limit)
         return
     if command.mic_error:
         out.again(node, now, "invalid_image", "FragSessionStatusAns: MICError")
@@ -159,19 +180,50 @@ def _status(
     block, before = node.block, node.block.confirmed
     wrapped = (block.missing or 0) >= _WRAP_RISK
     received, missing = command.nb_frag_received, command.missing_frag
-    block.take(received, missing, air.highest, still=air.still)
+    block.take(received, missing, told_at, still=air.still, sent=air.highest)
     if block.claims_complete(received, missing) and not wrapped:
         _complete(out, node, now)
+        if not node.profile.firmware_management:
+            _ready(out, node, now, "unverified", "by its status alone")
         return
-    node.suspect = air.still and (missing == 0 or block.doubtful(missing, air.highest))
-    if block.confirmed > before:
+    whole = air.still and air.highest >= block.nb_frag
+    node.suspect = whole and (missing == 0 or block.doubtful(missing, air.highest))
+    if node.suspect and not node.profile.firmware_management:
+        _doubtful_for_good(out, node, air, now)
+    if node.step is Step.RECEIVING and block.confirmed > before:
         out.event(node, Fact.PROGRESS, now)
+
+
+def _without_session(out: Outgoing, node: SessionNode, now: float) -> None:
+    """Version 1 has no word for a session that is gone (a reboot): asked for its version too, the node says only that."""
+    node.without_session += 1
+    if node.without_session >= _WITHOUT_SESSION_MOST:
+        out.again(node, now, "session_lost", "the node answers, but not for its fragmentation session")
+
+
+def _no_multicast(out: Outgoing, node: SessionNode, detail: str) -> None:
+    out.leave(node, Release(node.dev_eui, again=True, reason="no_multicast", detail=detail))
+
+
+def _doubtful_for_good(out: Outgoing, node: SessionNode, air: Air, now: float) -> None:
+    """It may have all, and has no TS006 to say so: more coded fragments, a few times, and then nobody can know."""
+    node.suspect = False
+    node.image_refused += 1
+    node.block.refuted(air.highest)
+    if node.image_refused >= out.settings.verify_attempts:
+        out.fail(node, now, "unproven", "its status never says that it has the block, and it has no TS006")
 
 
 def _complete(out: Outgoing, node: SessionNode, now: float) -> None:
     node.block.confirmed = node.block.nb_frag
     out.move(node, Step.VERIFYING)
     out.event(node, Fact.COMPLETE, now)
+
+
+def _ready(out: Outgoing, node: SessionNode, now: float, code: str = "", detail: str = "") -> None:
+    node.holds_image = node.profile.firmware_management  # else it can neither be asked nor be told to delete it
+    out.move(node, Step.READY)
+    out.event(node, Fact.READY, now, code=code, detail=detail)
 
 
 def _block_received(
@@ -189,9 +241,13 @@ def _block_received(
             out.again(node, now, "invalid_image", "FragDataBlockReceivedReq: MICError")
     else:
         _complete(out, node, now)
+        if not node.profile.firmware_management:
+            _ready(out, node, now, detail="FragDataBlockReceivedReq: its MIC is good")
 
 
-def _image(out: Outgoing, node: SessionNode, command: firmware_management.DevUpgradeImageAns, now: float) -> None:
+def _image(
+    out: Outgoing, node: SessionNode, command: firmware_management.DevUpgradeImageAns, air: Air, now: float
+) -> None:
     valid = command.up_image_status is UpImageStatus.VALID
     if node.step in (Step.INSTALLING, Step.CONFIRMING):
         if node.suspect:
@@ -202,19 +258,18 @@ def _image(out: Outgoing, node: SessionNode, command: firmware_management.DevUpg
     if valid and command.next_fw_version == out.cohort.version:
         if node.step is not Step.VERIFYING:
             _complete(out, node, now)
-        out.move(node, Step.READY)
-        out.event(node, Fact.READY, now)
+        _ready(out, node, now)
     elif command.up_image_status is UpImageStatus.WRONG_HARDWARE and not node.suspect:
         out.fail(node, now, "wrong_hardware", "DevUpgradeImageAns: image for other hardware")
     elif node.suspect or node.step is Step.VERIFYING:
         found = f"version {command.next_fw_version}" if valid else command.up_image_status.name
-        image_refused(out, node, now, f"DevUpgradeImageAns: {found}", out.cohort.mark)
+        image_refused(out, node, now, f"DevUpgradeImageAns: {found}", air.highest)
 
 
 def _version(out: Outgoing, node: SessionNode, version: int, now: float) -> None:
     if node.step in (Step.INSTALLING, Step.CONFIRMING):
         if version == out.cohort.version:
-            node.version = version
+            node.version, node.holds_image = version, False
             out.move(node, Step.RUNNING)
             node.ask_afresh(now + out.settings.recheck_s)
             out.event(node, Fact.RUNNING, now, version=version)
@@ -243,6 +298,7 @@ def _still_old(out: Outgoing, node: SessionNode, now: float, *, pending: bool) -
             node, now, "refused", f"the node did not start the image after {node.reboots_heard} commands that it heard"
         )
     else:
+        node.holds_image = False
         out.move(node, Step.RUNNING)
         node.ask_afresh(now + out.settings.recheck_s)
         out.event(node, Fact.RUNNING, now, version=node.version)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil
 
+from radios.lorawan.demand import Demand, Loss, demand
+
 _WRAP = 256
-_LOSS_LEAST = 0.01
-_LOSS_MOST = 0.9
-_LOSS_UNKNOWN = 0.1
-_SPARE_FRAGMENTS = 2  # the code needs 1.5 to 1.8 more than were lost, on the mean
+_LOSS_TRIED_MOST = 1000  # older evidence fades: links change
+_AMPLE = 0.7  # deviations beyond the mean that a node gets which is served alone
+_PLAUSIBLE = 0.7  # deviations before the expected end at which a node that cannot tell may be complete
 
 
 class StatusStyle(StrEnum):
@@ -30,36 +31,68 @@ class BlockStatus:
     style: StatusStyle | None = None
     received: int = 0  # as the node said
     missing: int | None = None  # fragments still to be made up, as far as known
-    at_counter: int = 0  # highest counter sent when `missing` was last told or estimated anew
-    loss: float = _LOSS_UNKNOWN
+    at_counter: int = 0  # highest counter sent when `missing` was last told
+    lost: float = 0.0  # of so many tried, for its loss
+    tried: float = 0.0
     confirmed: int = 0  # fragments known to be on the node, never going down
     tail: int = 0  # part of `missing` that the node does not know of: plain fragments after the last one that it saw
+    refuted_at: int = 0  # highest counter sent when the node was known not to be complete, though it could not tell
 
-    def take(self, received: int, missing_low: int, highest: int, *, still: bool) -> None:
-        """An answer that came when `highest` had been sent; `still`: nothing else was on its way to the node."""
-        self._infer_style(received, missing_low, highest, still=still)
+    @property
+    def loss(self) -> Loss:
+        return Loss(self.lost, self.tried)
+
+    def take(self, received: int, missing_low: int, highest: int, *, still: bool, sent: int | None = None) -> None:
+        """An answer about the time when `highest` had been sent; `still`: nothing else was on its way to the node.
+
+        `sent`: by the time of the answer, when that is more: a node may make up its answer when it sends it.
+        """
+        self._infer_style(received, missing_low, highest, highest if sent is None else sent, still=still)
         self.received = received
-        plain = highest <= self.nb_frag
-        if plain and still and self.style is StatusStyle.COUNT:
+        if highest <= self.nb_frag:
+            self._take_plain(received, missing_low, highest, still=still)
+        else:
+            self._take_coded(missing_low, highest)
+        self._confirm(received, missing_low, highest)
+
+    def _take_plain(self, received: int, missing_low: int, highest: int, *, still: bool) -> None:
+        if still and self.style is StatusStyle.COUNT:
             self.missing, self.tail = max(missing_low, highest - received), 0
-        elif plain or self.missing is None:
+        else:
             missing = missing_low
             if self.missing is not None:
                 while missing < self.missing - self.tail:
                     missing += _WRAP
             self.tail = self._tail(received, missing, highest) if still else 0
             self.missing = missing + self.tail
-        elif self.style is StatusStyle.LAST:
+        self.lost, self.tried = float(self.missing), float(highest)
+        self.at_counter = highest
+
+    def _take_coded(self, missing_low: int, highest: int) -> None:
+        """From what it missed before, it can have lost the plain ones and gained the coded ones sent since."""
+        before = self.missing or 0
+        unseen = self.nb_frag if self.missing is None else max(0, self.nb_frag - self.at_counter)
+        coded = highest - max(self.at_counter, self.nb_frag)
+        self.tail = 0
+        expected = before + unseen * self.loss.mean
+        if self.style is StatusStyle.LAST:
             # It tells the losses, not what the coded fragments have repaired.
-            self.missing = max(self.missing, missing_low)
-        else:
-            down = self.missing - (self.missing - missing_low) % _WRAP
-            self.missing = down if down >= 0 else missing_low
-        if plain and still and highest:
-            self.loss = min(_LOSS_MOST, max(_LOSS_LEAST, self.missing / highest))
-        if self.style is not StatusStyle.LAST or plain:
-            self.at_counter = highest
-        self._confirm(received, missing_low, highest)
+            self.missing = max(before, _meant(missing_low, before, before + unseen, expected))
+            self.at_counter = self.nb_frag
+            if unseen:
+                self.lost, self.tried = float(self.missing), float(self.nb_frag)
+            return
+        expected -= coded * (1 - self.loss.mean)
+        self.missing = _meant(missing_low, before - coded, before + unseen, expected)
+        if self.style is None and not unseen and self.missing < before:
+            self.style = StatusStyle.COUNT
+        if self.style is None:
+            # Nothing was repaired, or it does not tell: like the losses, to be disproved by the image alone.
+            self.at_counter = self.nb_frag
+            return
+        if not unseen and self.missing and coded > 0:
+            self._tried(coded, coded - min(coded, max(0, before - self.missing)))
+        self.at_counter = highest
 
     def claims_complete(self, received: int, missing_low: int) -> bool:
         """Whether the node says that it has the block. 256 missing read 0 too: the image must still be proven."""
@@ -69,30 +102,48 @@ class BlockStatus:
         """Whether the node may be complete although it says that it is not."""
         if missing_low == 1 and self.received >= self.nb_frag - 1:
             return True  # LoRa Basics Modem keeps saying 1 after a reception without loss
-        return self.style is not StatusStyle.COUNT and highest > self.nb_frag
+        if self.style is StatusStyle.COUNT or highest <= self.nb_frag:
+            return False
+        expected = self.demand(highest)
+        return expected is None or expected.at(-_PLAUSIBLE) <= 0
 
     def refuted(self, highest: int) -> None:
         """The image is not on the node, whatever the status said: at least one fragment is missing."""
+        self.refuted_at = max(self.refuted_at, highest)
         if not self.missing:
             self.missing = _WRAP if self.style is StatusStyle.COUNT and self.received < highest else 1
 
+    def demand(self, highest: int) -> Demand | None:
+        """Coded fragments that it still needs when `highest` has been sent; None while it has not answered."""
+        if self.missing is None:
+            return None
+        loss = self.loss
+        unseen = max(0, min(highest, self.nb_frag) - self.at_counter)
+        more = unseen * loss.mean
+        since = max(0, highest - max(self.at_counter, self.nb_frag))
+        found = demand(self.missing + more, more * (1 - loss.mean), loss, since)
+        if self.style is not StatusStyle.COUNT and self.refuted_at >= max(self.nb_frag, self.at_counter):
+            found = found.beyond(self.refuted_at - highest)
+        return found
+
     def need(self, highest: int) -> int:
-        """New coded fragments to send so that this node completes, by its own loss."""
-        missing = self.missing if self.missing is not None else max(1, ceil(self.nb_frag * self.loss))
-        if missing and self.style is not StatusStyle.COUNT:
-            since = max(0, highest - max(self.at_counter, self.nb_frag))
-            missing = max(missing - int(since * (1 - self.loss)), 2 + missing // 20)
-        return ceil((max(missing, 1) + _SPARE_FRAGMENTS) / (1 - self.loss))
+        """New coded fragments to send so that this node completes, by its own loss; at least one."""
+        found = self.demand(highest)
+        return 1 if found is None else max(1, ceil(found.at(_AMPLE)))
+
+    def _tried(self, tried: int, lost: int) -> None:
+        fade = min(1.0, _LOSS_TRIED_MOST / (self.tried + tried))
+        self.lost, self.tried = (self.lost + lost) * fade, (self.tried + tried) * fade
 
     def _tail(self, received: int, missing: int, highest: int) -> int:
         """Plain fragments sent after the last one that the node saw: lost too, but not in its numbers yet."""
         last = received if self.style is StatusStyle.LAST else received + missing
         return max(0, min(highest, self.nb_frag) - last)
 
-    def _infer_style(self, received: int, missing_low: int, highest: int, *, still: bool) -> None:
+    def _infer_style(self, received: int, missing_low: int, highest: int, sent: int, *, still: bool) -> None:
         if not missing_low or self.style is StatusStyle.LAST:
             return
-        if received + missing_low > highest or (still and received == highest and missing_low > 1):
+        if received + missing_low > sent or (still and received == highest and missing_low > 1):
             self.style = StatusStyle.LAST
         elif self.style is None and still and received + missing_low == highest:
             self.style = StatusStyle.COUNT
@@ -105,3 +156,9 @@ class BlockStatus:
             # Either style may be behind the numbers: take the reading that claims less.
             known = min(received, self.nb_frag) - (missing - self.tail if highest <= self.nb_frag else missing)
         self.confirmed = max(self.confirmed, known)
+
+
+def _meant(low: int, least: int, most: int, expected: float) -> int:
+    """The number with this low byte between `least` and `most`; of several, the one nearest to what is expected."""
+    found = range(max(0, least) + (low - max(0, least)) % _WRAP, most + 1, _WRAP)
+    return min(found, key=lambda number: abs(number - expected), default=low)

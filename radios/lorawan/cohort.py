@@ -14,7 +14,6 @@ from radios.lorawan.keys import Key
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD, N_MAX
 from radios.radio import ImageRef
 
-MC_GROUP_ID = 0
 FRAG_INDEX = 0
 DESCRIPTOR = bytes(4)
 MIN_FRAGMENT_BYTES = 8
@@ -53,6 +52,11 @@ class SessionSettings:
     recheck_most_s: float = 86400.0
     attempts_most: int = 3  # deliberate sessions per node and transfer
     drop_attempts: int = 4
+    unproven_after_s: float = 86_400.0  # a node without TS006: so long for its new firmware to tell its version
+    unicast_batch: int = 8  # frames at a time in a node's queue
+    unicast_most_s: float = 86_400.0  # class A: a straggler's repair must not take its uplinks longer
+    oversize_wait_s: float = 21_600.0  # for a node's data rate to come back, before a session with smaller fragments
+    deaf_fragments: int = 8  # so many without any effect: the node does not hear the group
     retry_s: float = 10.0  # after the network server did not take a call
 
     def __post_init__(self) -> None:
@@ -85,6 +89,8 @@ class Cohort:
     window_start: float = 0.0  # Unix seconds; 0: none was asked for yet
     window_end: float = 0.0
     block_ack_delay: int = 0
+    port: int = 201  # FPort of fragments
+    unicast: bool = False  # one node, no group: every fragment goes into its queue
 
     @property
     def nb_frag(self) -> int:

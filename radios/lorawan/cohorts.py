@@ -6,16 +6,14 @@ a crash or a failed commit. Does not know where devices come from (`driver`), no
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Coroutine, Sequence
 
 from radios.clock import Clock
 from radios.errors import ContractError, ImageError, Unsupported
 from radios.lorawan.air import MulticastAir, Turn
 from radios.lorawan.airtime import DutyCycleLedger
-from radios.lorawan.cohort import BlockSource, Cohort, check_fits, fragment_size
-from radios.lorawan.fec import Encoder
-from radios.lorawan.fuota_session import FuotaSession
+from radios.lorawan.cohort import Cohort, check_fits
+from radios.lorawan.cohort_status import cohort_status
 from radios.lorawan.inventory import Node
 from radios.lorawan.journal_codec import (
     VERSION,
@@ -27,19 +25,23 @@ from radios.lorawan.journal_codec import (
     read_key,
     read_node,
 )
-from radios.lorawan.keys import KEY_BYTES, Key
+from radios.lorawan.keys import Key
+from radios.lorawan.link import slower
 from radios.lorawan.messages import Release
 from radios.lorawan.network_server import NetworkServer
-from radios.lorawan.packages.fragmentation import N_MAX
+from radios.lorawan.placement import Candidate, Place, assign
+from radios.lorawan.reach import candidate, unicast_rate
 from radios.lorawan.runner import JournalFailed, Runner
+from radios.lorawan.session_factory import SessionFactory
 from radios.lorawan.session_node import SessionNode
 from radios.lorawan.settings import LorawanSettings
 from radios.radio import Fact, ImageStore, Journal, Json, NodeDirective, Record, TransferEvent, TransferOrder, Want
 
 _log = logging.getLogger(__name__)
 
-_CODED_AT_ONCE = 16
 _JOURNAL_RETRY_S = 10.0
+_OWN_GROUPS_KEPT = 8
+_NO_ATTEMPT = frozenset({"late", "redundancy", "no_multicast"})  # reasons that are no fault of the node's session
 
 
 class Cohorts:
@@ -61,6 +63,7 @@ class Cohorts:
         self._wake = wake
         self._ended: dict[str, tuple[str, int]] = {}  # DevEUI -> transfer and generation that is over
         self._opened: tuple[Journal, ImageStore, asyncio.TaskGroup] | None = None
+        self.factory = SessionFactory(settings, self.turn, self.ledgers, self._read)
 
     def open(self, journal: Journal, images: ImageStore, group: asyncio.TaskGroup) -> None:
         """Before anything else: what sessions need to run."""
@@ -78,10 +81,17 @@ class Cohorts:
         if self._opened is None:
             coroutine.close()
         else:
-            self._opened[2].create_task(coroutine)
+            self._opened[2].create_task(self._guarded(coroutine))
+
+    async def _guarded(self, coroutine: Coroutine[None, None, object]) -> None:
+        """A fault in one task ends neither the others nor the radio."""
+        try:
+            await coroutine
+        except Exception:  # noqa: BLE001 - a top task: told, and the radio goes on
+            _log.exception("lorawan: a task failed")
 
     def status(self) -> list[Json]:
-        return [self._cohort_status(runner) for runner in self.runners.values()]
+        return [cohort_status(runner, self.paces[name].used_s) for name, runner in self.runners.items()]
 
     def put(self, order: TransferOrder) -> None:
         """New terms of a transfer reach its sessions."""
@@ -112,7 +122,7 @@ class Cohorts:
     async def place(self) -> None:
         now = self._clock.now()
         events: list[TransferEvent] = []
-        joining: list[tuple[Node, NodeDirective, TransferOrder]] = []
+        joining: dict[str, list[tuple[Node, NodeDirective]]] = {}
         for dev_eui, directive in list(self.directives.items()):
             order = self.orders.get(directive.transfer)
             if self.runner_of(dev_eui) is not None or self._is_over(dev_eui, directive):
@@ -130,16 +140,53 @@ class Cohorts:
                 events.append(_event(directive, Fact.FAILED, now, code if detail else "refused", detail or reason))
                 self._end(dev_eui, directive)
             elif node.ready and self._settings.may_set_up(node.device.tags) and self.gateways:
-                joining.append((node, directive, order))
-        records = []
-        for node, directive, _ in joining:
-            node.known.session_cnt = node.known.session_cnt % 0xFFFF + 1
-            node.known.attempts[directive.transfer] = node.known.attempts.get(directive.transfer, 0) + 1
-            records.append(known_record(node.known))
-        await self._commit(records, events)
-        for node, directive, order in joining:
-            self._join(node, directive, order)
+                joining.setdefault(directive.transfer, []).append((node, directive))
+        await self._commit([], events)
+        for transfer, members in joining.items():
+            await self._gather(self.orders[transfer], members)
         self._expect()
+
+    async def _gather(self, order: TransferOrder, members: Sequence[tuple[Node, NodeDirective]]) -> None:
+        """Give the nodes of one transfer their cohorts."""
+        by_name = {node.device.dev_eui: (node, directive) for node, directive in members}
+        candidates = [c for node, _ in members if (c := self.candidate(node, order.transfer)) is not None]
+        opened = {_place_of(runner.session.cohort): runner for runner in self._open_runners(order.transfer)}
+        for place, dev_euis in assign(candidates, opened.keys(), self.gateways):
+            try:
+                nb_frag = check_fits(order.image, self.factory.frag_size(place))
+            except Unsupported as error:
+                events = [
+                    _event(by_name[name][1], Fact.FAILED, self._clock.now(), "no_space", str(error))
+                    for name in dev_euis
+                ]
+                await self._commit([], events)
+                for name in dev_euis:
+                    self._end(name, by_name[name][1])
+                continue
+            fresh = None if place in opened else self.factory.new_cohort(order, place, self.gateways)
+            cohort = fresh[0] if fresh is not None else opened[place].session.cohort
+            records = []
+            for name in dev_euis:
+                known = by_name[name][0].known
+                known.session_cnt = known.session_cnt % 0xFFFF + 1
+                known.attempts[order.transfer] = known.attempts.get(order.transfer, 0) + 1
+                if not place.unicast:
+                    known.mc_own = (*known.mc_own, cohort.mc_addr)[-_OWN_GROUPS_KEPT:]
+                records.append(known_record(known))
+            await self._commit(records, [])
+            runner = self._start(*fresh, None, order) if fresh is not None else opened[place]
+            if runner.session.cohort.closed:  # it departed meanwhile; the next round finds them another
+                for name in dev_euis:
+                    by_name[name][0].known.attempts[order.transfer] -= 1
+                self._wake.set()
+                continue
+            for name in dev_euis:
+                self._join(runner, *by_name[name], nb_frag)
+
+    def candidate(self, node: Node, transfer: str) -> Candidate | None:
+        """How a node can be reached; None: not known yet."""
+        settings, air = self._settings, self.factory.unicast_air
+        return candidate(node, transfer, settings.plan, settings.data_rate, self.gateways, air)
 
     def _expect(self) -> None:
         """Tell open cohorts whether wanted nodes are still being found out about."""
@@ -157,13 +204,17 @@ class Cohorts:
                 runner.session.expecting = expecting
                 runner.wake()
 
-    def _join(self, node: Node, directive: NodeDirective, order: TransferOrder) -> None:
-        profile = node.profile(self._settings.inventory)
-        runner = self._open_runner(directive.transfer, profile.frag_version) or self._new_runner(
-            order, profile.frag_version
-        )
+    def _join(self, runner: Runner, node: Node, directive: NodeDirective, nb_frag: int) -> None:
+        cohort = runner.session.cohort
+        # Where no lower data rate is left, it is tried all the same: the limit is only what is thought of it.
+        may_slow = not cohort.unicast and slower(self._settings.plan, cohort.data_rate) is not None
+        limit = node.redundancy_limit(nb_frag) if may_slow else None
         runner.session.join(
-            profile,
+            node.profile(
+                self._settings.inventory,
+                unicast_dr=unicast_rate(node, self.factory.unicast_air),
+                redundancy_limit=limit,
+            ),
             directive,
             session_cnt=node.known.session_cnt,
             attempt=node.known.attempts[directive.transfer],
@@ -173,48 +224,27 @@ class Cohorts:
         runner.session.expecting = True  # until the steward has looked at all of them
         runner.wake()
 
-    def _open_runner(self, transfer: str, frag_version: int) -> Runner | None:
-        for runner in self.runners.values():
-            cohort = runner.session.cohort
-            if (cohort.transfer, cohort.frag_version, cohort.closed) == (transfer, frag_version, False):
-                return runner
-        return None
-
-    def _new_runner(self, order: TransferOrder, frag_version: int) -> Runner:
-        settings = self._settings
-        mc_addr, mc_key = _new_group()
-        cohort = Cohort(
-            cohort=secrets.token_hex(4),
-            transfer=order.transfer,
-            digest=order.image.digest,
-            size=order.image.size,
-            version=order.image.version,
-            frag_size=fragment_size(settings.max_payload),
-            frag_version=frag_version,
-            region=settings.region,
-            data_rate=settings.data_rate,
-            frequency_hz=settings.frequency_hz,
-            gateways=self.gateways,
-            mc_addr=mc_addr,
-        )
-        return self._start(cohort, mc_key, None, order)
+    def _open_runners(self, transfer: str) -> list[Runner]:
+        return [
+            runner
+            for runner in self.runners.values()
+            if runner.session.cohort.transfer == transfer
+            and not runner.session.cohort.closed
+            and not runner.session.cohort.unicast
+        ]
 
     def _start(
         self, cohort: Cohort, mc_key: Key, nodes: Sequence[SessionNode] | None, order: TransferOrder | None
     ) -> Runner:
-        pace = self.pace(order.air_share if order else 1.0, cohort)
-        session = FuotaSession(
-            cohort,
-            mc_key,
-            self._block_source(cohort),
-            pace,
-            self.turn,
-            self._settings.session,
-            _new_group,
-            nodes=nodes,
-            expires=order.expires.timestamp() if order else None,
+        session, pace = self.factory.session(cohort, mc_key, nodes, order)
+        runner = Runner(
+            session,
+            self._network,
+            self._open()[0],
+            self._clock,
+            lambda release: self._released(cohort, release),
+            self._keep_air,
         )
-        runner = Runner(session, self._network, self._open()[0], self._clock, self._released, self._keep_air)
         self.runners[cohort.cohort] = runner
         self.paces[cohort.cohort] = pace
         self.spawn(self._run(cohort.cohort, runner))
@@ -227,6 +257,10 @@ class Cohorts:
         except JournalFailed as error:
             _log.error("lorawan cohort %s: the journal did not take a commit, reading it again: %s", name, error)
             self.spawn(self._again(name, error.installing))
+            return
+        except Exception:  # noqa: BLE001 - a top task: the journal is as good as after a crash
+            _log.exception("lorawan cohort %s failed, reading it again from the journal", name)
+            self.spawn(self._again(name, ()))
             return
         self._forget(name)
         self._wake.set()
@@ -266,21 +300,29 @@ class Cohorts:
                 runner.direct(directive)
         return runner
 
-    def _released(self, release: Release) -> None:
+    def _released(self, cohort: Cohort, release: Release) -> None:
         """A session lets a node go: into another cohort when it may, or for good."""
         directive = self.directives.get(release.dev_eui)
         known = self.known.get(release.dev_eui)
-        _log.info("lorawan:%s left its cohort: %s", release.dev_eui, release.reason)
-        if directive is not None and known is not None:
-            if release.again and release.reason == "late":
-                # It was never given data: that was no attempt.
-                known.attempts[directive.transfer] = max(0, known.attempts.get(directive.transfer, 1) - 1)
-            if release.reason == "retry":
-                known.attempts.pop(directive.transfer, None)
-            if not release.again and directive.want is Want.DROP:
-                known.attempts.pop(directive.transfer, None)
-                self._end(release.dev_eui, directive)
+        _log.info("lorawan:%s left its cohort: %s %s", release.dev_eui, release.reason, release.detail)
         self._wake.set()
+        if directive is None or known is None:
+            return
+        transfer = directive.transfer
+        if release.again and release.reason in _NO_ATTEMPT:
+            known.attempts[transfer] = max(0, known.attempts.get(transfer, 1) - 1)
+        if release.reason == "no_multicast":
+            known.no_multicast = True
+        if release.limit is not None:
+            known.redundancy_limit = min(release.limit, known.redundancy_limit or release.limit)
+        if release.reason == "redundancy" or release.limit is not None:
+            lower = slower(self._settings.plan, cohort.data_rate)
+            known.slower[transfer] = cohort.data_rate if lower is None or cohort.unicast else lower
+        if release.reason == "retry" or (not release.again and directive.want is Want.DROP):
+            known.attempts.pop(transfer, None)
+            known.slower.pop(transfer, None)
+        if not release.again and directive.want is Want.DROP:
+            self._end(release.dev_eui, directive)
 
     def _unfit(self, node: Node, order: TransferOrder, now: float) -> str:
         """`code: detail` when this order can never be for this node."""
@@ -288,10 +330,6 @@ class Cohorts:
             return f"refused: {self.obstacle(node)}"
         if now >= order.expires.timestamp():
             return "expired: the order expired before the node was set up"
-        try:
-            check_fits(order.image, fragment_size(self._settings.max_payload))
-        except Unsupported as error:
-            return f"no_space: {error}"
         return ""
 
     def obstacle(self, node: Node) -> str:
@@ -301,34 +339,10 @@ class Cohorts:
             return f"is in {node.device.region}, not {self._settings.region}"
         return node.unsupported()
 
-    def pace(self, share: float, cohort: Cohort | None = None) -> MulticastAir:
-        plan, settings = self._settings.plan, self._settings
-        duty_cycle = plan.sub_band(settings.frequency_hz).duty_cycle
-        gateways = cohort.gateways if cohort else self.gateways
-        ledgers = {name: self.ledgers.setdefault(name, DutyCycleLedger(duty_cycle)) for name in gateways}
-        rate = plan.downlink(cohort.data_rate if cohort else settings.data_rate)
-        gap_s = settings.class_c_margin_s
-        return MulticastAir(ledgers, rate.modulation, self.turn, share=share, gateway_gap_s=gap_s)
-
-    def _block_source(self, cohort: Cohort) -> BlockSource:
-        def read(offset: int, length: int) -> bytes:
-            if self._opened is None:
-                raise ImageError("the radio is closed")
-            return self._opened[1].read(cohort.digest, offset, length)
-
-        encoder = Encoder(read, cohort.size, cohort.frag_size, cohort.frag_version)
-        coded: dict[int, bytes] = {}
-
-        def fragment(n: int) -> bytes:
-            if n <= cohort.nb_frag:
-                return encoder.fragment(n)
-            if n not in coded:  # many at once cost little more than one
-                batch = range(n, min(n + _CODED_AT_ONCE, N_MAX + 1))
-                coded.clear()
-                coded.update(zip(batch, encoder.fragments(batch), strict=True))
-            return coded[n]
-
-        return BlockSource(read, fragment, cohort.size)
+    def _read(self, digest: str, offset: int, length: int) -> bytes:
+        if self._opened is None:
+            raise ImageError("the radio is closed")
+        return self._opened[1].read(digest, offset, length)
 
     def runner_of(self, dev_eui: str) -> Runner | None:
         return next((runner for runner in self.runners.values() if dev_eui in runner.session.nodes), None)
@@ -355,34 +369,14 @@ class Cohorts:
             ]
             self.journal.progress((), records)
 
-    def _cohort_status(self, runner: Runner) -> Json:
-        session = runner.session
-        cohort = session.cohort
-        steps: dict[str, Json] = {}
-        for node in session.nodes.values():
-            count = steps.get(node.step, 0)
-            steps[node.step] = (count if isinstance(count, int) else 0) + 1
-        return {
-            "cohort": cohort.cohort,
-            "transfer": cohort.transfer,
-            "fragments": cohort.nb_frag,
-            "sent": session.highest_sent,
-            "data_rate": cohort.data_rate,
-            "nodes": steps,
-            "multicast_frames": runner.multicasts,
-            "unicast_frames": runner.unicasts,
-            "airtime_s": round(self.paces[cohort.cohort].used_s, 3) if cohort.cohort in self.paces else 0.0,
-        }
-
     def _open(self) -> tuple[Journal, ImageStore, asyncio.TaskGroup]:
         if self._opened is None:
             raise ContractError("the radio is not running")
         return self._opened
 
 
-def _new_group() -> tuple[int, Key]:
-    """McAddr and McKey. Addresses are drawn at random: groups are few and their keys differ."""
-    return secrets.randbits(32), Key(secrets.token_bytes(KEY_BYTES))
+def _place_of(cohort: Cohort) -> Place:
+    return Place(cohort.frag_version, cohort.data_rate, cohort.gateways, cohort.port, cohort.unicast)
 
 
 def _event(directive: NodeDirective, fact: Fact, now: float, code: str = "", detail: str = "") -> TransferEvent:

@@ -7,13 +7,11 @@ decided in `fuota_session`; how the network server is spoken to, in `chirpstack`
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from math import ceil
 
 from radios.clock import Clock
 from radios.errors import ContractError, LinkError, Unsupported
 from radios.lorawan.airtime import DutyCycleLedger
 from radios.lorawan.chirpstack import ChirpStack
-from radios.lorawan.cohort import check_fits, fragment_size
 from radios.lorawan.cohorts import Cohorts
 from radios.lorawan.inventory import Node, time_answer
 from radios.lorawan.journal_codec import (
@@ -24,10 +22,10 @@ from radios.lorawan.journal_codec import (
     read_known,
 )
 from radios.lorawan.messages import Unicast
-from radios.lorawan.network_server import Device, NetworkServer, Uplink
-from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD
+from radios.lorawan.network_server import Device, DeviceClass, NetworkServer, Uplink
 from radios.lorawan.runner import JournalFailed, wait_until
 from radios.lorawan.settings import LorawanSettings
+from radios.lorawan.transfer_plan import planned
 from radios.radio import (
     CommandResult,
     ImageStore,
@@ -47,7 +45,6 @@ __all__ = ["LorawanRadio", "LorawanSettings"]
 
 _log = logging.getLogger(__name__)
 
-_PLANNED_CODED_SHARE = 0.15  # of M, before any loss is known
 _ANSWERS_OBSERVED = 10_000  # observations kept for a slow reader; older ones go
 
 
@@ -94,17 +91,19 @@ class LorawanRadio:
                 taking.append(node)
         if not taking:
             return TransferPlan(frames=0, airtime_s=0.0, eta_s=0.0, skipped=skipped)
-        settings = self._settings
-        frag_size = fragment_size(settings.max_payload)
-        nb_frag = check_fits(order.image, frag_size)
-        per_version = ceil(nb_frag * (1 + _PLANNED_CODED_SHARE))
-        cohorts = {node.known.packages[3] for node in taking if node.ready} or {1}
-        frames = per_version * len(cohorts)
-        pace = self._cohorts.pace(order.air_share)
-        size = FRAGMENT_OVERHEAD + frag_size
-        gateways = max(1, len(self._cohorts.gateways))
-        eta_s = frames * pace.spacing_s(size) + settings.session.lead_s
-        return TransferPlan(frames, frames * gateways * pace.airtime_s(size), eta_s, skipped)
+        cohorts, settings = self._cohorts, self._settings
+        ready = [c for node in taking if (c := cohorts.candidate(node, order.transfer)) is not None]
+        frames, airtime_s, eta_s = planned(
+            order.image,
+            ready,
+            cohorts.gateways,
+            settings.plan,
+            cohorts.factory.unicast_air,
+            lambda place: cohorts.factory.pace(order.air_share, place.gateways, place.data_rate),
+            self._uplink_s,
+            repeater=settings.repeater_compatible,
+        )
+        return TransferPlan(frames, airtime_s, eta_s + settings.session.lead_s, skipped)
 
     async def put(self, order: TransferOrder) -> None:
         before = self._cohorts.orders.get(order.transfer)
@@ -170,16 +169,13 @@ class LorawanRadio:
         node = self._cohorts.nodes.get(uplink.dev_eui)
         if node is None:
             return
-        before = node.known.fw_version, node.known.hw_version
-        told_before = node.version_at
         if node.hear(uplink, now):
             self._keep_known(node.known)
             self._wake.set()
         answer = time_answer(node.device, node.ports, uplink, now)
         if answer is not None and self._settings.may_set_up(node.device.tags):
             self._cohorts.spawn(self._send(answer))
-        if before != (node.known.fw_version, node.known.hw_version) or told_before != node.version_at:
-            self._observe(node)
+        self._offer(node.told(now))
         for runner in self._cohorts.runners.values():
             runner.receive(uplink)
 
@@ -205,7 +201,7 @@ class LorawanRadio:
                 known = self._cohorts.known.setdefault(device.dev_eui, Known(device.dev_eui))
                 self._cohorts.nodes[device.dev_eui] = node = Node(device, known)
             node.device = device
-            self._observe(node)
+            self._offer(node.described(self._clock.now()))
         gone = set(self._cohorts.nodes) - {device.dev_eui for device in devices}
         for dev_eui in gone:
             node = self._cohorts.nodes.pop(dev_eui)
@@ -239,6 +235,8 @@ class LorawanRadio:
             if self._cohorts.turn.free_at(now) > now:
                 return  # the steward looks again when the air is free
             action = node.ask(self._settings.inventory, now)
+            if node.take_changed():
+                self._keep_known(node.known)
             if action is None:
                 continue
             self._cohorts.turn.take(now, self._settings.session.unicast_gap_s)
@@ -278,13 +276,14 @@ class LorawanRadio:
         if journal is not None:
             journal.progress((), (known_record(known),))
 
-    def _observe(self, node: Node) -> None:
-        self._offer(node.observation(self._clock.now()))
-
     def _offer(self, observation: NodeObservation) -> None:
         if self._observed.full():
             self._observed.get_nowait()
         self._observed.put_nowait(observation)
+
+    def _uplink_s(self, dev_eui: str) -> float:
+        device = self._cohorts.nodes[dev_eui].device
+        return 0.0 if device.device_class is DeviceClass.C else device.uplink_interval_s
 
     def _listed(self, node: Node) -> Json:
         return {

@@ -10,23 +10,25 @@ from collections.abc import Callable, Iterable
 
 from radios.errors import ContractError
 from radios.lorawan.air import Turn
-from radios.lorawan.answers import answer, decode, dropped, image_refused
+from radios.lorawan.answers import Air, answer, decode, dropped
 from radios.lorawan.block_status import BlockStatus
 from radios.lorawan.cohort import BlockSource, Cohort, SessionSettings, block_ack_delay_for
+from radios.lorawan.counters import Counters
+from radios.lorawan.feeds import Feeds
 from radios.lorawan.keys import Key
-from radios.lorawan.messages import Action, CreateGroup, DeleteGroup, Multicast, Release, Unicast
+from radios.lorawan.messages import Action, CreateGroup, DeleteGroup, Feed, Multicast, Release, Unicast
 from radios.lorawan.network_server import Uplink
 from radios.lorawan.outgoing import Outgoing
-from radios.lorawan.questions import question, session_start
+from radios.lorawan.questions import asks, question, session_start
 from radios.lorawan.rounds import Pace, Rounds
-from radios.lorawan.session_node import BEFORE_DATA, NEEDS_DATA, NodeProfile, SessionNode, Step
+from radios.lorawan.session_node import NEEDS_DATA, NodeProfile, SessionNode, Step
+from radios.lorawan.silence import give_up
+from radios.lorawan.unicast_air import UnicastAir
 from radios.lorawan.windows import Windows
 from radios.radio import Fact, NodeDirective, Want
 
 _BACK_OFF = 1.5
 _STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
-_SILENT_VERIFY_MOST = 12  # unanswered DevUpgradeImageReq after which silence means no
-_ALONE_MOST = 2  # times that one node is asked for its status, or a doubtful one for its image
 
 
 class FuotaSession:
@@ -43,6 +45,7 @@ class FuotaSession:
         new_group: Callable[[], tuple[int, Key]],
         *,
         port: int = 201,
+        unicast: UnicastAir | None = None,
         nodes: Iterable[SessionNode] | None = None,
         expires: float | None = None,
     ) -> None:
@@ -54,8 +57,11 @@ class FuotaSession:
         self._new_group = new_group
         self._out = Outgoing(cohort, mc_key, settings, new=nodes is None)
         self._out.nodes.update({node.dev_eui: node for node in nodes or ()})
-        self._rounds = Rounds(self._out, block, pace, port)
-        self._windows = Windows(self._out, self._rounds)
+        counters = Counters(self._out)
+        self._feeds = Feeds(self._out, block, unicast, counters)
+        self._rounds = Rounds(self._out, block, pace, port, counters, self._feeds)
+        self._windows = Windows(self._out, self._rounds, self._feeds)
+        self._unicast = unicast
         self._group_asked: float = 0.0
         self._wake: list[float] = []
         self._finished = False
@@ -78,6 +84,11 @@ class FuotaSession:
     def highest_sent(self) -> int:
         return self._rounds.sent
 
+    @property
+    def unicast_airtime_s(self) -> float:
+        """On air by fragments and status requests to single nodes."""
+        return self._feeds.used_s
+
     def join(
         self,
         profile: NodeProfile,
@@ -89,7 +100,8 @@ class FuotaSession:
         now: float,
     ) -> None:
         """A node takes part. `session_cnt` is above every one that it was ever given. ContractError once closed."""
-        if self.cohort.closed or profile.dev_eui in self.nodes or profile.frag_version != self.cohort.frag_version:
+        full = self.cohort.closed or (self.cohort.unicast and self.nodes)
+        if full or profile.dev_eui in self.nodes or profile.frag_version != self.cohort.frag_version:
             raise ContractError(f"{profile.dev_eui} cannot join cohort {self.cohort.cohort}")
         node = SessionNode(
             profile=profile,
@@ -100,6 +112,8 @@ class FuotaSession:
             session_cnt=session_cnt,
             attempt=attempt,
             root_key=root_key,
+            step=Step.BLOCK if self.cohort.unicast else Step.GROUP,
+            grouped=not self.cohort.unicast,
         )
         self.nodes[profile.dev_eui] = node
         self.cohort.block_ack_delay = block_ack_delay_for(len(self.nodes))
@@ -138,20 +152,25 @@ class FuotaSession:
         if node is not None:
             node.want = Want.DELIVER
 
-    def receive(self, uplink: Uplink, now: float) -> None:
-        """Any uplink of any node; what is not for this session is ignored."""
+    def receive(self, uplink: Uplink, now: float) -> bool:
+        """Any uplink of any node; False: it was not for this session, and `to_send` need not be called."""
         node = self.nodes.get(uplink.dev_eui)
         if node is None:
-            return
+            return False
         node.last_heard = now
+        self._feeds.heard(node, now)
+        if self._unicast is not None and not node.profile.always_on:
+            rate = self._unicast.data_rate(uplink.data_rate, always_on=False)
+            node.unicast_dr = node.unicast_dr if rate is None else rate
         decoded = decode(node, uplink.port, uplink.data)
         if decoded is None:
-            return
+            return node.unicast  # an uplink takes something out of its queue
         node.stalled = False
         received_at = uplink.received_at if uplink.received_at is not None else now
         for command in decoded.commands:
             if node.step is not Step.LEFT:
-                answer(self._out, node, command, received_at, self._rounds.air(), now)
+                answer(self._out, node, command, received_at, self._air(node), now)
+        return True
 
     def to_send(self, now: float) -> list[Action]:
         """What to do now, in this order. ImageError when the image cannot be read; nothing is lost by calling again."""
@@ -159,17 +178,20 @@ class FuotaSession:
         if self._finished:
             return []
         for node in list(self.nodes.values()):
-            self._begin_install(node, now)
-            self._give_up(node, now)
+            if node.step is Step.READY:
+                self._begin_install(node, now)
+            if node.asked and node.not_before <= now:
+                give_up(self._out, node, self.highest_sent, self.expires, now)
         if (when := self._windows.step(now, expecting=self.expecting)) is not None:
             self._wake.append(when)
         asked = [action for node in list(self.nodes.values()) if (action := self._ask(node, now)) is not None]
         frame = self._multicast(now)
+        feed = None if frame is not None or self._rounds.in_flight else self._feed(now)
         self._groups(now)
         if not self.nodes and not self._finished and self.cohort.closed and not self.cohort.group_id:
             self._out.close()
             self._finished = True
-        return [*self._out.flush(), *asked, *([frame] if frame else [])]
+        return [*self._out.flush(), *asked, *([frame] if frame else []), *([feed] if feed else [])]
 
     def next_deadline(self) -> float | None:
         """When `to_send` has to be called though nothing came in; as of its last call."""
@@ -193,7 +215,7 @@ class FuotaSession:
         self.cohort.mc_addr, key = self._new_group()
         self._out.cohort_changed(key=key)
         for node in list(self.nodes.values()):
-            if node.step in (Step.WINDOW, Step.RECEIVING):
+            if node.step in (Step.WINDOW, Step.RECEIVING) and not node.unicast:
                 self._out.move(node, Step.GROUP)
 
     def group_deleted(self, group_id: str) -> None:
@@ -210,6 +232,16 @@ class FuotaSession:
 
     def multicast_busy(self, now: float, wait_s: float) -> None:
         self._rounds.refused(now, wait_s)
+
+    def fed(self, dev_eui: str, frames: int, now: float) -> None:
+        """So many frames of the last `Feed` were queued, from the first on."""
+        if (node := self.nodes.get(dev_eui)) is not None:
+            self._feeds.taken(node, frames, now)
+
+    def feed_busy(self, dev_eui: str, now: float) -> None:
+        """The node's queue was not empty: nothing was added."""
+        if (node := self.nodes.get(dev_eui)) is not None:
+            self._feeds.busy(node, now)
 
     def unicast_refused(self, dev_eui: str, now: float) -> None:
         """Not taken by the network server: it does not count as asked."""
@@ -229,59 +261,34 @@ class FuotaSession:
     # Steps of single nodes.
 
     def _begin_install(self, node: SessionNode, now: float) -> None:
-        if node.step is not Step.READY or node.want is not Want.INSTALL:
+        if node.want is not Want.INSTALL:
             return
         if not self._out.idle():
             return  # it has a commit of its own, which the daemon may refuse; the shell calls again at once
         if node.install_at is not None and now < node.install_at:
             self._wake.append(node.install_at)
             return
+        node.installing_since = now
         self._out.move(node, Step.INSTALLING)
         self._out.event(node, Fact.INSTALLING, now)
-
-    def _give_up(self, node: SessionNode, now: float) -> None:
-        """What too many unanswered requests mean."""
-        waiting = node.not_before > now
-        if waiting or not node.asked:
-            return
-        if node.step is Step.DROPPING and node.asked >= self.settings.drop_attempts:
-            if node.group_deleted:
-                dropped(self._out, node, now, "the node did not answer")
-            else:
-                node.group_deleted = True
-                node.ask_afresh()
-        elif node.poll_alone and node.asked >= _ALONE_MOST:
-            node.ask_afresh()
-        elif node.suspect and node.step is Step.RECEIVING and node.asked >= _ALONE_MOST:
-            # LoRa Basics Modem up to 4.5.0 answers only when the image is valid.
-            image_refused(self._out, node, now, "no answer to DevUpgradeImageReq", self.highest_sent)
-        elif node.suspect and node.asked >= _ALONE_MOST:
-            node.ask_afresh(now)
-        elif node.step is Step.WINDOW and node.resync:
-            node.resync = False  # ForceDeviceResyncReq has no answer of its own
-            node.ask_afresh()
-        elif node.step is Step.VERIFYING and node.asked >= _SILENT_VERIFY_MOST:
-            node.image_refused = self.settings.verify_attempts
-            image_refused(self._out, node, now, "no answer to DevUpgradeImageReq", self.highest_sent)
-        elif node.step in BEFORE_DATA and self.expires is not None and now >= self.expires:
-            self._out.fail(node, now, "expired", "the order expired before the node was set up")
+        if not node.profile.firmware_management:
+            self._out.move(node, Step.CONFIRMING)  # nothing can tell it to start: it does by itself, or not at all
 
     def _ask(self, node: SessionNode, now: float) -> Unicast | None:
-        if node.step is Step.WINDOW and not self.cohort.window_start:
-            return None
-        if node.question and now < node.not_before:
-            self._wake.append(node.not_before)
-            return None
-        wanted = question(node, self.cohort, self._out.mc_key, self._block, self.settings, now)
-        if wanted is None:
+        if not asks(node) or (node.step is Step.WINDOW and not self.cohort.window_start):
             return None
         if now < node.not_before:
             self._wake.append(node.not_before)
             return None
-        if (free_at := self._turn.free_at(now)) > now:
+        # A node that does not always listen is asked at its next uplink: until then the request waits in its queue.
+        if node.profile.always_on and (free_at := self._turn.free_at(now)) > now:
             self._wake.append(free_at)
             return None
-        self._turn.take(now, self.settings.unicast_gap_s)
+        wanted = question(node, self.cohort, self._out.mc_key, self._block, self.settings, now)
+        if wanted is None:
+            return None
+        if node.profile.always_on:
+            self._turn.take(now, self.settings.unicast_gap_s)
         if wanted.name != node.question:
             node.question, node.asked = wanted.name, 0
         if node.step is Step.WINDOW:
@@ -299,7 +306,27 @@ class FuotaSession:
         self._wake.append(node.not_before)
         return Unicast(node.dev_eui, wanted.port, wanted.data, node.not_before, wanted.name)
 
-    # The group.
+    # Data: the group, and single nodes.
+
+    def _air(self, node: SessionNode) -> Air:
+        if not node.unicast:
+            return self._rounds.air()
+        return self._feeds.air(node, quiet=not any(other.in_demand for other in self.nodes.values()))
+
+    def _feed(self, now: float) -> Feed | None:
+        if (free_at := self._turn.free_at(now)) > now and any(node.fed for node in self.nodes.values()):
+            self._wake.append(free_at)
+            return None
+        before = self.highest_sent
+        feed, when = self._feeds.step(list(self.nodes.values()), now)
+        self._rounds.shift(self.highest_sent - before)
+        if feed is None:
+            if when is not None:
+                self._wake.append(when)
+            return None
+        if self.nodes[feed.dev_eui].profile.always_on:
+            self._turn.take(now, self.settings.unicast_gap_s * len(feed.frames))
+        return feed
 
     def _multicast(self, now: float) -> Multicast | None:
         cohort, guard = self.cohort, self.settings.window_guard_s
@@ -324,7 +351,7 @@ class FuotaSession:
     def _groups(self, now: float) -> None:
         """Make the server's group when data is near; delete it when nobody needs data any more and none is queued."""
         cohort = self.cohort
-        needed = any(node.step in NEEDS_DATA for node in self.nodes.values())
+        needed = any(node.step in NEEDS_DATA and not node.unicast for node in self.nodes.values())
         if not cohort.closed or needed == bool(cohort.group_id) or self._rounds.in_flight:
             return
         if now < self._group_asked:

@@ -1,31 +1,33 @@
-"""What a node is and speaks, found out by asking it: package versions, firmware, hardware. PURE.
+"""What a node is and speaks, and how it is heard. PURE.
 
-Versions decide how frames are coded, so nothing is assumed: a node whose package versions are not known takes part in
-nothing. Asking backs off, because a device of the application need not be able to answer at all.
+What is asked, and what the answers mean, is in `discovery`. Asking backs off, because a device of the application need not be
+able to answer at all.
 """
 
 from dataclasses import dataclass, field
 
+from radios.lorawan.discovery import Discovery
 from radios.lorawan.gps_time import WRAP_S, gps_from_unix
 from radios.lorawan.journal_codec import Known
+from radios.lorawan.link import smoothed
 from radios.lorawan.messages import Unicast
 from radios.lorawan.network_server import Device, DeviceClass, Uplink
 from radios.lorawan.packages import clock_sync, firmware_management, fragmentation, multicast
 from radios.lorawan.session_node import NodeProfile, Ports
 from radios.radio import NodeId, NodeObservation, Power
 
-NEEDED = (fragmentation.PACKAGE_ID, multicast.PACKAGE_ID, firmware_management.PACKAGE_ID)
+HARDWARE_TAG = "gatewayd-hardware"
+"""Device tag: the hardware (8 hex digits) of a node without TS006, which cannot tell it."""
+REDUNDANCY_TAG = "gatewayd-redundancy"
+"""Device tag: lost fragments that the node's firmware was built to make up."""
 
-_KNOWN_VERSIONS = {
-    fragmentation.PACKAGE_ID: fragmentation.VERSIONS,
-    multicast.PACKAGE_ID: multicast.VERSIONS,
-    firmware_management.PACKAGE_ID: firmware_management.VERSIONS,
-    clock_sync.PACKAGE_ID: clock_sync.VERSIONS,
-}
+STOCK_LIMIT = 100  # LoRa Basics Modem as delivered; LoRaMac-node's 5 goes with at most 21 fragments, so it was rebuilt
+STOCK_LIMIT_LORAMAC, STOCK_FRAGMENTS_LORAMAC = 5, 21
+
 _BACK_OFF = 1.7
 _STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
-_CLOCK_ASKED_MOST = 3  # a node may do without TS003: the MAC layer can tell it the time
 _TIME_ANSWER_EXPIRES_S = 30.0
+_SNR_STEP_DB = 2.0  # smaller changes are not journalled
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,70 +44,85 @@ class Node:
 
     device: Device
     known: Known
-    ports: Ports = field(default_factory=Ports)
-    question: str = ""
-    asked: int = 0
-    clock_asked: int = 0
+    asked: int = 0  # questions without an answer to anything
     not_before: float = 0.0
-    version_at: float = 0.0  # when DevVersionAns came last
     last_heard: float | None = None
     rssi_dbm: float | None = None
     snr_db: float | None = None
-    gateways: dict[str, float] = field(default_factory=dict)  # last heard through each
+    discovery: Discovery = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.discovery = Discovery(self.known)
 
     @property
     def node_id(self) -> NodeId:
         return NodeId(f"lorawan:{self.device.dev_eui}")
 
     @property
+    def ports(self) -> Ports:
+        return self.discovery.ports
+
+    @property
     def ready(self) -> bool:
         """Whether a session can speak with it."""
-        packages = self.known.packages
-        return all(packages.get(package) in _KNOWN_VERSIONS[package] for package in NEEDED)
+        return self.discovery.ready
+
+    @property
+    def unicast_only(self) -> bool:
+        """Whether no multicast group can be set up on it."""
+        no_package = self.known.packages.get(multicast.PACKAGE_ID) == 0
+        return no_package or self.known.no_multicast or self.discovery.mc_group_id() is None
 
     def unsupported(self) -> str:
         """Why it can never take part, as far as it told; empty: it can, or it is not known yet."""
-        for package in NEEDED:
-            version = self.known.packages.get(package)
-            if version is not None and version not in _KNOWN_VERSIONS[package]:
-                return f"package {package} in version {version} is not known here"
-        return self.device.refused
+        return self.discovery.unsupported() or self.device.refused
 
     def answer_timeout_s(self, settings: InventorySettings) -> float:
         if self.device.device_class is DeviceClass.A:
             return max(settings.answer_timeout_s, settings.uplink_intervals * self.device.uplink_interval_s)
         return settings.answer_timeout_s
 
-    def profile(self, settings: InventorySettings) -> NodeProfile:
+    def redundancy_limit(self, nb_frag: int) -> int:
+        """Lost fragments that its decoder is thought to make up: observed, told by a tag, or as its library is delivered."""
+        tag = self.device.tags.get(REDUNDANCY_TAG, "")
+        told = int(tag) if tag.isascii() and tag.isdigit() and len(tag) < 6 else None
+        stock = STOCK_LIMIT_LORAMAC if nb_frag <= STOCK_FRAGMENTS_LORAMAC else STOCK_LIMIT
+        limit = stock if told is None else told
+        return limit if self.known.redundancy_limit is None else min(limit, self.known.redundancy_limit)
+
+    def profile(
+        self, settings: InventorySettings, *, unicast_dr: int | None = None, redundancy_limit: int | None = None
+    ) -> NodeProfile:
         packages = self.known.packages
         return NodeProfile(
             dev_eui=self.device.dev_eui,
             frag_version=packages[fragmentation.PACKAGE_ID],
-            multicast_version=packages[multicast.PACKAGE_ID],
-            clock_version=packages.get(clock_sync.PACKAGE_ID),
+            multicast_version=packages[multicast.PACKAGE_ID] or 1,
+            clock_version=packages.get(clock_sync.PACKAGE_ID) or None,
             mac_version=self.device.mac_version,
             answer_timeout_s=self.answer_timeout_s(settings),
             ports=self.ports,
+            always_on=self.device.device_class is DeviceClass.C,
+            unicast_dr=unicast_dr,
+            redundancy_limit=redundancy_limit,
+            firmware_management=packages[firmware_management.PACKAGE_ID] > 0,
+            mc_group_id=self.discovery.mc_group_id() or 0,
         )
 
     def ask(self, settings: InventorySettings, now: float) -> Unicast | None:
         """The next question, when it is due."""
-        wanted = self._wanted(settings, now)
-        if wanted is None:
+        wanted = self.discovery.wanted(settings.version_every_s, now)
+        if wanted is None or now < self.not_before:
             return None
-        name, port, data = wanted
-        if name != self.question:
-            self.question, self.asked = name, 0
-        elif now < self.not_before:
-            return None
-        wait = min(
-            max(settings.most_s, self.answer_timeout_s(settings)),
-            self.answer_timeout_s(settings) * _BACK_OFF ** max(0, self.asked - _STEADY),
-        )
+        timeout_s = self.answer_timeout_s(settings)
+        if any(self.known.packages.values()):
+            wait = timeout_s * _BACK_OFF ** min(2, max(0, self.asked - _STEADY))  # it answers: only this is missing
+        else:
+            wait = min(max(settings.most_s, timeout_s), timeout_s * _BACK_OFF ** max(0, self.asked - _STEADY))
         self.asked += 1
-        self.clock_asked += port == self.ports.clock
+        self.discovery.asks[wanted.name] = self.discovery.asks.get(wanted.name, 0) + 1
         self.not_before = now + wait
-        return Unicast(self.device.dev_eui, port, data, now + wait, name)
+        return Unicast(self.device.dev_eui, wanted.port, wanted.data, now + wait, wanted.name)
 
     def postpone(self, until: float) -> None:
         """The network server did not take the question."""
@@ -114,93 +131,74 @@ class Node:
 
     def ask_version(self) -> None:
         """Whatever was told before: ask for the version now."""
-        self.version_at = 0.0
-        self.question = ""
+        self.discovery.version_at = 0.0
+        self.asked, self.not_before = 0, 0.0
 
     def hear(self, uplink: Uplink, now: float) -> bool:
         """Learn from an uplink; True when what is known changed and is to be journalled."""
         self.last_heard = now
-        for reception in uplink.receptions:
-            self.gateways[reception.gateway_id] = now
         best = max((r for r in uplink.receptions if r.rssi_dbm is not None), key=_rssi, default=None)
         if best is not None:
             self.rssi_dbm, self.snr_db = best.rssi_dbm, best.snr_db
-        changed = False
-        for command in self._commands(uplink):
-            if isinstance(command, fragmentation.PackageVersionAns):
-                changed |= self._package(command, uplink.port)
-            elif isinstance(command, firmware_management.DevVersionAns):
-                changed |= self._version(command, now)
+        heard = self._link(uplink)
+        if self.discovery.take(uplink, now):
+            self.asked, self.not_before = 0, 0.0
+            return True
+        return heard
+
+    def take_changed(self) -> bool:
+        """Whether asking in vain led to a conclusion that is to be journalled."""
+        changed, self.discovery.changed = self.discovery.changed, False
         return changed
 
-    def observation(self, now: float) -> NodeObservation:
-        device, known = self.device, self.known
+    def described(self, now: float) -> NodeObservation:
+        """What the network server says of it now, as of when it last heard the node."""
+        device = self.device
         power = {None: Power.UNKNOWN, True: Power.MAINS, False: Power.BATTERY}[device.external_power]
+        tag = device.tags.get(HARDWARE_TAG, "").lower()
+        told = self.known.packages.get(firmware_management.PACKAGE_ID) == 0 and _is_hardware(tag)
         return NodeObservation(
             node=self.node_id,
-            at=now,
+            at=now if device.last_seen is None else min(now, device.last_seen),
             name=device.name or None,
-            hardware=None if known.hw_version is None else f"lorawan:{known.hw_version:08x}",
-            hardware_version=known.hw_version,
-            version=known.fw_version,
+            hardware=f"lorawan:{tag}" if told else None,
             power=power,
             battery_percent=device.battery_percent,
             sleepy=device.device_class is DeviceClass.A,
-            rssi_dbm=self.rssi_dbm,
-            snr_db=self.snr_db,
             joined=True,
             tags=device.tags,
         )
 
-    def _wanted(self, settings: InventorySettings, now: float) -> tuple[str, int, bytes] | None:
-        ports, packages = self.ports, self.known.packages
-        request = fragmentation.encode(fragmentation.PackageVersionReq())
-        for package, port in (
-            (firmware_management.PACKAGE_ID, ports.firmware),
-            (fragmentation.PACKAGE_ID, ports.fragmentation),
-            (multicast.PACKAGE_ID, ports.multicast),
-        ):
-            if package not in packages:
-                return f"PackageVersionReq {package}", port, request
-        if self.known.fw_version is None or now >= self.version_at + settings.version_every_s:
-            return "DevVersionReq", ports.firmware, firmware_management.encode(firmware_management.DevVersionReq())
-        if clock_sync.PACKAGE_ID not in packages and self.clock_asked < _CLOCK_ASKED_MOST:
-            return f"PackageVersionReq {clock_sync.PACKAGE_ID}", ports.clock, request
-        return None
+    def told(self, now: float) -> NodeObservation:
+        """What an uplink that came now said: how it was heard, and the version if it told that."""
+        discovery = self.discovery
+        version = hardware = None
+        if discovery.version_at == now:
+            version, hardware = discovery.told_version, discovery.told_hardware
+        return NodeObservation(
+            node=self.node_id,
+            at=now,
+            hardware=None if hardware is None else f"lorawan:{hardware:08x}",
+            hardware_version=hardware,
+            version=version,
+            rssi_dbm=self.rssi_dbm,
+            snr_db=self.snr_db,
+            joined=True,
+        )
 
-    def _commands(self, uplink: Uplink) -> tuple[object, ...]:
-        """PackageVersionAns has the same bytes in every version and comes first; the rest is read where versions agree."""
-        if uplink.port == self.ports.firmware:
-            return firmware_management.decode_uplink(uplink.data).commands
-        if uplink.port in (self.ports.fragmentation, self.ports.multicast, self.ports.clock):
-            found = fragmentation.decode_uplink(uplink.data).commands
-            return tuple(command for command in found[:1] if isinstance(command, fragmentation.PackageVersionAns))
-        return ()
-
-    def _package(self, command: fragmentation.PackageVersionAns, port: int) -> bool:
-        expected = {
-            self.ports.firmware: firmware_management.PACKAGE_ID,
-            self.ports.fragmentation: fragmentation.PACKAGE_ID,
-            self.ports.multicast: multicast.PACKAGE_ID,
-            self.ports.clock: clock_sync.PACKAGE_ID,
-        }[port]
-        if command.package_identifier != expected:
-            return False
-        if self.known.packages.get(expected) == command.package_version:
-            return False
-        self.known.packages[expected] = command.package_version
-        return True
-
-    def _version(self, command: firmware_management.DevVersionAns, now: float) -> bool:
-        self.version_at = now
-        known = self.known
-        if (known.fw_version, known.hw_version) == (command.fw_version, command.hw_version):
-            return False
-        if known.fw_version is not None and known.fw_version != command.fw_version:
-            known.packages.clear()  # other firmware may speak other versions
-            self.clock_asked = 0
-        known.fw_version, known.hw_version = command.fw_version, command.hw_version
-        return True
+    def _link(self, uplink: Uplink) -> bool:
+        """Whether it is heard so differently that it is worth a record."""
+        known, changed = self.known, False
+        for reception in uplink.receptions:
+            if reception.snr_db is None:
+                continue
+            before = known.snr_db.get(reception.gateway_id)
+            after = smoothed(before, reception.snr_db)
+            known.snr_db[reception.gateway_id] = after
+            changed |= before is None or int(before / _SNR_STEP_DB) != int(after / _SNR_STEP_DB)
+        if uplink.data_rate is not None and uplink.data_rate != known.uplink_dr:
+            known.uplink_dr, changed = uplink.data_rate, True
+        return changed
 
 
 def time_answer(device: Device, ports: Ports, uplink: Uplink, now: float) -> Unicast | None:
@@ -224,3 +222,7 @@ def time_answer(device: Device, ports: Ports, uplink: Uplink, now: float) -> Uni
 def _rssi(reception: object) -> float:
     value = getattr(reception, "rssi_dbm", None)
     return float(value) if value is not None else float("-inf")
+
+
+def _is_hardware(text: str) -> bool:
+    return len(text) == 8 and all(digit in "0123456789abcdef" for digit in text)

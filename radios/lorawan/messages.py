@@ -67,12 +67,32 @@ class Multicast:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedFrame:
+    """One downlink of a `Feed`; `n`: fragment counter, None for a request."""
+
+    port: int
+    data: bytes
+    n: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Frames for one node's queue, if it is empty, in this order. Answered by `fed` or `feed_busy`."""
+
+    dev_eui: str
+    frames: tuple[FeedFrame, ...]
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """The node is no longer in this session. It may take part in another one when `again`, with a new SessionCnt."""
 
     dev_eui: str
     again: bool
     reason: str = ""
+    detail: str = ""
+    limit: int | None = None  # observed: the node cannot make up more lost fragments than that
 
 
-Action = Commit | Progress | Unicast | CreateGroup | DeleteGroup | Multicast | Release
+Action = Commit | Progress | Unicast | CreateGroup | DeleteGroup | Multicast | Feed | Release

@@ -82,12 +82,12 @@ class Outgoing:
         self.move(node, Step.FAILED)
         self.event(node, Fact.FAILED, now, code=code, detail=detail)
 
-    def again(self, node: SessionNode, now: float, code: str, detail: str) -> None:
-        """The node needs a deliberate new session, as long as it may still have one."""
+    def again(self, node: SessionNode, now: float, code: str, detail: str, *, limit: int | None = None) -> None:
+        """The node needs a deliberate new session, as long as it may still have one. `limit`: see `Release`."""
         if node.attempt >= self.settings.attempts_most:
             self.fail(node, now, code, f"{detail}, in attempt {node.attempt}")
         else:
-            self.leave(node, Release(node.dev_eui, again=True, reason=code))
+            self.leave(node, Release(node.dev_eui, again=True, reason=code, detail=detail, limit=limit))
 
     def leave(self, node: SessionNode, release: Release) -> None:
         """Take the node and its record out of the session."""

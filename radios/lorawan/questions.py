@@ -6,7 +6,6 @@ from radios.lorawan import keys
 from radios.lorawan.cohort import (
     DESCRIPTOR,
     FRAG_INDEX,
-    MC_GROUP_ID,
     BlockSource,
     Cohort,
     SessionSettings,
@@ -26,6 +25,27 @@ class Question:
     name: str  # a node that is asked another name is asked afresh
     port: int
     data: bytes
+
+
+_ASKING = frozenset(
+    {
+        Step.GROUP,
+        Step.BLOCK,
+        Step.WINDOW,
+        Step.VERIFYING,
+        Step.INSTALLING,
+        Step.CONFIRMING,
+        Step.RUNNING,
+        Step.DROPPING,
+    }
+)
+
+
+def asks(node: SessionNode) -> bool:
+    """Whether there can be a question to the node now. Cheap: it is called for every node, again and again."""
+    if node.step is Step.RECEIVING:
+        return node.poll_alone or node.suspect
+    return node.step in _ASKING
 
 
 def question(
@@ -55,6 +75,9 @@ def question(
             return _upgrade_image(node)
         case Step.INSTALLING | Step.CONFIRMING | Step.RUNNING:
             return _version(node)
+        case Step.DROPPING if node.holds_image:
+            command = firmware_management.DevDeleteImageReq(fw_to_delete_version=cohort.version)
+            return _firmware("DevDeleteImageReq", node, command)
         case Step.DROPPING:
             return _group_delete(node) if node.group_deleted else _block_delete(node)
     return None
@@ -70,7 +93,7 @@ def _group_setup(node: SessionNode, cohort: Cohort, mc_key: Key) -> Question | N
         return None
     derive = keys.mc_root_key_1_0 if node.profile.mac_version < (1, 1) else keys.mc_root_key_1_1
     command = multicast.McGroupSetupReq(
-        mc_group_id=MC_GROUP_ID,
+        mc_group_id=node.mc_group_id,
         mc_addr=cohort.mc_addr,
         mc_key_encrypted=keys.encrypt_mc_key(keys.mc_ke_key(derive(node.root_key)), mc_key),
         min_mc_f_count=0,
@@ -85,7 +108,7 @@ def _block_setup(node: SessionNode, cohort: Cohort, block: BlockSource) -> Quest
         return None
     command = fragmentation.FragSessionSetupReq(
         frag_index=FRAG_INDEX,
-        mc_group_bit_mask=1 << MC_GROUP_ID,
+        mc_group_bit_mask=1 << node.mc_group_id if node.grouped else 0,
         nb_frag=cohort.nb_frag,
         frag_size=cohort.frag_size,
         block_ack_delay=cohort.block_ack_delay,
@@ -102,8 +125,8 @@ def _block_setup(node: SessionNode, cohort: Cohort, block: BlockSource) -> Quest
 def _class_c_session(node: SessionNode, cohort: Cohort, settings: SessionSettings, now: float) -> Question:
     start = session_start(cohort, settings, now)
     command = multicast.McClassCSessionReq(
-        mc_group_id=MC_GROUP_ID,
-        session_time=int(gps_from_unix(start)) % WRAP_S,
+        mc_group_id=node.mc_group_id,
+        session_time=int(gps_from_unix(start + node.clock_error_s)) % WRAP_S,
         time_out=time_out_for(cohort.window_end - start),
         dl_frequency_hz=cohort.frequency_hz,
         dr=cohort.data_rate,
@@ -118,8 +141,12 @@ def _resync(node: SessionNode) -> Question:
 
 
 def _status(node: SessionNode) -> Question:
-    command = fragmentation.FragSessionStatusReq(frag_index=FRAG_INDEX, participants=True)
-    data = fragmentation.encode(command, node.profile.frag_version)
+    status = fragmentation.FragSessionStatusReq(frag_index=FRAG_INDEX, participants=True)
+    version = node.profile.frag_version
+    commands: list[fragmentation.DownlinkCommand] = [status]
+    if version == 1 and node.asked:
+        commands.insert(0, fragmentation.PackageVersionReq())  # tells a node without its session from a silent one
+    data = fragmentation.encode(commands, version)
     return Question("FragSessionStatusReq", node.profile.ports.fragmentation, data)
 
 
@@ -143,7 +170,7 @@ def _block_delete(node: SessionNode) -> Question:
 
 
 def _group_delete(node: SessionNode) -> Question:
-    return _multicast("McGroupDeleteReq", node, multicast.McGroupDeleteReq(mc_group_id=MC_GROUP_ID))
+    return _multicast("McGroupDeleteReq", node, multicast.McGroupDeleteReq(mc_group_id=node.mc_group_id))
 
 
 def _multicast(name: str, node: SessionNode, command: multicast.DownlinkCommand) -> Question:

@@ -7,17 +7,28 @@ a plain fragment again: nodes drop what they passed. Exactly one frame is outsta
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 from typing import Protocol
 
 from radios.lorawan.answers import Air
+from radios.lorawan.block_status import StatusStyle
 from radios.lorawan.cohort import FRAG_INDEX, BlockSource, Cohort, SessionSettings, answer_spread_s
+from radios.lorawan.counters import Counters
+from radios.lorawan.feeds import Feeds
+from radios.lorawan.limits import beyond, sound
 from radios.lorawan.messages import Multicast
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.packages import fragmentation
 from radios.lorawan.packages.fragmentation import N_MAX
-from radios.lorawan.session_node import SessionNode
+from radios.lorawan.session_node import UNPROVEN_MOST, SessionNode
 from radios.radio import Fact
 
+_GOAL = 0.3  # deviations beyond the mean that a round aims at: a poll costs less than a fragment
+_STALE_GOAL = -0.5  # for nodes that did not answer
+_UNPROVEN_GOALS = (1.0, 2.0)  # for nodes that may be complete, and do not say whether they are
+_FAR = 128  # coded fragments between two polls at most
+_LAST_STRETCH = 100  # plain fragments before the end that need no poll, if a poll would delay the end
+_MISSED = 3  # polls of all without an answer that are no news
 _FEW = 2  # silent nodes that are asked one by one rather than all again
 
 
@@ -43,19 +54,27 @@ class _Poll:
 class Rounds:
     """The frames of one group. Asked for the next one only when the last is done and a window is open."""
 
-    def __init__(self, out: Outgoing, block: BlockSource, pace: Pace, port: int) -> None:
+    def __init__(
+        self, out: Outgoing, block: BlockSource, pace: Pace, port: int, counters: Counters, feeds: Feeds
+    ) -> None:
         self._out = out
         self._block = block
         self._pace = pace
         self._port = port
-        cohort = out.cohort
-        self._next = cohort.next_counter()
-        self._highest = max(cohort.reserved, self._next - 1)  # that a node can have seen
-        self._last_of_round = max(cohort.nb_frag, self._next - 1)
+        self._counters = counters
+        self._feeds = feeds
+        self._round = 0  # fragments of the last round
+        self._last_of_round = max(out.cohort.nb_frag, counters.next - 1)
         self._since_poll = 0
         self._polls = 0
         self._poll: _Poll | None = None
         self._poll_sent_last = False
+        self._polled: int | None = None  # counter at the last poll: nodes answer it later, as they were then
+        self._answers_until = 0.0
+        self._sized_at = 0.0
+        self._round_most = 0  # no round goes on beyond this counter
+        self._asked_all: list[int] = []  # numbers of the last polls that all are to answer
+        self._unproven_rounds = 0  # one after the other
         self._in_flight: Multicast | None = None
         self._not_before = 0.0
         self._silence_s = 0.0
@@ -66,18 +85,33 @@ class Rounds:
 
     @property
     def sent(self) -> int:
-        return self._next - 1
+        return self._counters.next - 1
+
+    @property
+    def coding(self) -> bool:
+        """All plain fragments are out."""
+        return self._counters.coding
+
+    def shift(self, count: int) -> None:
+        """So many counters went to single nodes: the present round is still as long as it was."""
+        self._last_of_round = min(N_MAX, self._last_of_round + count)
+        self._round_most = min(N_MAX, self._round_most + count)
 
     def air(self) -> Air:
         """For judging an answer that came now."""
-        return Air(highest=self._highest, poll=self._polls, still=self._poll_sent_last)
+        return Air(self._counters.highest, self._polls, still=self._poll_sent_last, polled=self._polled)
 
     def planned_s(self) -> float:
         """About how long the present round takes, with its polls."""
         size = fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size
-        left = max(self._settings.reserve_fragments, self._last_of_round - self._next + 1)
-        waits = 3 * (answer_spread_s(self._cohort.block_ack_delay) + self._settings.poll_margin_s)
-        return 1.3 * left * self._pace.spacing_s(size) + waits
+        needed = self._most((node, 2.0) for node in self._out.nodes.values() if node.in_demand)
+        left = max(self._settings.reserve_fragments, self._last_of_round - self._counters.next + 1, needed)
+        return 1.3 * left * self._pace.spacing_s(size) + 3 * self._answers_s()
+
+    def may_be_complete(self, node: SessionNode) -> bool:
+        """Whether a node that does not tell has probably all that it needs: its image is to be asked about."""
+        highest = self._counters.highest
+        return self._counters.coding and node.unproven < UNPROVEN_MOST and node.block.doubtful(0, highest)
 
     def next_frame(self, nodes: Iterable[SessionNode], now: float) -> tuple[Multicast | None, float | None]:
         """The frame to send now, or the time to ask again; (None, None) when only an answer can change anything."""
@@ -92,12 +126,17 @@ class Rounds:
                 return None, wait
             if now < self._not_before:
                 return None, self._not_before
-        demand = [node for node in demand if node.in_demand]
+        next_counter = self._counters.next
+        demand = [node for node in demand if node.in_demand and not beyond(self._out, node, next_counter)]
         if not demand:
             return None, None
-        if self._next <= self._last_of_round and self._next <= N_MAX:
-            return self._fragment_or_mid_poll(now)
-        return self._status_poll(now)
+        if next_counter == self._cohort.nb_frag + 1 and next_counter <= self._last_of_round and sound(demand):
+            return None, now + self._settings.answer_timeout_s
+        if self._counters.coding:
+            self._resize(demand)
+        if self._counters.next <= self._last_of_round and self._counters.next <= N_MAX:
+            return self._fragment_or_poll(demand, now)
+        return self._status_poll(demand, now)
 
     def done(self, now: float) -> None:
         """The frame was taken by the network server."""
@@ -106,16 +145,17 @@ class Rounds:
             return
         self._pace.book(len(frame.data), now)
         if frame.n is not None:
-            self._next = frame.n + 1
-            self._highest = max(self._highest, frame.n)
-            self._cohort.mark = frame.n
+            self._counters.sent(frame.n)
             self._since_poll += 1
-        elif self._poll is not None:
-            wait = answer_spread_s(self._cohort.block_ack_delay) + self._settings.poll_margin_s
-            self._poll.deadline = now + wait
+        else:
+            self._answers_until = now + self._answers_s()
+            if self._poll is not None:
+                self._poll.deadline = self._answers_until
 
     def refused(self, now: float, wait_s: float) -> None:
         """The frame was not taken; the same one is tried again."""
+        if self._in_flight is not None and self._in_flight.n is None and self._poll is None:
+            self._polls, self._since_poll = self._polls - 1, self._settings.round_most  # a poll on the way is still due
         self._in_flight = None
         self._not_before = now + wait_s
 
@@ -127,37 +167,89 @@ class Rounds:
     def _settings(self) -> SessionSettings:
         return self._out.settings
 
-    def _fragment_or_mid_poll(self, now: float) -> tuple[Multicast | None, float | None]:
-        every = self._settings.poll_fragments
-        plain_left = self._cohort.nb_frag - self._next + 1
-        if self._since_poll >= every and plain_left > every // 4:
-            frame = self._status_req()
+    def _fragment_or_poll(self, demand: list[SessionNode], now: float) -> tuple[Multicast | None, float | None]:
+        if self._since_poll >= self._settings.round_most and now < self._answers_until and not self._all_told(demand):
+            return None, self._answers_until  # MissingFrag wraps at 256
+        if self._poll_is_due(demand):
+            frame = self._status_req(everybody=not self._counters.coding)
         else:
-            data = self._block.fragment(self._next)
-            command = fragmentation.DataFragment(frag_index=FRAG_INDEX, n=self._next, data=data)
-            frame = self._frame("DataFragment", command, self._next)
-        early = self._too_early(frame, now)
+            early = self._too_early(fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size, now)
+            if early is not None:
+                return None, early  # before the fragment is made, which costs far more than asking
+            data = self._block.fragment(self._counters.next)
+            command = fragmentation.DataFragment(frag_index=FRAG_INDEX, n=self._counters.next, data=data)
+            frame = self._frame("DataFragment", command, self._counters.next)
+        early = self._too_early(len(frame.data), now)
         if early is not None:
             return None, early
         if frame.n is None:
+            self._polled = self._counters.next - 1
             self._since_poll = 0
             self._polls += 1
-            self._poll_sent_last = False
         else:
-            self._reserve(frame.n)
-            self._poll_sent_last = False
+            self._counters.reserve(frame.n, self._settings.reserve_fragments)
+        self._poll_sent_last = False
         self._in_flight = frame
         return frame, None
 
-    def _status_poll(self, now: float) -> tuple[Multicast | None, float | None]:
+    def _poll_is_due(self, demand: list[SessionNode]) -> bool:
+        """While fragments go on: before 255 losses can pile up, and so that answers are here when a round ends."""
+        size = fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size
+        ahead = ceil(self._answers_s() / self._pace.spacing_s(size))
+        if self._since_poll <= min(ahead, self._settings.round_most - 1):
+            return False  # its answers would be mixed up with those that are still to come
+        plain_left = self._cohort.nb_frag - self._counters.next + 1
+        if plain_left > 0:
+            return self._since_poll >= self._settings.poll_fragments and plain_left > min(ahead, _LAST_STRETCH)
+        if all(node.block.style is StatusStyle.LAST for node in demand):
+            return False  # their answers tell nothing any more
+        left = self._last_of_round - self._counters.next + 1
+        return self._since_poll >= _FAR or 2 < left <= ahead
+
+    def _resize(self, demand: list[SessionNode]) -> None:
+        """Answers that came during a round change how long it is."""
+        heard = max(node.last_heard for node in demand)
+        if heard <= self._sized_at or self._poll is not None or self._counters.next > self._last_of_round:
+            return
+        self._sized_at = heard
+        self._last_of_round = min(self._round_most, self._counters.next - 1 + self._wanted(demand))
+
+    def _wanted(self, nodes: Iterable[SessionNode]) -> int:
+        """Fragments to send before looking again; 0: all of them may be complete, as far as can be known."""
+        return self._most((node, self._goal(node)) for node in nodes)
+
+    def _goal(self, node: SessionNode) -> float | None:
+        """Deviations beyond the mean that a round aims at for this node; None: it is being asked about its image."""
+        if node.suspect:
+            return _UNPROVEN_GOALS[self._unproven_rounds - 1] if self._unproven_rounds else None
+        return _GOAL if node.answered_poll >= self._polls else _STALE_GOAL
+
+    def _most(self, goals: Iterable[tuple[SessionNode, float | None]]) -> int:
+        most = 0.0
+        for node, goal in goals:
+            expected = node.block.demand(self._counters.next - 1)
+            if expected is not None and goal is not None:
+                most = max(most, expected.at(goal))
+        return min(ceil(most), self._settings.round_most)
+
+    def _all_told(self, demand: list[SessionNode]) -> bool:
+        """No answer to the last poll is still to come."""
+        return all(node.answered_poll >= self._polls for node in demand)
+
+    def _status_poll(self, demand: list[SessionNode], now: float) -> tuple[Multicast | None, float | None]:
+        if now < self._answers_until and not self._all_told(demand):
+            return None, self._answers_until
         frame = self._status_req()
-        early = self._too_early(frame, now)
+        early = self._too_early(len(frame.data), now)
         if early is not None:
             return None, early
+        self._polled = self._counters.next - 1
         if self._poll is None:
             self._poll = _Poll()
             self._polls += 1
             self._since_poll = 0
+            self._sized_at = now
+            self._asked_all = [*self._asked_all[1 - _MISSED :], self._polls]
         self._poll_sent_last = True
         self._in_flight = frame
         return frame, None
@@ -165,9 +257,23 @@ class Rounds:
     def _waited(self, poll: _Poll, demand: list[SessionNode], now: float) -> float | None:
         """None when the poll is over or is to be repeated; else the time to look again."""
         silent = [node for node in demand if node.answered_poll < self._polls]
-        if silent and now < poll.deadline:
+        unproven = [node for node in demand if node.suspect]
+        told = [node for node in demand if node.answered_poll >= self._polls and not node.suspect]
+        wanted = self._wanted(told)
+        enough = now >= poll.deadline or not any(self._may_need(node, wanted) for node in silent)
+        if wanted and enough and not self._repairable(poll, told, silent, now):
+            self._unproven_rounds = 0
+            self._conclude(demand, wanted, now)
+            return None
+        if (silent or unproven) and now < poll.deadline:
             return poll.deadline
-        if silent and poll.repeats < self._settings.poll_repeats and len(silent) > _FEW:
+        if unproven and self._unproven_rounds < len(_UNPROVEN_GOALS):
+            # A few more for those that may need them: waiting for a class A node to tell costs far more time.
+            self._unproven_rounds += 1
+            if wanted := self._wanted(unproven):
+                self._conclude(demand, wanted, now)
+                return None
+        if poll.repeats < self._settings.poll_repeats and (len(silent) > _FEW or unproven):
             poll.repeats += 1
             poll.deadline = 0.0
             return None
@@ -179,15 +285,22 @@ class Rounds:
         # Those that are asked one by one end it by an answer or by giving up; both wake the session.
         if any(node.poll_alone or node.suspect for node in demand):
             return now + self._settings.answer_timeout_s
-        self._conclude(demand, now)
+        self._conclude(demand, wanted, now)
         return None
 
-    def _conclude(self, demand: list[SessionNode], now: float) -> None:
-        """The poll is over: size the next round by those that answered."""
+    def _may_need(self, node: SessionNode, wanted: int) -> bool:
+        """Whether a silent node may well need more than is sent for others anyway."""
+        expected = node.block.demand(self._counters.next - 1)
+        return expected is None or expected.at(2.0) > wanted
+
+    def _conclude(self, demand: list[SessionNode], wanted: int, now: float) -> None:
+        """The poll is over: those that answered say how long the next round is."""
+        alone = self._poll is not None and self._poll.alone
+        expected_since = self._polls if alone else self._asked_all[0] if len(self._asked_all) == _MISSED else 0
         self._poll = None
         answered = [node for node in demand if node.answered_poll >= self._polls]
         for node in demand:
-            if node.answered_poll < self._polls and not node.stalled:
+            if node.answered_poll < expected_since and not node.stalled:
                 node.stalled = True
                 self._out.event(node, Fact.STALLED, now, code="silent", detail="answers no status request")
         if not answered:
@@ -197,33 +310,64 @@ class Rounds:
             self._not_before = now + self._silence_s
             return
         self._silence_s = 0.0
-        need = max(node.block.need(self._next - 1) for node in answered)
-        if self._next > N_MAX:
-            for node in answered:
+        staying = self._without_stragglers(answered, sum(not node.suspect for node in demand), now)
+        if not staying:
+            return
+        if len(staying) < len(answered):
+            wanted = self._wanted(staying)
+        if self._counters.next > N_MAX:
+            for node in staying:
                 self._out.again(node, now, "lost", "every coded counter was sent")
             return
-        self._last_of_round = min(N_MAX, self._next - 1 + min(need, self._settings.round_most))
+        self._round, self._sized_at = wanted, now
+        self._last_of_round = min(N_MAX, self._counters.next - 1 + wanted)
+        self._round_most = min(N_MAX, self._counters.next - 1 + self._settings.round_most)
+        if not wanted:
+            self._not_before = now + self._settings.poll_margin_s
 
-    def _reserve(self, n: int) -> None:
-        """Counters are durable before they are used, some at a time; plain and coded ones never in one piece."""
-        cohort = self._cohort
-        if n <= cohort.reserved:
-            return
-        end = cohort.nb_frag if n <= cohort.nb_frag else N_MAX
-        cohort.reserved = min(end, n + self._settings.reserve_fragments - 1)
-        cohort.mark = n - 1
-        cohort.data_started = True
-        self._out.cohort_changed()
+    def _repairable(self, poll: _Poll, told: list[SessionNode], silent: list[SessionNode], now: float) -> bool:
+        """Whether single repairs may be all that is left: then it is worth hearing the others before the group is sent more."""
+        if not silent or poll.alone or not self._counters.coding or not 0 < len(told) <= _FEW:
+            return False
+        if now >= poll.deadline and len(silent) > _FEW:
+            return False
+        return self._feeds.worth({node.dev_eui: node.block.need(self._counters.next - 1) for node in told}, windows=0)
 
-    def _status_req(self) -> Multicast:
-        """All answer: silence would not tell a node that is complete from one that did not hear."""
-        command = fragmentation.FragSessionStatusReq(frag_index=FRAG_INDEX, participants=True)
+    def _without_stragglers(self, answered: list[SessionNode], left: int, now: float) -> list[SessionNode]:
+        """Who goes on with the group: a few nodes may cost less one by one, and one that hears nothing of it has to."""
+        answered = [node for node in answered if not beyond(self._out, node, self._counters.next)]
+        if not self._counters.coding or not answered:
+            return answered
+        needs = {node.dev_eui: node.block.need(self._counters.next - 1) for node in answered if not node.suspect}
+        if not needs:
+            return answered
+        longest = max(needs.values()) * self._pace.spacing_s(fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size)
+        windows = len(needs) if now + longest > self._cohort.window_end else 0
+        few = left == len(needs) <= _FEW and self._feeds.worth(needs, windows)
+        for node in answered:
+            if node.suspect:
+                continue  # it may be complete: its image says
+            told = node.block.received, node.block.missing
+            deaf = self._round >= self._settings.deaf_fragments and told == node.effect
+            node.effect = told
+            if few or (deaf and self._feeds.cost_s(node, needs[node.dev_eui]) < float("inf")):
+                node.unicast = True
+                self._out.changed(node)
+        return [node for node in answered if not node.unicast]
+
+    def _status_req(self, *, everybody: bool = True) -> Multicast:
+        """Everybody, when silence would not tell a node that is complete from one that did not hear."""
+        command = fragmentation.FragSessionStatusReq(frag_index=FRAG_INDEX, participants=everybody)
         return self._frame("FragSessionStatusReq", command, None)
+
+    def _answers_s(self) -> float:
+        """From a poll to the last of its answers."""
+        return answer_spread_s(self._cohort.block_ack_delay) + self._settings.poll_margin_s
 
     def _frame(self, name: str, command: fragmentation.DownlinkCommand, n: int | None) -> Multicast:
         data = fragmentation.encode(command, self._cohort.frag_version)
         return Multicast(self._cohort.group_id, self._port, data, name, n)
 
-    def _too_early(self, frame: Multicast, now: float) -> float | None:
-        when = self._pace.earliest(len(frame.data), now)
+    def _too_early(self, payload_len: int, now: float) -> float | None:
+        when = self._pace.earliest(payload_len, now)
         return when if when > now else None

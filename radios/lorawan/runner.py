@@ -11,7 +11,17 @@ from radios.clock import Clock
 from radios.errors import ImageError, LinkError, Unsupported
 from radios.lorawan import keys
 from radios.lorawan.fuota_session import FuotaSession
-from radios.lorawan.messages import Action, Commit, CreateGroup, DeleteGroup, Multicast, Progress, Release, Unicast
+from radios.lorawan.messages import (
+    Action,
+    Commit,
+    CreateGroup,
+    DeleteGroup,
+    Feed,
+    Multicast,
+    Progress,
+    Release,
+    Unicast,
+)
 from radios.lorawan.network_server import MulticastGroup, NetworkServer, NotThere, Uplink
 from radios.radio import Fact, Journal, NodeDirective
 
@@ -53,8 +63,7 @@ class Runner:
         self._root_keys_at = 0.0
 
     def receive(self, uplink: Uplink) -> None:
-        if uplink.dev_eui in self.session.nodes:
-            self.session.receive(uplink, self._clock.now())
+        if self.session.receive(uplink, self._clock.now()):
             self._wake.set()
 
     def direct(self, directive: NodeDirective) -> None:
@@ -91,6 +100,8 @@ class Runner:
                 await self._unicast(action)
             case Multicast():
                 await self._multicast(action)
+            case Feed():
+                await self._feed(action)
             case CreateGroup():
                 await self._create(action)
             case DeleteGroup():
@@ -135,6 +146,23 @@ class Runner:
             self.multicasts += 1
             session.multicast_done(self._clock.now())
             self._sent()
+
+    async def _feed(self, action: Feed) -> None:
+        """Into an empty queue only: what waits there would be sent twice, or be late for its place."""
+        session, network, taken = self.session, self._network, 0
+        try:
+            if await network.queue_length(action.dev_eui):
+                session.feed_busy(action.dev_eui, self._clock.now())
+                return
+            for frame in action.frames:
+                await network.enqueue(action.dev_eui, frame.port, frame.data, action.expires)
+                taken += 1
+        except LinkError as error:
+            _log.info("lorawan:%s fragments: %s", action.dev_eui, error)
+        except Unsupported as error:
+            session.impossible(action.dev_eui, str(error), self._clock.now())
+        self.unicasts += taken
+        session.fed(action.dev_eui, taken, self._clock.now())
 
     async def _create(self, action: CreateGroup) -> None:
         group = MulticastGroup(

@@ -34,7 +34,7 @@ _S = Step
 TRANSITIONS: dict[Step, frozenset[Step]] = {
     _S.GROUP: frozenset({_S.BLOCK, _S.WINDOW, _S.FAILED, _S.DROPPING, _S.LEFT}),
     _S.BLOCK: frozenset({_S.SET_UP, _S.FAILED, _S.DROPPING, _S.LEFT}),
-    _S.SET_UP: frozenset({_S.WINDOW, _S.FAILED, _S.DROPPING, _S.LEFT}),
+    _S.SET_UP: frozenset({_S.WINDOW, _S.RECEIVING, _S.FAILED, _S.DROPPING, _S.LEFT}),
     _S.WINDOW: frozenset({_S.RECEIVING, _S.VERIFYING, _S.READY, _S.GROUP, _S.FAILED, _S.DROPPING, _S.LEFT}),
     _S.RECEIVING: frozenset({_S.WINDOW, _S.GROUP, _S.VERIFYING, _S.READY, _S.FAILED, _S.DROPPING, _S.LEFT}),
     _S.VERIFYING: frozenset({_S.RECEIVING, _S.READY, _S.FAILED, _S.DROPPING, _S.LEFT}),
@@ -47,6 +47,7 @@ TRANSITIONS: dict[Step, frozenset[Step]] = {
     _S.LEFT: frozenset(),
 }
 BEFORE_DATA = frozenset({_S.GROUP, _S.BLOCK, _S.SET_UP})
+UNPROVEN_MOST = 3  # times that silence about an image is taken for lost frames
 NEEDS_DATA = frozenset({_S.GROUP, _S.BLOCK, _S.SET_UP, _S.WINDOW, _S.RECEIVING, _S.VERIFYING})
 
 
@@ -61,6 +62,11 @@ class NodeProfile:
     mac_version: tuple[int, int]
     answer_timeout_s: float  # class A: more than its uplink interval
     ports: "Ports"
+    always_on: bool = False  # class C: its queue is served at once, in RX2
+    unicast_dr: int | None = None  # of downlinks to it, when it was last heard; None: not known
+    redundancy_limit: int | None = None  # lost fragments that its decoder makes up; None: no limit is expected
+    firmware_management: bool = True  # TS006: it can tell its image and its version, and be told to reboot
+    mc_group_id: int = 0  # McGroupID on this node
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,14 @@ class SessionNode:
     reboots_heard: int = 0  # that the node answered
     version: int | None = None  # last told after the reboot
     code: str = ""
+    unicast: bool = False  # its fragments come through its queue
+    grouped: bool = True  # it was told of a multicast group
+    holds_image: bool = False  # and does not run it
+    installing_since: float = 0.0  # Unix seconds
 
+    unicast_dr: int | None = None  # as of its last uplink
+    oversize_since: float = 0.0  # since when fragments do not fit its data rate
+    effect: tuple[int, int | None] = (-1, None)  # what it told at the end of the round before
     root_key: Key | None = field(default=None, repr=False)
     question: str = ""  # that is being asked
     asked: int = 0  # times
@@ -97,23 +110,43 @@ class SessionNode:
     stalled: bool = False
     answered_poll: int = -1  # number of the last poll that it answered
     poll_alone: bool = False  # a unicast status is wanted
+    sounded: bool = False  # it was asked alone, before the first coded fragment
     suspect: bool = False  # may be complete: the image is asked about
+    unproven: int = 0  # times that the image was asked about in vain
     image_refused: int = 0  # answers that there is no valid image
-    session_missing: bool = False
+    without_session: int = 0  # answers without a word about the session that was asked for
     resync: bool = False  # its clock is off
     window_from: float = 0.0  # SessionTime asked for last, Unix seconds
     window_errors: int = 0
+    clock_error_s: float = 0.0  # by which its clock is ahead, when it cannot be set
     group_deleted: bool = False  # while DROPPING: the fragmentation session is gone, the group is next
     recheck_s: float = 0.0
     last_heard: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.unicast_dr is None:
+            self.unicast_dr = self.profile.unicast_dr
 
     @property
     def dev_eui(self) -> str:
         return self.profile.dev_eui
 
     @property
+    def mc_group_id(self) -> int:
+        return self.profile.mc_group_id
+
+    @property
     def in_demand(self) -> bool:
-        """Whether fragments are sent for it."""
+        """Whether fragments are sent to the group for it."""
+        return self._receives and not self.unicast
+
+    @property
+    def fed(self) -> bool:
+        """Whether fragments are sent to it alone."""
+        return self._receives and self.unicast
+
+    @property
+    def _receives(self) -> bool:
         return self.step is Step.RECEIVING and self.want in (Want.DELIVER, Want.INSTALL)
 
     def move(self, step: Step) -> None:

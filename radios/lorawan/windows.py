@@ -5,19 +5,21 @@ another cohort. A window that ends before all is done is opened again for those 
 """
 
 from radios.lorawan.cohort import time_out_for
+from radios.lorawan.feeds import Feeds
 from radios.lorawan.messages import Release
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.rounds import Rounds
-from radios.lorawan.session_node import BEFORE_DATA, Step
+from radios.lorawan.session_node import BEFORE_DATA, SessionNode, Step
 from radios.radio import Want
 
 _ASKED_BEFORE = 3
 
 
 class Windows:
-    def __init__(self, out: Outgoing, rounds: Rounds) -> None:
+    def __init__(self, out: Outgoing, rounds: Rounds, feeds: Feeds) -> None:
         self._out = out
         self._rounds = rounds
+        self._feeds = feeds
         self._first_set_up: float | None = None
         self._expecting = False
         self._wake: float | None = None
@@ -28,6 +30,8 @@ class Windows:
         self._expecting = expecting
         if not self._out.cohort.closed:
             self._depart(now)
+        elif self._out.cohort.unicast:
+            return None
         elif not self._out.cohort.data_started:
             self._first_window(now)
         else:
@@ -47,16 +51,31 @@ class Windows:
             self._first_set_up = now
         deadline = self._first_set_up + max(self._out.settings.gather_s, self._lead_s())
         unready = any(node.step in BEFORE_DATA and node.step is not Step.SET_UP for node in active)
-        if now < deadline and (unready or self._expecting):
+        if now < deadline and (unready or self._expecting) and not self._out.cohort.unicast:
             self._wake_at(deadline)
             return
         self._out.cohort.closed = True
+        for node in list(self._out.nodes.values()):
+            if node.step in BEFORE_DATA and node not in set_up:
+                self._out.leave(node, Release(node.dev_eui, again=True, reason="late"))
+        if self._alone(set_up):
+            return
         self._plan_window(now + self._lead_s())
         for node in set_up:
             self._out.move(node, Step.WINDOW)
-        for node in list(self._out.nodes.values()):
-            if node.step in BEFORE_DATA:
-                self._out.leave(node, Release(node.dev_eui, again=True, reason="late"))
+
+    def _alone(self, set_up: list[SessionNode]) -> bool:
+        """Nobody but one node, which needs no window, or takes less air without one: its cohort becomes a unicast one."""
+        cohort = self._out.cohort
+        node = set_up[0]
+        if len(self._out.nodes) > 1:
+            return False
+        if not cohort.unicast and not self._feeds.worth({node.dev_eui: cohort.nb_frag}, windows=1):
+            return False
+        cohort.unicast = node.unicast = True
+        self._out.cohort_changed()
+        self._out.move(node, Step.RECEIVING)
+        return True
 
     def _first_window(self, now: float) -> None:
         start = self._out.cohort.window_start + self._out.settings.window_guard_s
@@ -83,9 +102,27 @@ class Windows:
         if now < end:
             self._wake_at(end)
             return
+        self._rescue()
+        for node in demand:
+            # One that cannot tell is asked for its image, which needs no window.
+            node.suspect = node.suspect or self._rounds.may_be_complete(node)
+        demand = [node for node in demand if node.in_demand and not node.suspect]
+        if not demand and not any(node.step is Step.WINDOW for node in self._out.nodes.values()):
+            return
+        if not any(node.in_demand or node.step is Step.WINDOW for node in self._out.nodes.values()):
+            return
         self._plan_window(now + self._lead_s() / _ASKED_BEFORE)
         for node in demand:
             self._out.move(node, Step.WINDOW)
+
+    def _rescue(self) -> None:
+        """A whole window has passed without a word of these nodes about it: the queue may reach them where it did not."""
+        if not self._rounds.coding:
+            return
+        for node in list(self._out.nodes.values()):
+            if node.step is Step.WINDOW and self._feeds.possible(node):
+                node.unicast = True
+                self._out.move(node, Step.RECEIVING)
 
     def _lead_s(self) -> float:
         """Time for the slowest node (class A: by its uplinks) to be asked a few times."""

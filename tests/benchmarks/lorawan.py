@@ -1,4 +1,4 @@
-"""LoRaWAN: the fragment encoder."""
+"""LoRaWAN: the fragment encoder here; what a delivery costs in `lorawan_rounds`, `lorawan_pace` and `lorawan_scale`."""
 
 import random
 
@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radios.lorawan.fec import Encoder, matrix_lines
+from tests.benchmarks.lorawan_pace import pace
+from tests.benchmarks.lorawan_rounds import rounds
+from tests.benchmarks.lorawan_scale import scale
 from tests.benchmarks.result import Bench, Result, Target, median_ms
 
 # plain fragments, bytes of one, coded fragments, most times the baseline
@@ -52,4 +55,4 @@ def _rows64(block: bytes, fragment_size: int) -> NDArray[np.uint64]:
     return padded.view(np.uint64)
 
 
-BENCHES: tuple[Bench, ...] = (fec,)
+BENCHES: tuple[Bench, ...] = (fec, rounds, pace, scale)

@@ -113,8 +113,9 @@ class FragmentDecoder:
             self.overflowed = True
             return Taken.OVERFLOW
         row, value = 0, int.from_bytes(data, "big")
+        blocks = self._blocks
         for index in parity_line(counter - self.nb_frag, self.nb_frag, self.version):
-            block = self._blocks[index]
+            block = blocks[index]
             if block is None:
                 row |= 1 << index
             else:

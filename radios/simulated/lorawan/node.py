@@ -15,6 +15,7 @@ from radios.simulated.lorawan.packages.clock_sync import ClockSync
 from radios.simulated.lorawan.packages.commands import Answer
 from radios.simulated.lorawan.packages.firmware_management import FirmwareManagement
 from radios.simulated.lorawan.packages.fragmentation import Fragmentation, FragmentCounters
+from radios.simulated.lorawan.packages.multi_package import MultiPackage
 from radios.simulated.lorawan.packages.multicast import ClassCSession, RemoteMulticast
 from radios.simulated.lorawan.phy import (
     PHY_OVERHEAD_BYTES,
@@ -159,6 +160,12 @@ class VirtualNode:
                     self.counters.not_listening += 1
                 return
 
+    def deliver(self, f_port: int | None, payload: bytes, now: float, *, multicast: bool) -> None:
+        """What a frame carried, once the link layer has let it through."""
+        package = self._packages.get(f_port) if f_port is not None else None
+        if package is not None and f_port is not None:
+            self._schedule(f_port, package.receive(payload, now, multicast=multicast), now)
+
     def to_send(self, now: float) -> list[Uplink | JoinRequest]:
         """At most one frame: the next one has to wait for the receive windows of this one."""
         if now < self._tx_free_at:
@@ -195,6 +202,14 @@ class VirtualNode:
             return
         for port, package in self._packages.items():
             self._schedule(port, package.handle_timeout(now), now)
+
+    def power_cycle(self, now: float) -> None:
+        """The power was gone for a moment: RAM is lost, flash is kept. An image on trial is rolled back."""
+        if self._trial_ends is not None:
+            self._trial_ends = None
+            self.bootloader.roll_back()
+        self._start_packages(now)
+        self._next_join = now + self.spec.boot_s
 
     def accept_join(self, activation: Activation, now: float) -> None:
         """JoinAccept, and the DeviceTimeAns that a joining node asks for."""
@@ -238,7 +253,7 @@ class VirtualNode:
         if header.f_pending or header.confirmed:
             self._poll_at = now + self._random.uniform(2.0, 4.0)
         payload = header.decrypt(session.app_s_key, f_cnt)
-        self._deliver(header.f_port, payload, now, multicast=False)
+        self.deliver(header.f_port, payload, now, multicast=False)
 
     def _group_frame(self, group: int, header: DownlinkHeader, now: float) -> None:
         held = self.multicast.groups[group]
@@ -252,12 +267,7 @@ class VirtualNode:
         held.next_f_cnt = f_cnt + 1
         self.counters.multicast_received += 1
         payload = header.decrypt(held.session.app_s_key, f_cnt)
-        self._deliver(header.f_port, payload, now, multicast=True)
-
-    def _deliver(self, f_port: int | None, payload: bytes, now: float, *, multicast: bool) -> None:
-        package = self._packages.get(f_port) if f_port is not None else None
-        if package is not None and f_port is not None:
-            self._schedule(f_port, package.receive(payload, now, multicast=multicast), now)
+        self.deliver(header.f_port, payload, now, multicast=True)
 
     def _schedule(self, f_port: int, answers: list[Answer], now: float) -> None:
         """Answers without a spread go up together, as real nodes do; the others each at a moment of its own."""
@@ -339,9 +349,14 @@ class VirtualNode:
             block_done=self.bootloader.store,
         )
         self.firmware = FirmwareManagement(clock, spec.package_version(FirmwareManagement.package), self.bootloader)
-        self._packages: dict[int, ClockSync | RemoteMulticast | Fragmentation | FirmwareManagement] = {
-            package.port: package for package in (self.clock_sync, self.multicast, self.fragmentation, self.firmware)
+        self.multi_package = MultiPackage(spec.package_versions.get(MultiPackage.package, 0), self._told_packages)
+        every = (self.multi_package, self.clock_sync, self.multicast, self.fragmentation, self.firmware)
+        self._packages: dict[int, MultiPackage | ClockSync | RemoteMulticast | Fragmentation | FirmwareManagement] = {
+            spec.ports.get(package.package, package.port): package for package in every if package.version
         }
+
+    def _told_packages(self) -> list[tuple[int, int, int]]:
+        return [(package.package, package.version, port) for port, package in self._packages.items()]
 
     def _start_session(self, activation: Activation, now: float) -> None:
         self._activation = activation

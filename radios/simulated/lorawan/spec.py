@@ -17,7 +17,10 @@ class NodeSpec:
     app_key: bytes = bytes(16)
     mac_1_1: bool = False  # LoRaWAN 1.1: keys derive from AppKey instead
     device_class: str = "A"  # "A": class C only inside multicast sessions; "C": also always on RX2 for unicast
-    package_versions: Mapping[int, int] = field(default_factory=dict)  # package id -> version; absent: 1
+    package_versions: Mapping[int, int] = field(
+        default_factory=dict
+    )  # id -> version, 0: not there; absent: 1, TS007: 0
+    ports: Mapping[int, int] = field(default_factory=dict)  # package id -> FPort; absent: the default
     status_style: StatusStyle = StatusStyle.LBM
     redundancy_limit: int = 100  # lost plain fragments that the decoder can make up
     flash_bytes: int = 256 * 1024

@@ -104,6 +104,14 @@ def node_id(node):
     return NodeId(f"lorawan:{node.dev_eui}")
 
 
+def merged(before, seen):
+    """As the daemon keeps them: None is "not said now"."""
+    if before is None:
+        return seen
+    names = [field.name for field in dataclasses.fields(seen)]
+    return dataclasses.replace(before, **{n: value for n in names if (value := getattr(seen, n)) is not None})
+
+
 @asynccontextmanager
 async def running(radio, journal, store):
     task = asyncio.create_task(radio.run(journal, store))
@@ -211,7 +219,7 @@ async def test_a_site_tells_what_it_is_and_what_a_transfer_would_cost(tmp_path):
         async with running(radio, MemoryJournal(), Store(image)):
             seen = {}
             async for observation in radio.observations():
-                seen[observation.node] = observation
+                seen[observation.node] = merged(seen.get(observation.node), observation)
                 if {n for n, o in seen.items() if o.hardware} == {node_id(specs[0]), node_id(specs[2])}:
                     break
             assert {o.hardware for o in seen.values()} == {"lorawan:0000beef", None}

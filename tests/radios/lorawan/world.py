@@ -12,11 +12,12 @@ from radios.lorawan.fuota_session import FuotaSession
 from radios.lorawan.inventory import time_answer
 from radios.lorawan.journal_codec import read_cohort, read_key, read_node
 from radios.lorawan.keys import Key, mc_app_s_key, mc_net_s_key
-from radios.lorawan.messages import Commit, CreateGroup, DeleteGroup, Multicast, Progress, Release, Unicast
+from radios.lorawan.messages import Commit, CreateGroup, DeleteGroup, Feed, Multicast, Progress, Release, Unicast
 from radios.lorawan.network_server import Device, DeviceClass, Uplink
 from radios.lorawan.packages import fragmentation
 from radios.lorawan.regions import region
 from radios.lorawan.session_node import NodeProfile, Ports
+from radios.lorawan.unicast_air import UnicastAir
 from radios.radio import Fact, NodeDirective, NodeId, Want
 from radios.simulated.chirpstack.model import GroupSettings, GroupType, Scheduling
 from radios.simulated.chirpstack.network import NetworkServer, NetworkSettings
@@ -60,10 +61,30 @@ class CommitFailed(Exception):
 class World:
     """`stop_after`: actions after which the daemon "crashes" and is made again from the records, once per entry."""
 
-    def __init__(self, specs, image, *, settings=None, frag_version=1, data_rate=5, frag_size=219, seed=0):
+    def __init__(
+        self,
+        specs,
+        image,
+        *,
+        settings=None,
+        frag_version=1,
+        data_rate=5,
+        frag_size=219,
+        seed=0,
+        gateways=(GATEWAY,),
+        unicast=False,
+        alone=False,
+        limit=None,
+    ):
+        """`unicast`: single nodes may be fed; `alone`: the cohort has no group; `limit`: lost fragments that are made up."""
         self.now = T0
+        self.gateways = gateways
+        self.unicast = unicast or alone
+        self.limit = limit
         self.image = image
-        self.network = NetworkServer(NetworkSettings("tenant", "app", [GATEWAY], seed=seed), specs, verify, T0)
+        self.network = NetworkServer(
+            NetworkSettings("tenant", "app", list(gateways), seed=seed), specs, self._signed, T0
+        )
         self.specs = {s.dev_eui: s for s in specs}
         self.settings = settings or SessionSettings()
         self.frag_version = frag_version
@@ -71,6 +92,7 @@ class World:
         self.events = []
         self.released = []
         self.log = []  # every action performed
+        self.fed = []  # (DevEUI, counter) by unicast
         self.violations = []
         self.restarts = 0
         self.crash_at = set()
@@ -89,8 +111,9 @@ class World:
             region="EU868",
             data_rate=data_rate,
             frequency_hz=FREQUENCY_HZ,
-            gateways=(GATEWAY,),
+            gateways=tuple(gateways),
             mc_addr=0x01020304,
+            unicast=alone,
         )
         self.session = self._session(self.cohort, Key(bytes(range(16))), None)
         for s in specs:
@@ -98,9 +121,25 @@ class World:
                 self.profile(s), self.directive(s), session_cnt=1, attempt=1, root_key=Key(s.gen_app_key), now=T0
             )
 
+    def _signed(self, image):
+        """The manufacturer's signature: good over the image as it was made, and nothing else."""
+        return verify(image) if image == self.image else None
+
     def profile(self, s):
         timeout_s = 60.0 if s.device_class == "C" else 1.5 * s.uplink_interval_s
-        return NodeProfile(s.dev_eui, self.frag_version, s.package_version(2), 1, (1, 0), timeout_s, Ports())
+        always_on = s.device_class == "C"
+        return NodeProfile(
+            s.dev_eui,
+            self.frag_version,
+            s.package_version(2),
+            1,
+            (1, 0),
+            timeout_s,
+            Ports(),
+            always_on=always_on,
+            unicast_dr=(0 if always_on else s.data_rate) if self.unicast else None,
+            redundancy_limit=self.limit,
+        )
 
     @staticmethod
     def directive(s, want=Want.INSTALL, generation=1):
@@ -143,8 +182,14 @@ class World:
         turn = Turn()
         ledger = DutyCycleLedger(plan.sub_band(FREQUENCY_HZ).duty_cycle)
         modulation = plan.downlink(cohort.data_rate).modulation
-        pace = MulticastAir({GATEWAY: ledger}, modulation, turn, share=1.0, gateway_gap_s=5.0)
-        return FuotaSession(cohort, key, source, pace, turn, self.settings, self._new_group, nodes=nodes)
+        ledgers = dict.fromkeys(cohort.gateways, ledger) if len(cohort.gateways) == 1 else self._ledgers(plan)
+        pace = MulticastAir(ledgers, modulation, turn, share=1.0, gateway_gap_s=5.0)
+        air = UnicastAir(plan, repeater=True, rx2=ledgers) if self.unicast else None
+        return FuotaSession(cohort, key, source, pace, turn, self.settings, self._new_group, nodes=nodes, unicast=air)
+
+    def _ledgers(self, plan):
+        duty_cycle = plan.sub_band(FREQUENCY_HZ).duty_cycle
+        return {gateway: DutyCycleLedger(duty_cycle) for gateway in self.gateways}
 
     def _new_group(self):
         self._mc_keys += 1
@@ -236,6 +281,8 @@ class World:
                 self.session.group_deleted(action.group_id)
             case Multicast():
                 self._multicast(action)
+            case Feed():
+                self._feed(action)
             case Release():
                 self.released.append(action)
 
@@ -251,9 +298,23 @@ class World:
         self.network.multicast.enqueue(action.group_id, action.port, action.data, None)
         self.session.multicast_done(self.now)
 
+    def _feed(self, action):
+        if self.network.devices[action.dev_eui].queue:
+            self.session.feed_busy(action.dev_eui, self.now)
+            return
+        stored = read_cohort(self.records["group", self.cohort.cohort])
+        for frame in action.frames:
+            if frame.n is not None:
+                if frame.n > stored.reserved:
+                    self.violations.append(f"fragment {frame.n} before its reservation {stored.reserved}")
+                self.fed.append((action.dev_eui, frame.n))
+            self.network.enqueue(action.dev_eui, frame.port, frame.data, confirmed=False, expires_at=action.expires)
+        self.session.fed(action.dev_eui, len(action.frames), self.now)
+
     def _check_setup(self, action):
         """The one rule that loses a node's data when broken."""
-        if action.name == "FragSessionSetupReq" and any(isinstance(a, Multicast) and a.n for a in self.log):
+        started = any(isinstance(a, Multicast) and a.n for a in self.log) or self.fed
+        if action.name == "FragSessionSetupReq" and started:
             self.violations.append(f"FragSessionSetupReq to {action.dev_eui} after data")
 
     def fragments(self):

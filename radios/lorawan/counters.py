@@ -1,0 +1,39 @@
+"""Which fragment counters of a cohort are used, by multicast and by unicast alike. PURE.
+
+Durable before they are used; a coded counter is used once, whoever it is for.
+"""
+
+from radios.lorawan.outgoing import Outgoing
+from radios.lorawan.packages.fragmentation import N_MAX
+
+
+class Counters:
+    def __init__(self, out: Outgoing) -> None:
+        self._out = out
+        self.next = out.cohort.next_counter()
+        self.highest = max(out.cohort.reserved, self.next - 1)  # that a node can have seen
+
+    @property
+    def coding(self) -> bool:
+        """All plain fragments are out."""
+        return self.next > self._out.cohort.nb_frag
+
+    @property
+    def used_up(self) -> bool:
+        return self.next > N_MAX
+
+    def reserve(self, first: int, count: int, *, now: int = 1) -> None:
+        """`now` counters from `first` are about to be used, and `count` may be; plain and coded never in one piece."""
+        cohort = self._out.cohort
+        if first + now - 1 <= cohort.reserved:
+            return
+        end = cohort.nb_frag if first <= cohort.nb_frag else N_MAX
+        cohort.reserved = min(end, first + count - 1)
+        cohort.mark = first - 1
+        cohort.data_started = True
+        self._out.cohort_changed()
+
+    def sent(self, n: int) -> None:
+        self.next = max(self.next, n + 1)
+        self.highest = max(self.highest, n)
+        self._out.cohort.mark = max(self._out.cohort.mark, n)

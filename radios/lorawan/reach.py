@@ -1,0 +1,32 @@
+"""How a node can be reached: by which group it may be served, or by unicast alone. PURE."""
+
+from collections.abc import Sequence
+
+from radios.lorawan.inventory import Node
+from radios.lorawan.link import usable
+from radios.lorawan.network_server import DeviceClass
+from radios.lorawan.packages import fragmentation
+from radios.lorawan.placement import Candidate
+from radios.lorawan.regions import Region
+from radios.lorawan.unicast_air import UnicastAir
+
+
+def candidate(
+    node: Node, transfer: str, plan: Region, ceiling: int, gateways: Sequence[str], air: UnicastAir
+) -> Candidate | None:
+    """For placing the node; None: not known yet. `ceiling`: the highest multicast data rate; `gateways`: all there are."""
+    known, dev_eui, port = node.known, node.device.dev_eui, node.ports.fragmentation
+    version = known.packages.get(fragmentation.PACKAGE_ID) or 1
+    if node.unicast_only:
+        rate = unicast_rate(node, air)
+        if rate is None:
+            return None  # its next uplink says
+        return Candidate(dev_eui, version, rate, frozenset(), port, unicast=True)
+    ceiling = min(ceiling, known.slower.get(transfer, ceiling))
+    rate, reaching = usable(plan, ceiling, known.snr_db, known.uplink_dr, gateways)
+    return Candidate(dev_eui, version, rate, reaching, port)
+
+
+def unicast_rate(node: Node, air: UnicastAir) -> int | None:
+    """Data rate of downlinks to the node alone, as it was heard last."""
+    return air.data_rate(node.known.uplink_dr, always_on=node.device.device_class is DeviceClass.C)

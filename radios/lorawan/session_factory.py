@@ -1,0 +1,112 @@
+"""Makes cohorts and their sessions: keys, pacing, the block. SHELL, because it draws random numbers and reads images."""
+
+import secrets
+from collections.abc import Callable, Sequence
+
+from radios.lorawan.air import MulticastAir, Turn
+from radios.lorawan.airtime import DutyCycleLedger
+from radios.lorawan.cohort import BlockSource, Cohort, fragment_size
+from radios.lorawan.fec import Encoder
+from radios.lorawan.fuota_session import FuotaSession
+from radios.lorawan.keys import KEY_BYTES, Key
+from radios.lorawan.packages.fragmentation import N_MAX
+from radios.lorawan.placement import Place
+from radios.lorawan.session_node import SessionNode
+from radios.lorawan.settings import LorawanSettings
+from radios.lorawan.unicast_air import UnicastAir
+from radios.radio import TransferOrder
+
+_CODED_AT_ONCE = 16
+
+
+class SessionFactory:
+    """`read(digest, offset, length)` raises ImageError. `ledgers` by gateway are kept by the caller."""
+
+    def __init__(
+        self,
+        settings: LorawanSettings,
+        turn: Turn,
+        ledgers: dict[str, DutyCycleLedger],
+        read: Callable[[str, int, int], bytes],
+    ) -> None:
+        self.unicast_air = UnicastAir(settings.plan, repeater=settings.repeater_compatible, rx2=ledgers)
+        self._settings = settings
+        self._turn = turn
+        self._ledgers = ledgers
+        self._read = read
+
+    def frag_size(self, place: Place) -> int:
+        """Of a cohort there; Unsupported when nothing useful fits."""
+        settings = self._settings
+        return fragment_size(settings.plan.max_payload(place.data_rate, repeater=settings.repeater_compatible))
+
+    def new_cohort(self, order: TransferOrder, place: Place, gateways: Sequence[str]) -> tuple[Cohort, Key]:
+        """`gateways`: all that there are."""
+        mc_addr, mc_key = new_group()
+        cohort = Cohort(
+            cohort=secrets.token_hex(4),
+            transfer=order.transfer,
+            digest=order.image.digest,
+            size=order.image.size,
+            version=order.image.version,
+            frag_size=self.frag_size(place),
+            frag_version=place.frag_version,
+            region=self._settings.region,
+            data_rate=place.data_rate,
+            frequency_hz=self._settings.frequency_hz,
+            gateways=place.gateways or tuple(gateways),
+            mc_addr=mc_addr,
+            port=place.port,
+            unicast=place.unicast,
+        )
+        return cohort, mc_key
+
+    def pace(self, share: float, gateways: Sequence[str], data_rate: int) -> MulticastAir:
+        plan, settings = self._settings.plan, self._settings
+        duty_cycle = plan.sub_band(settings.frequency_hz).duty_cycle
+        ledgers = {name: self._ledgers.setdefault(name, DutyCycleLedger(duty_cycle)) for name in gateways}
+        modulation = plan.downlink(data_rate).modulation
+        return MulticastAir(ledgers, modulation, self._turn, share=share, gateway_gap_s=settings.class_c_margin_s)
+
+    def session(
+        self, cohort: Cohort, mc_key: Key, nodes: Sequence[SessionNode] | None, order: TransferOrder | None
+    ) -> tuple[FuotaSession, MulticastAir]:
+        """`nodes` after a restart; else none are in it yet."""
+        pace = self.pace(order.air_share if order else 1.0, cohort.gateways, cohort.data_rate)
+        session = FuotaSession(
+            cohort,
+            mc_key,
+            self._block_source(cohort),
+            pace,
+            self._turn,
+            self._settings.session,
+            new_group,
+            port=cohort.port,
+            unicast=self.unicast_air,
+            nodes=nodes,
+            expires=order.expires.timestamp() if order else None,
+        )
+        return session, pace
+
+    def _block_source(self, cohort: Cohort) -> BlockSource:
+        def read(offset: int, length: int) -> bytes:
+            return self._read(cohort.digest, offset, length)
+
+        encoder = Encoder(read, cohort.size, cohort.frag_size, cohort.frag_version)
+        coded: dict[int, bytes] = {}
+
+        def fragment(n: int) -> bytes:
+            if n <= cohort.nb_frag:
+                return encoder.fragment(n)
+            if n not in coded:  # many at once cost little more than one
+                batch = range(n, min(n + _CODED_AT_ONCE, N_MAX + 1))
+                coded.clear()
+                coded.update(zip(batch, encoder.fragments(batch), strict=True))
+            return coded[n]
+
+        return BlockSource(read, fragment, cohort.size)
+
+
+def new_group() -> tuple[int, Key]:
+    """McAddr and McKey. Addresses are drawn at random: groups are few and their keys differ."""
+    return secrets.randbits(32), Key(secrets.token_bytes(KEY_BYTES))

@@ -1,0 +1,45 @@
+"""What it means that a node has not answered so many times. PURE.
+
+Called when the wait for the last request is over. What is asked instead follows from the node's state (`questions`).
+"""
+
+from radios.lorawan.answers import dropped, image_refused
+from radios.lorawan.outgoing import Outgoing
+from radios.lorawan.session_node import BEFORE_DATA, UNPROVEN_MOST, SessionNode, Step
+
+_SILENT_VERIFY_MOST = 12  # unanswered DevUpgradeImageReq after which silence means no
+_ALONE_MOST = 2  # times that one node is asked for its status, or a doubtful one for its image
+
+
+def give_up(out: Outgoing, node: SessionNode, highest: int, expires: float | None, now: float) -> None:
+    """`highest`: counter sent. `expires`: of the order, Unix seconds."""
+    if node.step is Step.DROPPING and node.holds_image and node.asked >= out.settings.drop_attempts:
+        node.holds_image = False
+        node.ask_afresh()
+    elif node.step is Step.DROPPING and node.asked >= out.settings.drop_attempts:
+        if node.group_deleted or not node.grouped:
+            dropped(out, node, now, "the node did not answer")
+        else:
+            node.group_deleted = True
+            node.ask_afresh()
+    elif node.poll_alone and node.asked >= _ALONE_MOST:
+        node.ask_afresh()
+    elif node.suspect and node.step is Step.RECEIVING and node.asked >= _ALONE_MOST and node.unproven < UNPROVEN_MOST:
+        node.unproven += 1  # a lost frame is no answer
+        node.ask_afresh()
+    elif node.suspect and node.step is Step.RECEIVING and node.asked >= _ALONE_MOST:
+        # LoRa Basics Modem up to 4.5.0 answers only when the image is valid.
+        image_refused(out, node, now, "no answer to DevUpgradeImageReq", highest)
+    elif node.suspect and node.asked >= _ALONE_MOST:
+        node.ask_afresh(now)
+    elif node.step is Step.WINDOW and node.resync:
+        node.resync = False  # ForceDeviceResyncReq has no answer of its own
+        node.ask_afresh()
+    elif node.step is Step.VERIFYING and node.asked >= _SILENT_VERIFY_MOST:
+        node.image_refused = out.settings.verify_attempts
+        image_refused(out, node, now, "no answer to DevUpgradeImageReq", highest)
+    elif node.step is Step.CONFIRMING and not node.profile.firmware_management:
+        if now >= node.installing_since + out.settings.unproven_after_s:
+            out.fail(node, now, "unproven", "it has the block and no TS006 to tell what it runs")
+    elif node.step in BEFORE_DATA and expires is not None and now >= expires:
+        out.fail(node, now, "expired", "the order expired before the node was set up")
