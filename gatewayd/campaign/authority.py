@@ -129,7 +129,10 @@ class Authority:
         return verify_campaign(envelope, self.view.campaign_keys, self._audiences, self._wall.now(), topic)
 
     async def refresh(self) -> None:
-        """Ask the repository for newer metadata now; on trouble the old view stays and `problem` says why."""
+        """Ask the repository for newer metadata now; on trouble the old view stays and `problem` says why.
+
+        Newer metadata judge at once what older ones let in: payloads are doubted before anything else may start by them.
+        """
         async with self._lock:
             before = self.view
             try:
@@ -145,13 +148,13 @@ class Authority:
                 self.problem = ("trust_not_stored", str(error))
                 log.error("trust_not_stored", error=str(error))
         if self.view is not None and _versions(self.view) != _versions(before):
+            self.view_changed()
             try:
                 await self._judge_stored()
             except StoreError as error:  # judged again by what is in the memory at the next refresh
                 log.error("store_failed", error=str(error))
                 self.view, self.problem = before, ("trust_not_stored", str(error))
                 return
-            self.view_changed()
             self.changed()
 
     def require_release(self, group: asyncio.TaskGroup, path: str) -> VerifiedRelease | None:
@@ -163,6 +166,10 @@ class Authority:
 
     async def _obtain_release(self, path: str) -> None:
         try:
+            if not self._repository.lists(path):
+                # Here and not within `release`: metadata that list it may also revoke keys that others stand on.
+                await self.refresh()
+                self._raise_problem()
             release = await self._repository.release(path)
 
             def keep(db: sqlite3.Connection) -> None:
@@ -182,6 +189,16 @@ class Authority:
             self.releases[path] = release
             log.info("release_verified", release=path, version=release.document.version)
         self.changed()
+
+    def _raise_problem(self) -> None:
+        if self.problem is None:
+            return
+        code, detail = self.problem
+        if code == "trust_unavailable":
+            raise Unavailable(detail)
+        if code == "trust_not_stored":
+            raise StoreError(detail)
+        raise Refused(code, detail)
 
     def _release_failed(self, path: str, code: str, detail: str) -> None:
         self._release_problems[path] = (code, detail)

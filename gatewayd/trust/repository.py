@@ -127,15 +127,13 @@ class TrustRepository:
             return await self._refresh()
 
     async def release(self, path: str) -> VerifiedRelease:
-        """The release, fetched and verified against metadata that is not expired; checks again when it is not listed.
+        """The release, fetched and verified against metadata that is held and not expired; see `lists`.
 
-        Refused: unknown_release, tampered, bad_document, too_large, or as `refresh`. Unavailable for the network.
+        Refused: unknown_release, tampered, bad_document, too_large, expired. Unavailable for the network, or without metadata.
         """
         if not RELEASE_PATH.fullmatch(path):
             raise Refused("unknown_release", f"{path!r} is no path of a release")
         async with self._lock:
-            if not self._lists(path):
-                await self._refresh()
             trusted, target, expires = self._authorised(path)
             if expires <= self._now():
                 raise Refused("expired", f"{path}: the role that lists it expired at {messages.utc(expires)}")
@@ -283,8 +281,8 @@ class TrustRepository:
             roots, version = longer, version + 1
         return roots
 
-    def _lists(self, path: str) -> bool:
-        """Whether metadata that is in date lists the path already."""
+    def lists(self, path: str) -> bool:
+        """Whether metadata that is held and in date lists the path; else only a `refresh` can help."""
         if self._trusted is None or self._trusted.expires <= self._now():
             return False
         try:

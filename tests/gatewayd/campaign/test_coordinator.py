@@ -1,5 +1,7 @@
 """The loop against a real repository: what it tells the radio, through restarts, troubles and changes of mind."""
 
+import asyncio
+
 import pytest
 
 from gatewayd.campaign.node_update import State
@@ -153,6 +155,26 @@ async def test_trust_that_cannot_be_stored_is_a_problem_and_not_the_end(gateway:
     assert gateway.authority.problem is not None
     assert gateway.authority.problem[0] == "trust_not_stored"
     assert gateway.authority.view is before
+
+
+async def test_metadata_that_a_new_release_brings_along_judge_everything(
+    gateway: Gateway, publisher: Publisher
+) -> None:
+    """Found in an end-to-end test: a release asked for between two checks was believed by a revoked manufacturer's key."""
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    publisher.add(spec("1.3.0", sequence=4))
+    keys = publisher.repository.manufacturers().keys
+    publisher.repository.set_manufacturers([key.model_copy(update={"revoked": True}) for key in keys])
+    gateway.release = "releases/meter/1.3.0.json"  # which the metadata held do not list yet: no regular check is near
+    await gateway.issue(gateway.document("newer"))
+    async with asyncio.timeout(20):
+        while (await gateway.row("newer")).code in ("", "release_fetching", "payload_fetching"):
+            await asyncio.sleep(0.02)
+    assert (await gateway.row("newer")).code == "key_revoked"
+    assert {order.transfer.split(".")[0] for order in gateway.radio.orders} == {"meters"}
+    await gateway.until_told(Want.HOLD)  # and what ran by that key stops
+    assert (await gateway.row("meters")).code == "key_revoked"
 
 
 async def test_the_floor_rises_with_what_was_delivered_and_proven(gateway: Gateway, publisher: Publisher) -> None:

@@ -13,6 +13,7 @@ from gatewayd.cloud.messages import Manufacturers
 from gatewayd.publisher.firmware import FirmwareFile, ReleaseSpec
 from gatewayd.publisher.keys import FileImageSigner, KeyFolder, Role, campaign_key, generate_all
 from gatewayd.publisher.repository import Repository
+from gatewayd.trust.release import VerifiedRelease
 from gatewayd.trust.repository import TrustRepository, TrustSettings
 
 HARDWARE = "lorawan:00000007"
@@ -109,3 +110,10 @@ class Gateways:
         )
         self.made.append(TrustRepository(given, self.session, now))
         return self.made[-1]
+
+
+async def obtained(trust: TrustRepository, path: str) -> VerifiedRelease:
+    """The release as the daemon comes by it: a check first where the metadata held do not list it."""
+    if not trust.lists(path):
+        await trust.refresh()
+    return await trust.release(path)

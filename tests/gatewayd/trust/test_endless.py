@@ -9,7 +9,7 @@ from gatewayd.errors import Refused
 from gatewayd.publisher.files import write_file
 from gatewayd.publisher.keys import Role
 from gatewayd.publisher.metadata import DEFAULT_LIFETIMES, MetadataSet, target_file
-from tests.gatewayd.trust.site import RELEASE, Gateways, Publisher, Site
+from tests.gatewayd.trust.site import RELEASE, Gateways, Publisher, Site, obtained
 
 
 @pytest.mark.parametrize("name", ["metadata/2.root.json", "metadata/timestamp.json"])
@@ -28,7 +28,7 @@ async def test_more_than_the_metadata_above_says(gateways: Gateways, site: Site,
     for path in site.folder.glob(pattern):
         site.lies[str(path.relative_to(site.folder))] = "endless"
     with pytest.raises(Refused) as caught:
-        await gateways.start().release(RELEASE)
+        await obtained(gateways.start(), RELEASE)
     assert caught.value.code == "too_large"
 
 
@@ -46,6 +46,6 @@ async def test_a_signed_release_above_the_limit_is_not_fetched(
     await trust.refresh()
     site.asked.clear()
     with pytest.raises(Refused) as caught:
-        await trust.release("releases/huge/1.0.0.json")
+        await obtained(trust, "releases/huge/1.0.0.json")
     assert caught.value.code == "too_large"
     assert site.asked == []

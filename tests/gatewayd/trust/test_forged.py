@@ -13,7 +13,7 @@ from gatewayd.publisher.metadata import DEFAULT_LIFETIMES, MetadataSet
 from gatewayd.publisher.repository import Repository
 from gatewayd.trust.release import VerifiedRelease
 from gatewayd.trust.seal import SEAL
-from tests.gatewayd.trust.site import RELEASE, Gateways, Publisher, Site, make_publisher, spec
+from tests.gatewayd.trust.site import RELEASE, Gateways, Publisher, Site, make_publisher, obtained, spec
 from tests.support.documents import release
 
 
@@ -58,7 +58,7 @@ async def test_releases_signed_with_the_key_of_another_role(
     current = MetadataSet.load(publisher.repository.path / "metadata", publisher.keys, DEFAULT_LIFETIMES, time.time())
     forge(current, publisher, Role.RELEASES, thief)
     with pytest.raises(Refused) as caught:
-        await gateways.start().release(RELEASE)
+        await obtained(gateways.start(), RELEASE)
     assert caught.value.code == "bad_signature"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gatewayd.errors import Refused
 from gatewayd.trust.bundle import metadata_file
-from tests.gatewayd.trust.site import RELEASE, Gateways, Site, make_publisher, spec
+from tests.gatewayd.trust.site import RELEASE, Gateways, Site, make_publisher, obtained, spec
 
 DAY_S = 86400.0
 
@@ -44,7 +44,7 @@ async def test_no_release_is_taken_from_expired_metadata(gateways: Gateways) -> 
     later = gateways.start(now=lambda: time.time() + 2 * DAY_S)
     assert (await later.restore()) is not None
     with pytest.raises(Refused) as caught:
-        await later.release(RELEASE)
+        await obtained(later, RELEASE)
     assert caught.value.code == "expired"
 
 
@@ -61,7 +61,7 @@ async def test_a_gateway_that_was_off_for_long_recovers(
         await trust.refresh()
     clock[0] = time.time()
     publisher.repository.refresh()
-    assert (await trust.release(RELEASE)).document.name == "meter"
+    assert (await obtained(trust, RELEASE)).document.name == "meter"
     trust.close()
 
 
@@ -82,7 +82,7 @@ async def test_expired_releases_refuse_new_ones_and_let_running_ones_finish(
     new = gateways.start("new")
     assert "expired" in (await new.refresh()).problems["releases"]
     with pytest.raises(Refused) as caught:
-        await new.release(RELEASE)
+        await obtained(new, RELEASE)
     assert caught.value.code == "expired"
 
     held = metadata_file(gateways.folder / "old" / "metadata", "releases")  # from when it was in date
@@ -93,7 +93,7 @@ async def test_expired_releases_refuse_new_ones_and_let_running_ones_finish(
     await old.restore()
     assert (await old.reverify_release(RELEASE, body)).expired(time.time())
     with pytest.raises(Refused) as caught:
-        await old.release(RELEASE)
+        await obtained(old, RELEASE)
     assert caught.value.code == "expired"
     for trust in gateways.made:
         trust.close()

@@ -3,7 +3,7 @@
 import pytest
 
 from gatewayd.errors import Refused
-from tests.gatewayd.trust.site import Gateways, Publisher, Site, spec
+from tests.gatewayd.trust.site import Gateways, Publisher, Site, obtained, spec
 
 
 @pytest.mark.parametrize("role", ["snapshot", "targets", "releases"])
@@ -33,5 +33,5 @@ async def test_an_old_release_document_under_the_name_of_a_new_one(
     new = names["1.3.0.json"]
     site.lies[str(new.relative_to(site.folder))] = names["1.2.0.json"].read_bytes()
     with pytest.raises(Refused) as caught:
-        await gateways.start().release("releases/meter/1.3.0.json")
+        await obtained(gateways.start(), "releases/meter/1.3.0.json")
     assert caught.value.code in {"tampered", "too_large"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.errors import Refused, StoreError, Unavailable
-from tests.gatewayd.trust.site import RELEASE, Gateways, Publisher, Site, make_publisher
+from tests.gatewayd.trust.site import RELEASE, Gateways, Publisher, Site, make_publisher, obtained
 
 DAY_S = 86400.0
 
@@ -18,7 +18,7 @@ def cut(site: Site) -> None:
 
 async def test_everything_is_there_again(gateways: Gateways, site: Site) -> None:
     first = gateways.start()
-    view, release = await first.refresh(), await first.release(RELEASE)
+    view, release = await first.refresh(), await obtained(first, RELEASE)
     cut(site)
     second = gateways.start()
     assert await second.restore() == view
@@ -29,7 +29,7 @@ async def test_everything_is_there_again(gateways: Gateways, site: Site) -> None
 
 async def test_expired_metadata_is_told_as_such(gateways: Gateways, site: Site) -> None:
     first = gateways.start()
-    release = await first.release(RELEASE)
+    release = await obtained(first, RELEASE)
     cut(site)
     later = time.time() + 2 * DAY_S
     second = gateways.start(now=lambda: later)
@@ -42,7 +42,7 @@ async def test_expired_metadata_is_told_as_such(gateways: Gateways, site: Site) 
 
 async def test_a_release_changed_in_our_own_store_is_refused(gateways: Gateways) -> None:
     first = gateways.start()
-    release = await first.release(RELEASE)
+    release = await obtained(first, RELEASE)
     second = gateways.start()
     await second.restore()
     with pytest.raises(Refused) as caught:
@@ -52,7 +52,7 @@ async def test_a_release_changed_in_our_own_store_is_refused(gateways: Gateways)
 
 async def test_a_withdrawn_release_is_refused(gateways: Gateways, publisher: Publisher) -> None:
     trust = gateways.start()
-    release = await trust.release(RELEASE)
+    release = await obtained(trust, RELEASE)
     publisher.repository.withdraw_release(RELEASE)
     await trust.refresh()
     second = gateways.start()
@@ -109,7 +109,7 @@ async def test_a_check_that_fails_half_way_keeps_the_last_complete_set(
     gateways: Gateways, publisher: Publisher, site: Site
 ) -> None:
     first = gateways.start()
-    view, release = await first.refresh(), await first.release(RELEASE)
+    view, release = await first.refresh(), await obtained(first, RELEASE)
     publisher.repository.set_campaign_keys([])
     for path in site.folder.glob("targets/trust/*.json"):
         site.lies[str(path.relative_to(site.folder))] = 500

@@ -14,7 +14,7 @@ from gatewayd.errors import ConfigError, Refused, Unavailable
 from gatewayd.publisher.keys import KeyFolder, Role, make_key
 from gatewayd.publisher.metadata import DEFAULT_LIFETIMES, MetadataSet
 from gatewayd.trust.repository import TrustRepository, TrustSettings
-from tests.gatewayd.trust.site import HARDWARE, RELEASE, Gateways, Publisher, Site, spec
+from tests.gatewayd.trust.site import HARDWARE, RELEASE, Gateways, Publisher, Site, obtained, spec
 from tests.support.web import StaticServer
 
 
@@ -31,7 +31,7 @@ async def test_a_check_gives_keys_manufacturers_and_dates(gateways: Gateways, pu
 
 
 async def test_a_release_is_told_with_its_signed_bytes(gateways: Gateways) -> None:
-    release = await gateways.start().release(RELEASE)
+    release = await obtained(gateways.start(), RELEASE)
     assert release.document.version == "1.2.0"
     assert release.document.hardware == (HARDWARE,)
     assert not release.expired(time.time())
@@ -42,13 +42,13 @@ async def test_a_release_published_after_the_last_check_is_found(gateways: Gatew
     trust = gateways.start()
     await trust.refresh()
     publisher.add(spec("1.3.0", 4))
-    assert (await trust.release("releases/meter/1.3.0.json")).document.sequence == 4
+    assert (await obtained(trust, "releases/meter/1.3.0.json")).document.sequence == 4
 
 
 @pytest.mark.parametrize("path", ["releases/meter/9.9.9.json", "releases/../x.json", "trust/manufacturers.json", ""])
 async def test_an_unknown_release_is_refused(gateways: Gateways, path: str) -> None:
     with pytest.raises(Refused) as caught:
-        await gateways.start().release(path)
+        await obtained(gateways.start(), path)
     assert caught.value.code == "unknown_release"
 
 
@@ -86,7 +86,7 @@ async def test_a_dead_server_is_unavailable_and_what_was_trusted_stays(gateways:
     with pytest.raises(Unavailable):
         await trust.refresh()
     assert trust.view == view
-    assert (await trust.release(RELEASE)).path == RELEASE
+    assert (await obtained(trust, RELEASE)).path == RELEASE
 
 
 async def test_a_server_that_says_nothing_is_given_up(gateways: Gateways, site: Site) -> None:
@@ -121,7 +121,7 @@ async def test_closing_does_not_wait_for_a_server(gateways: Gateways, site: Site
 
 async def test_checks_at_the_same_time_do_not_disturb_each_other(gateways: Gateways) -> None:
     trust = gateways.start()
-    results = await asyncio.gather(trust.refresh(), trust.release(RELEASE), trust.refresh())
+    results = await asyncio.gather(trust.refresh(), obtained(trust, RELEASE), trust.refresh())
     assert results[0] == results[2] or results[0].checked_at <= results[2].checked_at
 
 
@@ -148,7 +148,7 @@ async def test_over_tls_with_the_right_authority_only(publisher: Publisher, tmp_
                 settings = TrustSettings(root, f"{server.url}/metadata", f"{server.url}/targets", tmp_path / "gw")
                 trust = TrustRepository(settings, session)
                 if works:
-                    assert (await trust.release(RELEASE)).document.name == "meter"
+                    assert (await obtained(trust, RELEASE)).document.name == "meter"
                 else:
                     with pytest.raises(Unavailable, match="ertificate"):
                         await trust.refresh()
@@ -199,5 +199,5 @@ async def test_a_forgotten_releases_role_does_not_keep_revocations_away(
         with pytest.raises(Refused):
             await again.reverify_release(RELEASE, b"{}")
     with pytest.raises(Refused) as caught:
-        await trust.release(RELEASE)
+        await obtained(trust, RELEASE)
     assert caught.value.code == "bad_signature"

@@ -6,7 +6,7 @@ import pytest
 
 from gatewayd.errors import Refused
 from gatewayd.publisher.metadata import DEFAULT_LIFETIMES, MetadataSet
-from tests.gatewayd.trust.site import Gateways, Publisher, Site, spec
+from tests.gatewayd.trust.site import Gateways, Publisher, Site, obtained, spec
 
 
 async def test_an_older_timestamp(gateways: Gateways, publisher: Publisher, site: Site) -> None:
@@ -71,4 +71,4 @@ async def test_older_releases_with_stolen_snapshot_and_timestamp_keys(gateways: 
     with pytest.raises(Refused):
         await trust.refresh()
     with pytest.raises(Refused):
-        await trust.release(spec().path)
+        await obtained(trust, spec().path)

@@ -3,7 +3,7 @@
 import pytest
 
 from gatewayd.errors import Refused
-from tests.gatewayd.trust.site import RELEASE, Gateways, Publisher, Site
+from tests.gatewayd.trust.site import RELEASE, Gateways, Publisher, Site, obtained
 
 
 def newest(site: Site, pattern: str) -> str:
@@ -36,7 +36,7 @@ async def test_a_changed_byte_in_a_release(gateways: Gateways, site: Site) -> No
     name = newest(site, "targets/releases/meter/*.1.2.0.json")
     site.lies[name] = (site.folder / name).read_bytes().replace(b'"sequence":3', b'"sequence":4')
     with pytest.raises(Refused) as caught:
-        await gateways.start().release(RELEASE)
+        await obtained(gateways.start(), RELEASE)
     assert caught.value.code == "tampered"
 
 
@@ -56,5 +56,5 @@ async def test_a_redirect_to_another_document(gateways: Gateways, site: Site) ->
     name = newest(site, "targets/releases/meter/*.1.2.0.json")
     site.lies[name] = f"to {site.url}metadata/timestamp.json"
     with pytest.raises(Refused) as caught:
-        await gateways.start().release(RELEASE)
+        await obtained(gateways.start(), RELEASE)
     assert caught.value.code in {"tampered", "too_large"}

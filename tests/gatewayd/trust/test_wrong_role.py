@@ -10,7 +10,7 @@ from gatewayd.publisher.files import write_file
 from gatewayd.publisher.keys import Role
 from gatewayd.publisher.metadata import DEFAULT_LIFETIMES, MetadataSet, target_file
 from gatewayd.trust.repository import MANUFACTURERS
-from tests.gatewayd.trust.site import HARDWARE, Gateways, Publisher, spec
+from tests.gatewayd.trust.site import HARDWARE, Gateways, Publisher, obtained, spec
 
 
 def list_in_releases(publisher: Publisher, path: str, body: bytes) -> None:
@@ -30,7 +30,7 @@ async def test_the_releases_role_cannot_name_manufacturers(gateways: Gateways, p
 async def test_the_releases_role_cannot_speak_outside_its_paths(gateways: Gateways, publisher: Publisher) -> None:
     list_in_releases(publisher, "elsewhere/meter/1.2.0.json", b"{}")
     with pytest.raises(Refused) as caught:
-        await gateways.start().release("elsewhere/meter/1.2.0.json")
+        await obtained(gateways.start(), "elsewhere/meter/1.2.0.json")
     assert caught.value.code == "unknown_release"
 
 
@@ -39,7 +39,7 @@ async def test_a_release_under_the_path_of_another(gateways: Gateways, publisher
     document = publisher.repository.releases()[0]
     list_in_releases(publisher, path, messages.dump(document))
     with pytest.raises(Refused) as caught:
-        await gateways.start().release(path)
+        await obtained(gateways.start(), path)
     assert caught.value.code == "bad_document"
     assert "releases/meter/1.2.0.json" in caught.value.detail
 
@@ -50,7 +50,7 @@ async def test_a_release_under_the_path_of_another(gateways: Gateways, publisher
 async def test_a_signed_release_that_is_none(gateways: Gateways, publisher: Publisher, body: bytes) -> None:
     list_in_releases(publisher, "releases/junk/1.0.0.json", body)
     with pytest.raises(Refused) as caught:
-        await gateways.start().release("releases/junk/1.0.0.json")
+        await obtained(gateways.start(), "releases/junk/1.0.0.json")
     assert caught.value.code == "bad_document"
 
 
@@ -60,7 +60,7 @@ async def test_a_payload_under_the_name_of_another(gateways: Gateways, publisher
     moved = document.model_copy(update={"version": "1.2.1", "payloads": (payload,)})
     list_in_releases(publisher, "releases/meter/1.2.1.json", messages.dump(moved))
     with pytest.raises(Refused) as caught:
-        await gateways.start().release("releases/meter/1.2.1.json")
+        await obtained(gateways.start(), "releases/meter/1.2.1.json")
     assert caught.value.code == "bad_document"
 
 
@@ -71,10 +71,10 @@ async def test_a_release_without_a_full_image(gateways: Gateways, publisher: Pub
     bare = document.model_copy(update={"version": "1.2.1", "payloads": (delta,)})
     list_in_releases(publisher, "releases/meter/1.2.1.json", messages.dump(bare))
     with pytest.raises(Refused) as caught:
-        await gateways.start().release("releases/meter/1.2.1.json")
+        await obtained(gateways.start(), "releases/meter/1.2.1.json")
     assert caught.value.code == "bad_document"
 
 
 async def test_hardware_is_the_releases_not_the_paths(gateways: Gateways, publisher: Publisher) -> None:
     publisher.add(spec("1.3.0", 4))
-    assert (await gateways.start().release("releases/meter/1.3.0.json")).document.hardware == (HARDWARE,)
+    assert (await obtained(gateways.start(), "releases/meter/1.3.0.json")).document.hardware == (HARDWARE,)
