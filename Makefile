@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-LOCKED := --disable-pip-version-check -q --require-hashes --only-binary :all: --no-binary chirpstack-api --no-build-isolation
+LOCKED := --disable-pip-version-check -q --require-hashes --only-binary :all: --no-binary chirpstack-api,detools --no-build-isolation
 ARGS ?=
 ONLY ?=
 CONFIG ?= config/gatewayd.toml
@@ -49,17 +49,19 @@ services:
 	@$(BIN)/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	@touch $@
 
+# detools (deltas, tried in the tests) is published as a source archive with C in it.
 .venv/.dev: .venv/.runtime config/dev.lock
+	@tests/services.sh build $(BIN)/python
 	@$(BIN)/pip install $(LOCKED) -r config/dev.lock
 	@touch $@
 
 # Needs uv on the PATH. Run after a change to pyproject.toml's dependencies, and commit the result.
-COMPILE := uv pip compile --quiet --universal --generate-hashes --only-binary :all: --no-binary chirpstack-api --python-version 3.11 \
+COMPILE := uv pip compile --quiet --universal --generate-hashes --only-binary :all: --no-binary chirpstack-api --no-binary detools --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-emit-build-options --no-header --no-annotate
 lock:
 	@echo 'setuptools>=77' | $(COMPILE) - -o config/build.lock
 	@$(COMPILE) --extra publisher --extra demo pyproject.toml -o config/runtime.lock
-	@$(COMPILE) --extra publisher --extra demo --extra dev pyproject.toml -o config/dev.lock
+	@$(COMPILE) --extra publisher --extra delta --extra demo --extra dev pyproject.toml -o config/dev.lock
 
 clean:
 	@rm -rf .venv build *.egg-info

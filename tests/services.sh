@@ -1,12 +1,21 @@
 #!/bin/sh
 # The real servers and tools that the tests use: installed from Debian when they are missing and we may, else said in one line.
 # Quiet when everything is there. Exit status 1 when something is missing.
+# With `build PYTHON`: only what compiling a package for that Python takes.
 set -u
 PATH="$PATH:/usr/sbin:/sbin"
 
 missing=""
-command -v mosquitto >/dev/null 2>&1 || missing="$missing mosquitto"
-command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
+if [ "${1:-}" = build ]; then
+    command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+    "$2" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+        missing="$missing python3-dev"
+else
+    command -v mosquitto >/dev/null 2>&1 || missing="$missing mosquitto"
+    command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
+    command -v softhsm2-util >/dev/null 2>&1 || missing="$missing softhsm2"
+    command -v xdelta3 >/dev/null 2>&1 || missing="$missing xdelta3"
+fi
 [ -z "$missing" ] && exit 0
 
 as_root=""

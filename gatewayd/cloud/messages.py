@@ -182,7 +182,7 @@ class Release(Document):
     security_version: Annotated[int, Field(ge=0, lt=2**32)]
     node_version: Annotated[int, Field(ge=0, lt=2**32)]  # what a node that runs it reports
     hardware: Annotated[tuple[Hardware, ...], Field(min_length=1)]
-    container: Literal["zigbee-ota", "opaque"]
+    container: Literal["zigbee-ota", "mcuboot", "opaque"]
     self_test_s: Annotated[int, Field(ge=0, le=86400)] = 60  # the node must still run it after this long
     payloads: Annotated[tuple[Payload, ...], Field(min_length=1)]
     notes: Annotated[str, StringConstraints(max_length=2000)] = ""

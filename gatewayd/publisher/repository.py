@@ -26,12 +26,10 @@ from gatewayd.publisher.metadata import (
     system_clock,
     target_file,
 )
-from gatewayd.trust.image import check_header
+from gatewayd.trust.image import verify_file
 from gatewayd.trust.release import RELEASE_PATH
 from gatewayd.trust.repository import CAMPAIGN_KEYS, MANUFACTURERS
 from gatewayd.trust.rollback import check_rollback
-from gatewayd.trust.signature import verify_image
-from radios.zigbee.ota_image import MAX_HEADER_BYTES
 
 WARN_BEFORE_S = 14 * DAY_S
 
@@ -98,10 +96,8 @@ class Repository:
             self._check_new(current, document, spec)
             manufacturers = self.manufacturers()
             with firmware.path.open("rb") as file:
-                check_header(file.read(MAX_HEADER_BYTES), payload, document)
-                file.seek(0)
                 blocks = iter(lambda: file.read(1 << 20), b"")
-                verify_image(blocks, payload, document.hardware, manufacturers, self._clock())
+                verify_file(blocks, payload, document, manufacturers, self._clock())
             for hardware in document.hardware:
                 check_rollback(document, hardware, manufacturers, node_floor=0)
             copy_file(firmware.path, self.path / payload.path, payload.sha256)

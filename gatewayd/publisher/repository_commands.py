@@ -87,7 +87,7 @@ def refresh(repo: Path, keys: KeyFolder, as_json: bool) -> None:
 @click.option("--security-version", type=Number(), required=True)
 @click.option("--node-version", type=Number(), required=True, help="What a node reports that runs it, e.g. 0x01020000.")
 @click.option("--hardware", multiple=True, required=True, help="zigbee:<mfr>-<type> or lorawan:<HWversion>, in hex.")
-@click.option("--container", type=click.Choice(["zigbee-ota", "opaque"]), required=True)
+@click.option("--container", type=click.Choice(["zigbee-ota", "mcuboot", "opaque"]), required=True)
 @click.option("--self-test-s", type=Number(), default=60, show_default=True)
 @click.option("--notes", default="")
 @click.option("--image", type=FILE, required=True, help="The firmware file.")

@@ -10,13 +10,15 @@ from gatewayd.cloud import messages
 from gatewayd.cloud.messages import Manufacturers
 from gatewayd.errors import Refused
 from gatewayd.publisher.keys import FileImageSigner
-from gatewayd.trust.image import check_header, verify_payload
+from gatewayd.trust.image import verify_file, verify_payload
 from gatewayd.trust.release import VerifiedRelease
 from gatewayd.trust.seal import SEAL
 from tests.support.documents import HARDWARE, NEW, START_S, payload, release
 
 SIGNER = FileImageSigner(ec.generate_private_key(ec.SECP256R1()))
 MAKERS = Manufacturers(keys=(SIGNER.manufacturer("ACME", [HARDWARE], START_S - 1, START_S + 1),))
+OTHER = "zigbee:117c-2102"
+WIDE_MAKERS = Manufacturers(keys=(SIGNER.manufacturer("ACME", [HARDWARE, OTHER], START_S - 1, START_S + 1),))
 
 
 def ota(manufacturer: int = 0x117C, kind: int = 0x2101, version: int = NEW, size: int | None = None) -> bytes:
@@ -70,7 +72,7 @@ def test_tampered_comes_before_the_header() -> None:
 
 def test_a_release_for_more_than_the_file_is_for() -> None:
     entry, verified = made(ota())
-    wide = verified.document.model_copy(update={"hardware": (HARDWARE, "zigbee:117c-2102")})
+    wide = verified.document.model_copy(update={"hardware": (HARDWARE, OTHER)})
     with pytest.raises(Refused) as caught:
-        check_header(ota(), entry, wide)
+        verify_file([ota()], entry, wide, WIDE_MAKERS, START_S)
     assert caught.value.code == "header_mismatch"
