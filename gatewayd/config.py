@@ -24,12 +24,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from gatewayd.cloud.messages import DeltaFormat, Hardware
 from gatewayd.config_values import (
     Listen,
     SecretFile,
     check_serial_or_socket,
     check_timezone,
     check_url,
+    delta_formats,
     host_of,
     host_port,
     is_loopback,
@@ -292,6 +294,14 @@ class Lab(Section):
     time_origin: Annotated[float, Field(ge=0, lt=2**33)]  # Unix seconds, where both times agree
 
 
+class Model(Section):
+    """What nodes of one hardware can take, where they do not say it themselves."""
+
+    hardware: Hardware
+    delta: Annotated[tuple[DeltaFormat, ...], BeforeValidator(delta_formats), Field(min_length=1)]
+    ram: Annotated[int, Field(ge=0, lt=2**32)] = 0  # bytes that a patch may take
+
+
 class Config(Section):
     """The whole file. A table that is absent and has no default is a radio that this gateway does not have."""
 
@@ -302,6 +312,7 @@ class Config(Section):
     zigbee: Zigbee | None = None
     bridge: Bridge = Bridge()
     lorawan: Lorawan | None = None
+    models: Annotated[tuple[Model, ...], BeforeValidator(tuple_of_list)] = ()
     status: Status = Status()
     log: Log = Log()
     lab: Lab | None = None

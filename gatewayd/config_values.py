@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import ValidationInfo
 
+from gatewayd.cloud.messages import DeltaFormat
 from gatewayd.errors import ConfigError
 from radios.zigbee.quirks import Quirk, quirks_from
 
@@ -132,6 +133,16 @@ def quirk_tables(value: object) -> tuple[Quirk, ...]:
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise ValueError("must be tables: [[zigbee.quirks]]")
     return quirks_from(value)
+
+
+def delta_formats(value: object) -> object:
+    """Names of patch formats."""
+    if not isinstance(value, list):
+        return value
+    unknown = [name for name in value if name not in set(DeltaFormat)]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no format of deltas; known: {', '.join(DeltaFormat)}")
+    return tuple(DeltaFormat(name) for name in value)
 
 
 def parse_listen(value: object) -> Listen:

@@ -17,16 +17,17 @@ from gatewayd.campaign import rows
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.node_update import COMMITTED, EXECUTED, NodeUpdate
-from gatewayd.campaign.planner import Decision, Situation, decide, is_transfer_of, wishes
+from gatewayd.campaign.payloads import as_stated, deltas_for, full_image, payload_of
+from gatewayd.campaign.planner import Decision, Situation, decide, wishes
 from gatewayd.campaign.reports import campaign_report, node_report, summary
 from gatewayd.campaign.rows import CampaignRow, CampaignState
-from gatewayd.campaign.selection import full_image
-from gatewayd.campaign.supply import Supply
+from gatewayd.campaign.supply import FETCHING, Supply
 from gatewayd.cloud import outbox
 from gatewayd.cloud.link import CloudLink
-from gatewayd.cloud.messages import Campaign, Desired, Manufacturers, Report, Rollout
+from gatewayd.cloud.messages import Campaign, Desired, Manufacturers, Payload, Report, Rollout
 from gatewayd.errors import StoreError, Unavailable
 from gatewayd.nodes.inventory import Inventory
+from gatewayd.nodes.node import Node
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
 from gatewayd.trust.release import VerifiedRelease
@@ -58,7 +59,9 @@ class Coordinator:
         reports: outbox.Outbox,
         radios: Mapping[str, tuple[Radio, Clock]],
         wall: WallClock,
+        models: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
+        self._models = models or {}  # tags by hardware, for nodes that have none
         self._database = database
         self._authority = authority
         self._intake = intake
@@ -135,28 +138,49 @@ class Coordinator:
             release = self._authority.releases.get(row.release)
             if release is None and verified.document.desired is not Desired.CANCELLED:
                 release = self._authority.require_release(fetches, row.release)
-            wanted = release is not None and (row.state not in _OVER or row.id in under_way)
-            blocked = self._blocked(row, release, fetches, wanted=wanted)
-            if release is not None and wanted:
-                needed.add(full_image(release).sha256)
+            wanted = self._wanted(release) if row.state not in _OVER or row.id in under_way else {}
+            blocked = self._blocked(row, release, fetches, wanted)
+            needed |= wanted.keys()
             forbidden = self._authority.view is not None and (
                 self._authority.release_refused(row.release)
                 if release is None
-                else self._supply.forbidden(full_image(release))
+                else self._supply.forbidden(release, full_image(release))
             )
-            await self._campaign(verified.document, row, release, blocked, forbidden, yielding)
+            await self._campaign(verified.document, row, release, blocked, forbidden, yielding, wanted)
         self._supply.needed = frozenset(needed)
 
+    def _nodes(self) -> list[Node]:
+        return [as_stated(node, self._models) for node in self._inventory.all()]
+
+    def _wanted(self, release: VerifiedRelease | None) -> dict[str, Payload]:
+        """By digest: the full image, and the deltas that a node here could be sent."""
+        if release is None:
+            return {}
+        nodes = [node for node in self._nodes() if node.hardware in release.document.hardware]
+        full = full_image(release)
+        return {full.sha256: full, **deltas_for(nodes, release)}
+
     def _blocked(
-        self, row: CampaignRow, release: VerifiedRelease | None, fetches: asyncio.TaskGroup, *, wanted: bool
+        self,
+        row: CampaignRow,
+        release: VerifiedRelease | None,
+        fetches: asyncio.TaskGroup,
+        wanted: Mapping[str, Payload],
     ) -> tuple[str, str] | None:
-        if release is not None and wanted and self._authority.view is not None:
-            self._supply.require(fetches, release, full_image(release), self._authority.view.manufacturers)
+        view = self._authority.view
+        if release is not None and view is not None:
+            for payload in wanted.values():
+                self._supply.require(fetches, release, payload, view.manufacturers)
         if (why := self._authority.blocked()) is not None:
             return why
         if release is None:
             return self._authority.release_problem(row.release)
-        return self._supply.blocked(full_image(release))
+        if (why := self._supply.blocked(release, full_image(release))) is not None:
+            return why
+        # A delta that cannot be had is done without; one that is on its way is waited for.
+        return next(
+            (why for p in wanted.values() if (why := self._supply.blocked(release, p)) and why[0] == FETCHING), None
+        )
 
     async def _campaign(
         self,
@@ -166,12 +190,14 @@ class Coordinator:
         blocked: tuple[str, str] | None,
         forbidden: bool,
         yielding: frozenset[str],
+        wanted: Mapping[str, Payload],
     ) -> None:
         now = self._wall.now()
+        unusable, refused = self._unusable(release, wanted)
         radio_now = {kind: clock.now() for kind, (_, clock) in self._radios.items()}
         view = self._authority.view
         manufacturers = view.manufacturers if view is not None else Manufacturers(keys=())
-        nodes = {node.id: node for node in self._inventory.all() if node.radio in self._radios}
+        nodes = {node.id: node for node in self._nodes() if node.radio in self._radios}
 
         def transaction(db: sqlite3.Connection) -> tuple[Decision, dict[str, NodeUpdate], list[Report]] | None:
             current = rows.campaign(db, document.id)
@@ -190,6 +216,8 @@ class Coordinator:
                 elsewhere=rows.active_elsewhere(db, document.id),
                 now=now,
                 radio_now=radio_now,
+                unusable=unusable,
+                refused=refused,
                 yielding=yielding - {document.id},
             )
             decision = decide(situation)
@@ -211,6 +239,16 @@ class Coordinator:
         await self._summarise(document.rollout, decision.row, updates, now)
         if reported:
             self._outbox.notify()
+
+    def _unusable(
+        self, release: VerifiedRelease | None, wanted: Mapping[str, Payload]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Digests of deltas that are not to be had, and of those that may not be had."""
+        if release is None:
+            return frozenset(), frozenset()
+        deltas = [payload for payload in wanted.values() if payload.kind == "delta"]
+        missing = frozenset(p.sha256 for p in deltas if self._supply.blocked(release, p) is not None)
+        return missing, frozenset(p.sha256 for p in deltas if self._supply.forbidden(release, p))
 
     def _store(
         self,
@@ -274,32 +312,34 @@ class Coordinator:
         self, document: Campaign, release: VerifiedRelease | None, updates: Mapping[str, NodeUpdate]
     ) -> None:
         """Order and direct, where the radios have not heard it from this process. Without a release only hold and drop."""
-        if release is not None and self._supply.blocked(full_image(release)) is None:
-            await self._order(document, release, {(u.transfer, radio_of(u.node)) for u in wishes(updates)})
-            await self._tell(updates)
-        else:
-            # Not a byte on air before the payload is verified in this process. A node past recall has its image.
-            await self._tell({n: u for n, u in updates.items() if not _needs_payload(u)})
+        ready: set[str] = set()
+        for transfer, kind in sorted({(u.transfer, radio_of(u.node)) for u in wishes(updates)}):
+            payload = None if release is None else payload_of(transfer, release)
+            # Begun with another payload, or with one that is not verified in this process: not a byte on air.
+            if release is not None and payload is not None and self._supply.blocked(release, payload) is None:
+                await self._order(document, release, payload, transfer, kind)
+                ready.add(transfer)
+        # A node past recall has its image.
+        await self._tell({n: u for n, u in updates.items() if u.transfer in ready or not _needs_payload(u)})
 
-    async def _order(self, document: Campaign, release: VerifiedRelease, transfers: set[tuple[str, str]]) -> None:
-        payload = full_image(release)
-        for transfer, kind in sorted(transfers):
-            if not is_transfer_of(transfer, payload.sha256):
-                continue  # begun with another payload, which is not what was verified
-            order = TransferOrder(
-                transfer=transfer,
-                image=ImageRef(payload.sha256, payload.size, release.document.node_version),
-                priority=document.policy.priority,
-                air_share=document.policy.air_share,
-                expires=document.expires,
-            )
-            if kind in self._radios and self._orders.get((transfer, kind)) != order:
-                try:
-                    await self._radios[kind][0].put(order)
-                except RadioError as error:
-                    log.error("order_refused", transfer=transfer, radio=kind, error=str(error))
-                    continue
-                self._orders[transfer, kind] = order
+    async def _order(
+        self, document: Campaign, release: VerifiedRelease, payload: Payload, transfer: str, kind: str
+    ) -> None:
+        order = TransferOrder(
+            transfer=transfer,
+            image=ImageRef(payload.sha256, payload.size, release.document.node_version),
+            priority=document.policy.priority,
+            air_share=document.policy.air_share,
+            expires=document.expires,
+        )
+        if kind not in self._radios or self._orders.get((transfer, kind)) == order:
+            return
+        try:
+            await self._radios[kind][0].put(order)
+        except RadioError as error:
+            log.error("order_refused", transfer=transfer, radio=kind, error=str(error))
+            return
+        self._orders[transfer, kind] = order
 
     async def _tell(self, updates: Mapping[str, NodeUpdate]) -> None:
         by_radio: dict[str, list[NodeDirective]] = {}

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gatewayd.campaign.node_update import COMMITTED, EXECUTED, Input, NodeUpdate, State, advance
+from gatewayd.campaign.payloads import full_image, payload_of, transfer_id
 from gatewayd.campaign.policy import Deferral, may_touch
 from gatewayd.campaign.rows import CampaignRow, CampaignState
-from gatewayd.campaign.selection import Skip, choose, full_image, is_meant
+from gatewayd.campaign.selection import Skip, choose, is_meant
 from gatewayd.campaign.tiers import GateResult, Tiers, Verdict, judge
-from gatewayd.cloud.messages import Campaign, Desired, Manufacturers, StageBy
+from gatewayd.cloud.messages import Campaign, Desired, Manufacturers, Payload, StageBy
 from gatewayd.nodes.node import Node
 from gatewayd.trust.release import VerifiedRelease
 from radios.radio import Want, radio_of
@@ -44,6 +45,8 @@ class Situation:
     now: float
     radio_now: Mapping[str, float]
     yielding: frozenset[str] = frozenset()  # other campaigns that may start nothing any more (expired, revoked)
+    unusable: frozenset[str] = frozenset()  # digests of deltas that cannot be had
+    refused: frozenset[str] = frozenset()  # digests of deltas that may not be had: what runs with them ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,6 @@ def decide(it: Situation) -> Decision:
 def wishes(updates: Mapping[str, NodeUpdate]) -> list[NodeUpdate]:
     """The updates whose want a radio has to know."""
     return [u for u in updates.values() if u.want]
-
-
-def is_transfer_of(transfer: str, digest: str) -> bool:
-    """Whether the transfer delivers the payload of that digest."""
-    return transfer.split(".")[1:2] == [digest[:12]]
 
 
 # -- the campaign ------------------------------------------------------------------------------------------------------
@@ -195,7 +193,7 @@ def _newcomers(it: Situation, release: VerifiedRelease, tiers: Tiers) -> list[No
             campaign=it.campaign.id,
             node=node.id,
             release=it.campaign.release,
-            transfer=_transfer(it.campaign.id, payload.sha256, attempt),
+            transfer=transfer_id(it.campaign.id, payload, attempt),  # until it starts, see `_aimed`
             tier=tier,
             target_version=release.document.node_version,
             attempt=attempt,
@@ -249,6 +247,8 @@ def _step(
             return _drop(moved(update, Input.CANCEL, "not_selected", "a later revision does not mean the node"))
     if row.state in _HELD or it.forbidden:
         return _hold(update)
+    if update.want and (payload := _payload(it, update)) is not None and payload.sha256 in it.refused:
+        return _drop(moved(update, Input.FAIL, "delta_refused", f"payload {payload.sha256} may not go on air"))
     return _unheld(it, row, update, slots, superseded)
 
 
@@ -272,10 +272,9 @@ def _after_the_end(it: Situation, row: CampaignRow, update: NodeUpdate, radio_no
         return _wanting(update, Want.DROP)
     if not _may_retry(it, update) or row.state is not CampaignState.RUNNING or it.release is None:
         return update
-    if it.now - update.since < it.campaign.policy.retry_after_s:
+    if it.now - update.since < it.campaign.policy.retry_after_s and not _by_delta(it, update):
         return update
-    again = advance(update, Input.RETRY, now=it.now, radio_now=radio_now)
-    return replace(again, transfer=_transfer(again.campaign, full_image(it.release).sha256, again.attempt))
+    return _aimed(advance(update, Input.RETRY, now=it.now, radio_now=radio_now), full_image(it.release))
 
 
 def _unheld(
@@ -298,11 +297,13 @@ def _unheld(
     else:
         why = may_touch(node, it.campaign.policy, radio_now)
         if update.effective is State.PENDING and it.release is not None:
-            choice = choose(node, it.release, it.manufacturers)
+            choice = choose(node, it.release, it.manufacturers, update.attempt, it.unusable)
             # What can never be is said first; a battery may be charged, a wrong hardware stays wrong.
             why = choice if isinstance(choice, Skip) else why or (choice if isinstance(choice, Deferral) else None)
             if isinstance(choice, Skip):
                 return moved(Input.SKIP, choice.code, choice.detail)
+            if isinstance(choice, Payload) and not update.want:
+                update = _aimed(update, choice)
             if row.state is CampaignState.RUNNING:  # who cannot start takes no node from others
                 why = why or _rivalry(it, update, superseded)
     if isinstance(why, Deferral):
@@ -343,13 +344,28 @@ def _rivalry(it: Situation, update: NodeUpdate, superseded: list[NodeUpdate]) ->
 
 
 def _may_retry(it: Situation, update: NodeUpdate) -> bool:
+    # A delta that failed says nothing of the node: the full image is tried, whatever else the policy allows.
+    again = update.attempt < it.campaign.policy.max_attempts and update.code not in FINAL_FAILURES
     return (
         update.state is State.FAILED
-        and update.attempt < it.campaign.policy.max_attempts
-        and update.code not in FINAL_FAILURES
+        and (again or _by_delta(it, update))
         and it.campaign.desired is not Desired.CANCELLED
         and not _expired(it)
     )
+
+
+def _payload(it: Situation, update: NodeUpdate) -> Payload | None:
+    return None if it.release is None else payload_of(update.transfer, it.release)
+
+
+def _by_delta(it: Situation, update: NodeUpdate) -> bool:
+    payload = _payload(it, update)
+    return payload is not None and payload.kind == "delta"
+
+
+def _aimed(update: NodeUpdate, payload: Payload) -> NodeUpdate:
+    """The update with what it delivers; only for one that no radio knows yet."""
+    return replace(update, transfer=transfer_id(update.campaign, payload, update.attempt), size=payload.size)
 
 
 def _free_slots(it: Situation, updates: Mapping[str, NodeUpdate]) -> dict[str, int]:
@@ -379,8 +395,3 @@ def _hold(update: NodeUpdate) -> NodeUpdate:
 
 def _drop(update: NodeUpdate) -> NodeUpdate:
     return _wanting(update, Want.DROP) if update.want else update
-
-
-def _transfer(campaign: str, digest: str, attempt: int) -> str:
-    """A new attempt is a transfer of its own: a radio may need a fresh session for it."""
-    return f"{campaign}.{digest[:12]}.{attempt}"

@@ -1,7 +1,9 @@
 """Which nodes a campaign means, and which payload each of them gets. PURE."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from gatewayd.campaign.payloads import payload_for
 from gatewayd.campaign.policy import Deferral
 from gatewayd.cloud.messages import Manufacturers, Payload, Selection
 from gatewayd.errors import Refused
@@ -25,8 +27,14 @@ def is_meant(node: Node, selection: Selection, release: VerifiedRelease) -> bool
     return node.hardware in release.document.hardware
 
 
-def choose(node: Node, release: VerifiedRelease, manufacturers: Manufacturers) -> Payload | Skip | Deferral:
-    """The payload for the node, or why there is none.
+def choose(
+    node: Node,
+    release: VerifiedRelease,
+    manufacturers: Manufacturers,
+    attempt: int = 1,
+    unusable: Collection[str] = (),
+) -> Payload | Skip | Deferral:
+    """The payload for the node, or why there is none. `attempt` and `unusable` as for `payload_for`.
 
     Versions that nodes report are ordered as numbers (OTA file version, TS006 FWversion); both rollback floors hold.
     """
@@ -43,9 +51,4 @@ def choose(node: Node, release: VerifiedRelease, manufacturers: Manufacturers) -
         check_rollback(document, node.hardware, manufacturers, node.security_version)
     except Refused as error:
         return Skip(error.code, error.detail)
-    return full_image(release)
-
-
-def full_image(release: VerifiedRelease) -> Payload:
-    """The release's full image; every release has one (checked when it was verified)."""
-    return next(p for p in release.document.payloads if p.kind == "full")
+    return payload_for(node, release, attempt, unusable)

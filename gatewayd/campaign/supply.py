@@ -17,6 +17,11 @@ from gatewayd.trust.image import verify_payload
 from gatewayd.trust.release import VerifiedRelease
 from radios.errors import ImageError
 
+_Key = tuple[
+    str, str
+]  # path of the release, digest of the payload: what was checked for one release says nothing of another
+
+FETCHING = "payload_fetching"
 RETRY_MIN_S = 5.0
 RETRY_MAX_S = 600.0
 _READ_BYTES = 65536
@@ -32,34 +37,33 @@ class Supply:
     def __init__(self, cache: PayloadCache, wall: WallClock) -> None:
         self._cache = cache
         self._wall = wall
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._ready: set[str] = set()
-        self._problems: dict[str, tuple[str, str]] = {}
-        self._final: set[str] = set()
-        self._doubted: set[str] = set()
+        self._tasks: dict[_Key, asyncio.Task[None]] = {}
+        self._ready: set[_Key] = set()
+        self._problems: dict[_Key, tuple[str, str]] = {}
+        self._final: set[_Key] = set()
+        self._doubted: set[_Key] = set()
         self._judgements = 0
         self.needed: frozenset[str] = frozenset()  # digests that campaigns want; anything else may be evicted
         self.changed: Callable[[], None] = lambda: None
 
-    def blocked(self, payload: Payload) -> tuple[str, str] | None:
-        """None when the payload may go on air; else (code, detail)."""
-        if payload.sha256 in self._ready:
+    def blocked(self, release: VerifiedRelease, payload: Payload) -> tuple[str, str] | None:
+        """None when the payload may go on air for the release; else (code, detail)."""
+        key = _key(release, payload)
+        if key in self._ready:
             if self._cache.has(payload.sha256, payload):
                 return None
-            self._ready.discard(payload.sha256)  # evicted while no campaign wanted it
-        return self._problems.get(
-            payload.sha256, ("payload_fetching", f"payload {payload.sha256[:12]} is being fetched")
-        )
+            self._ready.discard(key)  # evicted while no campaign wanted it
+        return self._problems.get(key, (FETCHING, f"payload {payload.sha256[:12]} is being fetched"))
 
     def require(
         self, group: asyncio.TaskGroup, release: VerifiedRelease, payload: Payload, manufacturers: Manufacturers
     ) -> None:
         """See to it that the payload becomes ready; returns at once. A refused one is not tried again."""
-        key = payload.sha256
+        key = _key(release, payload)
         if (key in self._ready and key not in self._doubted) or key in self._tasks or key in self._final:
             return
         self._doubted.discard(key)
-        task = group.create_task(self._obtain(release, payload, manufacturers), name=f"payload-{key[:12]}")
+        task = group.create_task(self._obtain(release, payload, manufacturers), name=f"payload-{payload.sha256[:12]}")
         self._tasks[key] = task
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
@@ -69,32 +73,32 @@ class Supply:
         self._doubted |= self._ready
         self._judgements += 1
 
-    def forbidden(self, payload: Payload) -> bool:
-        """Whether the payload was refused, not merely missing."""
-        return payload.sha256 in self._final
+    def forbidden(self, release: VerifiedRelease, payload: Payload) -> bool:
+        """Whether the payload was refused for the release, not merely missing."""
+        return _key(release, payload) in self._final
 
     async def _obtain(self, release: VerifiedRelease, payload: Payload, manufacturers: Manufacturers) -> None:
         pause = RETRY_MIN_S
-        key = payload.sha256
+        key, digest = _key(release, payload), payload.sha256
         judgement = self._judgements
-        may_mend = self._cache.has(key, payload)
+        may_mend = self._cache.has(digest, payload)
         while True:
             try:
                 await self._fetched(release, payload, manufacturers, may_mend=may_mend)
             except Refused as error:
                 if judgement == self._judgements:
-                    log.error("payload_refused", payload=key, code=error.code, detail=error.detail)
+                    log.error("payload_refused", payload=digest, code=error.code, detail=error.detail)
                     self._problems[key] = (error.code, error.detail)
                     self._final.add(key)
                     self._ready.discard(key)
             except (Unavailable, StoreError, ImageError) as error:
                 code = error.code if isinstance(error, GatewaydError) else "unreadable"
-                log.warning("payload_unavailable", payload=key, error=str(error), retry_s=pause)
+                log.warning("payload_unavailable", payload=digest, error=str(error), retry_s=pause)
                 self._problems[key] = (f"payload_{code}", str(error))
                 self.changed()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RETRY_MAX_S)
-                if key in self.needed:
+                if digest in self.needed:
                     continue
                 return
             else:
@@ -103,7 +107,7 @@ class Supply:
                     self._problems.pop(key, None)
                     if key not in self._ready:
                         self._ready.add(key)
-                        log.info("payload_ready", payload=key, bytes=payload.size, release=release.path)
+                        log.info("payload_ready", payload=digest, bytes=payload.size, release=release.path)
             self.changed()
             return
 
@@ -128,3 +132,7 @@ class Supply:
     def _chunks(self, payload: Payload) -> Iterator[bytes]:
         for offset in range(0, payload.size, _READ_BYTES):
             yield self._cache.read(payload.sha256, offset, _READ_BYTES)
+
+
+def _key(release: VerifiedRelease, payload: Payload) -> _Key:
+    return release.path, payload.sha256

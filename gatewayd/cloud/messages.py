@@ -148,6 +148,13 @@ class ManufacturerSignature(Document):
     value: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=1024)]  # base64
 
 
+class DeltaFormat(StrEnum):
+    """How a patch is written; a node states which of them it can apply."""
+
+    DETOOLS = "detools"  # sequential, heatshrink
+    VCDIFF = "vcdiff"  # RFC 3284, as xdelta3 writes it
+
+
 class Payload(Document):
     """The bytes of one firmware file. `chunks` are the SHA-256 of each `chunk_size` bytes, the last one shorter."""
 
@@ -158,15 +165,27 @@ class Payload(Document):
     chunks: Annotated[tuple[Digest, ...], Field(min_length=1)]
     path: Annotated[str, StringConstraints(pattern=r"^payloads/[0-9a-f]{64}$")]  # below the payload base URLs
     signature: ManufacturerSignature
-    base_sha256: Digest | None = None  # with delta: the image it applies to
-    image_sha256: Digest | None = None  # with delta: the image it makes
+    base_sha256: Digest | None = None  # with delta: the published file it applies to
+    base_version: Annotated[int, Field(ge=0, lt=2**32)] | None = (
+        None  # with delta: what a node that runs the base reports
+    )
+    image_sha256: Digest | None = None  # with delta: the full image's file, which it makes
+    delta_format: DeltaFormat | None = None
+    needs_ram: Annotated[int, Field(ge=0, lt=2**32)] | None = (
+        None  # with delta: bytes that applying it takes on the node
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(self.chunks) != -(-self.size // self.chunk_size):
             raise ValueError(f"{len(self.chunks)} chunk hashes for {self.size} bytes in chunks of {self.chunk_size}")
-        if (self.kind == "delta") != (self.base_sha256 is not None and self.image_sha256 is not None):
-            raise ValueError("`base_sha256` and `image_sha256` belong to a delta, and to nothing else")
+        of_delta = (self.base_sha256, self.base_version, self.image_sha256, self.delta_format)
+        if any((self.kind == "delta") != (value is not None) for value in of_delta):
+            raise ValueError(
+                "base_sha256, base_version, image_sha256 and delta_format belong to a delta, and to nothing else"
+            )
+        if self.kind != "delta" and self.needs_ram is not None:
+            raise ValueError("needs_ram belongs to a delta")
         return self
 
 

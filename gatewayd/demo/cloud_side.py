@@ -18,7 +18,7 @@ from gatewayd.demo.verdict import Told
 from gatewayd.errors import Bug, Unavailable
 from gatewayd.publisher.broker import BrokerSettings
 from gatewayd.publisher.collector import ReportStore, collect
-from gatewayd.publisher.firmware import FirmwareFile, ReleaseSpec
+from gatewayd.publisher.firmware import NO_DELTAS, DeltaPlan, FirmwareFile, ReleaseSpec
 from gatewayd.publisher.keys import FileImageSigner, KeyFolder, KeyKind, Role, campaign_key, generate_all
 from gatewayd.publisher.repository import Repository
 
@@ -33,6 +33,7 @@ class Firmware:
 
     spec: ReleaseSpec
     image: bytes
+    deltas: DeltaPlan = NO_DELTAS
 
 
 FIRMWARE = (
@@ -102,7 +103,7 @@ class CloudSide:
         """Sign as the manufacturer and publish."""
         path = self.folder / f"{firmware.spec.name}-{firmware.spec.version}.bin"
         path.write_bytes(firmware.image)
-        release = self.repository.add_release(firmware.spec, FirmwareFile(path, self.manufacturer))
+        release = self.repository.add_release(firmware.spec, FirmwareFile(path, self.manufacturer), firmware.deltas)
         payload = release.payloads[0]
         self.signatures[payload.sha256] = payload.signature.model_dump(mode="json")
         return release

@@ -35,6 +35,7 @@ class ZigbeeNode:
     mac_loss: float = 0.0  # of one transmission on the air
     hops: int = 1
     self_test_fails: bool = False
+    delta_formats: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

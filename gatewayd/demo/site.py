@@ -109,6 +109,7 @@ def zigbee_spec(node: scenario.ZigbeeNode, bootloader: Bootloader) -> ZigbeeSpec
         seed=1,
         verify=bootloader.accepts,
         self_test_fails=node.self_test_fails,
+        delta_formats=tuple(node.delta_formats),
     )
 
 

@@ -35,6 +35,7 @@ class WorldOptions:
     manufacturer: KeyKind = KeyKind.RSA_4096
     quota_mb: int = 64
     trust_refresh_s: int = 3600
+    extra_config: str = ""  # tables at the end of the daemon's configuration
     broker_binary: str | None = None  # None: mosquitto where it is installed; "": amqtt
 
 
@@ -148,6 +149,7 @@ time_origin = {origin}
             parts.append(f'[zigbee]\ndevice = "{self.site.zigbee_url}"\n')
         if self.options.lorawan_nodes:
             parts.append(self._lorawan_config(token))
+        parts.append(self.options.extra_config)
         (self.folder / "gatewayd.toml").write_text("\n".join(parts))
 
     def _lorawan_config(self, token: str) -> str:

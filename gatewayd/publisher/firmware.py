@@ -4,8 +4,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatewayd.cloud.messages import ManufacturerSignature, Payload, Release
+from gatewayd.cloud.messages import DeltaFormat, ManufacturerSignature, Payload, Release
 from gatewayd.errors import ConfigError
+from gatewayd.publisher.delta import OTA_DELTA_TAG, Delta
 from gatewayd.publisher.keys import ImageSigner
 
 CHUNK_BYTES = 64 * 1024
@@ -17,6 +18,19 @@ class FirmwareFile:
 
     path: Path
     signature: ManufacturerSignature | ImageSigner
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaPlan:
+    """Which deltas to offer beside the full image: from these published releases, in these formats."""
+
+    bases: tuple[str, ...]  # paths, "releases/<name>/<version>.json"
+    formats: tuple[DeltaFormat, ...] = (DeltaFormat.DETOOLS,)
+    needs_ram: int | None = None  # bytes that applying one takes on the node
+    tag: int = OTA_DELTA_TAG  # of the element in a Zigbee OTA file
+
+
+NO_DELTAS = DeltaPlan(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,28 @@ def describe(firmware: FirmwareFile, chunk_bytes: int = CHUNK_BYTES) -> Payload:
     )
 
 
-def release_document(spec: ReleaseSpec, payload: Payload) -> Release:
+def describe_delta(delta: Delta, base: Payload, base_version: int, full: Payload, needs_ram: int | None) -> Payload:
+    """The payload entry of a delta: signed by what signs the image that it makes."""
+    size = full.chunk_size
+    pieces = [delta.data[at : at + size] for at in range(0, len(delta.data), size)]
+    digest = hashlib.sha256(delta.data).hexdigest()
+    return Payload(
+        kind="delta",
+        size=len(delta.data),
+        sha256=digest,
+        chunk_size=size,
+        chunks=tuple(hashlib.sha256(piece).hexdigest() for piece in pieces),
+        path=f"payloads/{digest}",
+        signature=full.signature,
+        base_sha256=base.sha256,
+        base_version=base_version,
+        image_sha256=full.sha256,
+        delta_format=delta.format,
+        needs_ram=needs_ram,
+    )
+
+
+def release_document(spec: ReleaseSpec, *payloads: Payload) -> Release:
     """The release; pydantic's ValidationError when the spec is out of range."""
     return Release.model_validate(
         {
@@ -78,6 +113,6 @@ def release_document(spec: ReleaseSpec, payload: Payload) -> Release:
             "container": spec.container,
             "self_test_s": spec.self_test_s,
             "notes": spec.notes,
-            "payloads": (payload,),
+            "payloads": payloads,
         }
     )

@@ -13,8 +13,17 @@ from tuf.api.metadata import TargetFile  # type: ignore[attr-defined] # a public
 
 from gatewayd.cloud import messages
 from gatewayd.errors import ConfigError
+from gatewayd.publisher.delta import make_delta
 from gatewayd.publisher.files import copy_file, write_file
-from gatewayd.publisher.firmware import FirmwareFile, ReleaseSpec, describe, release_document
+from gatewayd.publisher.firmware import (
+    NO_DELTAS,
+    DeltaPlan,
+    FirmwareFile,
+    ReleaseSpec,
+    describe,
+    describe_delta,
+    release_document,
+)
 from gatewayd.publisher.keys import Keys, Role
 from gatewayd.publisher.metadata import (
     DAY_S,
@@ -82,8 +91,8 @@ class Repository:
         """The first root: the bootstrap of every gateway."""
         return self._metadata / "1.root.json"
 
-    def add_release(self, spec: ReleaseSpec, firmware: FirmwareFile) -> messages.Release:
-        """Publish a firmware; needs the keys of releases, snapshot and timestamp.
+    def add_release(self, spec: ReleaseSpec, firmware: FirmwareFile, deltas: DeltaPlan = NO_DELTAS) -> messages.Release:
+        """Publish a firmware; needs the keys of releases, snapshot and timestamp. The document says which deltas were worth it.
 
         Everything that a gateway would check is checked first: Refused as a gateway would say it (unknown_manufacturer,
         wrong_hardware, bad_signature, header_mismatch, below_floor, ...). ConfigError for a wrong spec or file, and for a
@@ -94,6 +103,8 @@ class Repository:
             document = _described(spec, firmware)
             payload = document.payloads[0]
             self._check_new(current, document, spec)
+            made = list(self._deltas(current, spec, firmware, payload, deltas))
+            document = _with_deltas(spec, document, [entry for entry, _ in made])
             manufacturers = self.manufacturers()
             with firmware.path.open("rb") as file:
                 blocks = iter(lambda: file.read(1 << 20), b"")
@@ -101,6 +112,8 @@ class Repository:
             for hardware in document.hardware:
                 check_rollback(document, hardware, manufacturers, node_floor=0)
             copy_file(firmware.path, self.path / payload.path, payload.sha256)
+            for entry, data in made:
+                write_file(self.path / entry.path, data)
             self._put_release(current, spec.path, messages.dump(document))
             current.commit({Role.RELEASES})
         return document
@@ -168,6 +181,21 @@ class Repository:
         renewed = (*sorted(changed), Role.SNAPSHOT, Role.TIMESTAMP)
         return Refreshed(renewed, ends, tuple(warnings))
 
+    def _deltas(
+        self, current: MetadataSet, spec: ReleaseSpec, firmware: FirmwareFile, full: messages.Payload, plan: DeltaPlan
+    ) -> Iterator[tuple[messages.Payload, bytes]]:
+        """Deltas that were proven and are worth it, with their bytes. ConfigError for a base that cannot be one."""
+        published = dict(self._listed(current)) if plan.bases else {}
+        for path in plan.bases:
+            base = published.get(path)
+            if base is None or base.name != spec.name:
+                raise ConfigError(f"delta of {spec.path}: its base {path} is no published release of {spec.name}")
+            image = next(payload for payload in base.payloads if payload.kind == "full")
+            for form in plan.formats:
+                delta = make_delta(self.path / image.path, firmware.path, form, spec.container, plan.tag)
+                if delta is not None:
+                    yield describe_delta(delta, image, base.node_version, full, plan.needs_ram), delta.data
+
     def _load(self) -> MetadataSet:
         return MetadataSet.load(self._metadata, self._keys, self._lifetimes, self._clock())
 
@@ -204,6 +232,12 @@ class Repository:
     def _write_target(self, target: TargetFile, data: bytes) -> None:
         for name in target.get_prefixed_paths():
             write_file(self._targets / name, data)
+
+
+def _with_deltas(spec: ReleaseSpec, document: messages.Release, deltas: Sequence[messages.Payload]) -> messages.Release:
+    """The document as a gateway will read it, its size limit included."""
+    whole = document.model_copy(update={"payloads": (*document.payloads, *deltas)})
+    return messages.parse(messages.Release, messages.dump(whole), spec.path, messages.RELEASE_MAX_BYTES)
 
 
 def _described(spec: ReleaseSpec, firmware: FirmwareFile) -> messages.Release:

@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined] # a public name, but not in its __all__
 
 from gatewayd.cloud import messages
-from gatewayd.cloud.messages import ManufacturerSignature, SignatureScheme
+from gatewayd.cloud.messages import DeltaFormat, ManufacturerSignature, SignatureScheme
 from gatewayd.errors import ConfigError
-from gatewayd.publisher.firmware import FirmwareFile, ReleaseSpec
+from gatewayd.publisher.delta import WORTH
+from gatewayd.publisher.firmware import DeltaPlan, FirmwareFile, ReleaseSpec
 from gatewayd.publisher.keys import (
     FileImageSigner,
     KeyFolder,
@@ -91,6 +92,16 @@ def refresh(repo: Path, keys: KeyFolder, as_json: bool) -> None:
 @click.option("--self-test-s", type=Number(), default=60, show_default=True)
 @click.option("--notes", default="")
 @click.option("--image", type=FILE, required=True, help="The firmware file.")
+@click.option("--delta-from", "bases", multiple=True, help="Version of this name to offer a delta from; several times.")
+@click.option(
+    "--delta-format",
+    "formats",
+    multiple=True,
+    type=click.Choice([form.value for form in DeltaFormat]),
+    default=(DeltaFormat.DETOOLS.value,),
+    show_default=True,
+)
+@click.option("--delta-ram", type=Number(), help="Bytes of RAM that applying a delta takes on the node.")
 @click.option(
     "--manufacturer-key", type=FILE, help="Signs the image now (PEM). Default: the manufacturer key of --keys."
 )
@@ -107,9 +118,12 @@ def add_release(
     manufacturer_public: Path | None,
     scheme: str | None,
     as_json: bool,
+    bases: tuple[str, ...],
+    formats: tuple[str, ...],
+    delta_ram: int | None,
     **fields: object,
 ) -> None:
-    """Publish a firmware, after all the checks that a gateway would make."""
+    """Publish a firmware, after all the checks that a gateway would make; deltas that are not worth it are left out."""
     spec = ReleaseSpec(**fields)  # type: ignore[arg-type] # click has made each of them what the option says
     chosen = SignatureScheme(scheme) if scheme else None
     source: ManufacturerSignature | FileImageSigner
@@ -121,8 +135,26 @@ def add_release(
         source = FileImageSigner(load_private(manufacturer_key, keys.passphrase), chosen)
     else:
         source = keys.manufacturer(chosen)
-    Repository(repo, keys).add_release(spec, FirmwareFile(image, source))
-    show(as_json, f"published {spec.path}", release=spec.path)
+    paths = tuple(f"releases/{spec.name}/{version}.json" for version in bases)
+    plan = DeltaPlan(paths, tuple(DeltaFormat(form) for form in formats), delta_ram)
+    document = Repository(repo, keys).add_release(spec, FirmwareFile(image, source), plan)
+    full = document.payloads[0]
+    deltas = [
+        {
+            "format": p.delta_format,
+            "base_version": p.base_version,
+            "bytes": p.size,
+            "of_full": round(p.size / full.size, 3),
+        }
+        for p in document.payloads[1:]
+    ]
+    text = "".join(
+        f"\n  delta {d['format']} from {d['base_version']:#010x}: {d['bytes']} bytes, {d['of_full']:.0%}"
+        for d in deltas
+    )
+    if bases and len(deltas) < len(bases) * len(plan.formats):
+        text += f"\n  left out: {len(bases) * len(plan.formats) - len(deltas)} that are not below {WORTH:.0%} of the full image"
+    show(as_json, f"published {spec.path}{text}", release=spec.path, deltas=deltas)
 
 
 @click.command()

@@ -65,15 +65,26 @@ def test_the_services_script_is_quiet_when_all_is_there() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_services_script_says_what_is_missing_in_one_line(tmp_path: Path) -> None:
-    """A user who may not install anything, on a machine without the tools."""
-    for tool in ("sh", "sed", "tail"):
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        ((), "mosquitto systemd softhsm2 xdelta3"),
+        (("build", "true"), "gcc libc6-dev"),
+        (("build", "false"), "gcc libc6-dev python3-dev"),
+    ],
+    ids=["servers", "compiler", "headers"],
+)
+def test_the_services_script_says_what_is_missing_in_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], missing: str
+) -> None:
+    """A user who may not install anything, on a machine without the tools. `true` and `false` play a Python."""
+    for tool in ("sh", "sed", "tail", "true", "false"):
         (tmp_path / tool).symlink_to(str(shutil.which(tool)))
     (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
     (tmp_path / "id").chmod(0o755)
     script = (ROOT / "tests/services.sh").read_text().replace(":/usr/sbin:/sbin", "")
     done = subprocess.run(
-        [str(tmp_path / "sh")],
+        [str(tmp_path / "sh"), "-s", *arguments],
         input=script,
         capture_output=True,
         text=True,
@@ -82,4 +93,4 @@ def test_the_services_script_says_what_is_missing_in_one_line(tmp_path: Path) ->
         env={"PATH": str(tmp_path)},
     )
     assert done.returncode == 1
-    assert done.stderr == "tests: missing: mosquitto systemd. Install with: sudo apt-get install mosquitto systemd\n"
+    assert done.stderr == f"tests: missing: {missing}. Install with: sudo apt-get install {missing}\n"

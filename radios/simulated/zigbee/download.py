@@ -75,10 +75,10 @@ class Download:
         end: int = offset + length
         return end
 
-    def acceptable(self, hardware_version: int | None) -> bool:
-        """Whether the whole file is one of ours."""
+    def acceptable(self, image: bytes, hardware_version: int | None) -> bool:
+        """Whether the image, as it came or as a patch made it, is one of ours."""
         try:
-            file = parse_ota_file(bytes(self.staged))
+            file = parse_ota_file(image)
         except FirmwareError:
             return False
         if (file.manufacturer, file.image_type, file.version) != (

@@ -106,7 +106,17 @@ def parse_ota_file(file: bytes) -> OtaFile:
         hardware = (low, high)
     if not _HEADER.size <= header_size <= len(file):
         raise FirmwareError(f"header length is {header_size}")
-    return OtaFile(manufacturer, image_type, version, hardware, total, _elements(file, header_size))
+    elements = _elements(file, header_size)
+    if not any(tag == TAG_IMAGE for tag, _, _ in elements):
+        raise FirmwareError("there is no image element")
+    return OtaFile(manufacturer, image_type, version, hardware, total, elements)
+
+
+def elements_of(file: bytes) -> tuple[tuple[int, int, int], ...]:
+    """Tag, offset and length of every element, whatever the file holds. FirmwareError when it is cut or no OTA file."""
+    if len(file) < _HEADER.size:
+        raise FirmwareError(f"{len(file)} bytes are no header")
+    return _elements(file, _HEADER.unpack_from(file)[2])
 
 
 def split_signature(file: bytes) -> tuple[bytes, bytes] | None:
@@ -132,6 +142,4 @@ def _elements(file: bytes, at: int) -> tuple[tuple[int, int, int], ...]:
             raise FirmwareError(f"element {tag:#06x} at {at} says {length} bytes, {len(file) - at} are left")
         elements.append((tag, at, length))
         at += length
-    if not any(tag == TAG_IMAGE for tag, _, _ in elements):
-        raise FirmwareError("there is no image element")
     return tuple(elements)

@@ -24,6 +24,7 @@ from radios.simulated.zigbee.frames import (
 from radios.simulated.zigbee.node_spec import Life, NodeEvent, NodeSpec, VersionChange
 from radios.simulated.zigbee.ota_client import OtaClient
 from radios.simulated.zigbee.ota_terms import OtaCounters, OtaState
+from radios.simulated.zigbee.patch import patched
 from radios.simulated.zigbee.poll_control import CHECK_IN, CLUSTER_POLL_CONTROL, PollControl
 
 ENDPOINT = 1
@@ -69,6 +70,7 @@ class VirtualNode:
             image_type=spec.image_type,
             hardware_version=spec.hardware_version,
             verify=spec.verify,
+            rebuild=lambda file: patched(file, self.running_image, spec.delta_formats),
             rng=self.rng,
             timing=spec.timing,
             block_size=spec.block_size,

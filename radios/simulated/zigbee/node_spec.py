@@ -49,6 +49,7 @@ class NodeSpec:
     self_test_s: float = 1.0
     watchdog_s: float = 2.0
     block_size: int = 50
+    delta_formats: tuple[str, ...] = ()  # of patches that the node can apply: "detools", "vcdiff"
     slot_size: int = 512 * 1024
     apply_without_answer: bool = False
     query_after_giving_up: bool = False

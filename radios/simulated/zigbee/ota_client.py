@@ -38,6 +38,7 @@ class OtaClient:
     image_type: int
     hardware_version: int | None
     verify: Callable[[bytes], bool]
+    rebuild: Callable[[bytes], bytes | None]  # the image that a file in flash is or makes; None: it makes none
     rng: random.Random
     timing: OtaTiming = field(default_factory=OtaTiming)
     habits: OtaHabits = field(default_factory=OtaHabits)
@@ -334,7 +335,8 @@ class OtaClient:
 
     def _verify(self, now: float) -> None:
         version = self.download.aim().version
-        if self.download.acceptable(self.hardware_version) and self.verify(bytes(self.staged)):
+        image = self.rebuild(bytes(self.staged))
+        if image is not None and self.download.acceptable(image, self.hardware_version) and self.verify(image):
             self._errors = 0
             self._ask_to_upgrade(now)
             return
@@ -360,7 +362,7 @@ class OtaClient:
             self._later(now + self.timing.retry_later_s, self._ask_to_upgrade, OtaState.HOLDING)
 
     def _apply(self, _now: float) -> None:
-        self._install = bytes(self.staged)
+        self._install = self.rebuild(bytes(self.staged))
         self.download.forget()
         self.state = OtaState.IDLE
 

@@ -27,6 +27,7 @@ from gatewayd.publisher.campaigns import new_campaign, sign_campaign
 from gatewayd.publisher.keys import Role
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
+from gatewayd.trust.release import VerifiedRelease
 from radios.clock import SystemClock
 from radios.radio import (
     CommandResult,
@@ -169,6 +170,9 @@ class Gateway:
 
     def payload(self) -> Payload:
         return self.authority.releases[self.release].document.payloads[0]
+
+    def supplied(self) -> tuple[VerifiedRelease, Payload]:
+        return self.authority.releases[self.release], self.payload()
 
     async def fact(self, fact: Fact, name: str = "meters", **more: object) -> None:
         update = await self.update(name)

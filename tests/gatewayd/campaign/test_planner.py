@@ -42,6 +42,8 @@ class Site:
         self.blocked: tuple[str, str] | None = None
         self.forbidden = False
         self.yielding: frozenset[str] = frozenset()
+        self.unusable: frozenset[str] = frozenset()
+        self.refused: frozenset[str] = frozenset()
         self.row = CampaignRow(
             "lamps", "t", "gateway:gw-1", document.revision, "d", b"", document.release, CampaignState.WAITING, "", "",
             False, 1, "", START_S, START_S,
@@ -52,7 +54,7 @@ class Site:
         decision = decide(
             Situation(
                 self.document, self.row, self.release, self.manufacturers, self.blocked, self.forbidden, self.nodes, self.updates, self.elsewhere, self.now,
-                {"zigbee": self.now, "lorawan": self.now}, self.yielding,
+                {"zigbee": self.now, "lorawan": self.now}, self.yielding, self.unusable, self.refused,
             )
         )  # fmt: skip
         self.row = decision.row

@@ -49,7 +49,7 @@ async def test_a_key_that_is_revoked_while_its_payload_is_fetched_makes_nothing_
     publisher.repository.set_manufacturers([entry.model_copy(update={"revoked": True})])
     await gateway.authority.refresh()
     fetcher.go.set()
-    await gateway.until(lambda: gateway.supply.forbidden(gateway.payload()))
+    await gateway.until(lambda: gateway.supply.forbidden(*gateway.supplied()))
     assert Want.DELIVER not in gateway.radio.wants()
     assert fetcher.asked == 2
 
@@ -60,7 +60,7 @@ async def test_a_payload_that_cannot_be_read_is_tried_again_and_ends_nothing(gat
     await gateway.issue(gateway.document())
     await gateway.until(lambda: fetcher.asked)
     await gateway.until(
-        lambda: gateway.supply.blocked(gateway.payload()) == ("payload_unreadable", "evicted meanwhile")
+        lambda: gateway.supply.blocked(*gateway.supplied()) == ("payload_unreadable", "evicted meanwhile")
     )
     assert await gateway.coordinator.hold("meters", True)  # the loop still turns
     await gateway.until_state("held")

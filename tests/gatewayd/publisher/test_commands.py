@@ -51,7 +51,7 @@ def site(run: Run, tmp_path: Path) -> None:
 
 def test_from_nothing_to_a_published_release(run: Run, tmp_path: Path) -> None:
     site(run, tmp_path)
-    assert json.loads(run(*RELEASE, "--json").output) == {"release": "releases/meter/1.2.0.json"}
+    assert json.loads(run(*RELEASE, "--json").output) == {"release": "releases/meter/1.2.0.json", "deltas": []}
     assert "releases/meter/1.2.0.json" in run("releases", "--repo", "{repo}").output
     shown = run("trust", "show", "--repo", "{repo}").output
     assert "gateway:*" in shown

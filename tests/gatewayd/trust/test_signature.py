@@ -6,7 +6,14 @@ from functools import lru_cache
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from gatewayd.cloud.messages import Manufacturer, Manufacturers, ManufacturerSignature, Payload, SignatureScheme
+from gatewayd.cloud.messages import (
+    DeltaFormat,
+    Manufacturer,
+    Manufacturers,
+    ManufacturerSignature,
+    Payload,
+    SignatureScheme,
+)
 from gatewayd.errors import ConfigError, Refused
 from gatewayd.publisher.keys import FileImageSigner
 from gatewayd.trust.signature import verify_image
@@ -165,7 +172,13 @@ def test_weak_and_other_keys(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 def test_a_delta_is_signed_for_the_image_that_it_makes() -> None:
     patch = b"patch" * 100
     made = hashlib.sha256(IMAGE)
-    changes = {"kind": "delta", "base_sha256": "1" * 64, "image_sha256": made.hexdigest()}
+    changes = {
+        "kind": "delta",
+        "base_sha256": "1" * 64,
+        "base_version": 1,
+        "image_sha256": made.hexdigest(),
+        "delta_format": DeltaFormat.DETOOLS,
+    }
     good = payload(ours().sign_digest(made.digest()), patch, **changes)
     verify_image([patch], good, HARDWARE, listed(ours()), NOW)
     over_patch = payload(ours().sign_digest(hashlib.sha256(patch).digest()), patch, **changes)
