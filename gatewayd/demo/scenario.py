@@ -54,6 +54,8 @@ class LorawanNode:
     version: int = LORAWAN_OLD
     battery_percent: float | None = None
     package_version: int = 1
+    delta_formats: tuple[str, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()  # of the device in the network server, beside its owner
 
     @property
     def id(self) -> str:

@@ -128,7 +128,8 @@ def lorawan_spec(node: scenario.LorawanNode) -> LorawanSpec:
         uplink_loss=node.loss / 2,
         mains=node.battery_percent is None,
         battery_percent=node.battery_percent,
-        tags={"owner": "demo"},
+        tags={"owner": "demo", **dict(node.tags)},
+        delta_formats=tuple(node.delta_formats),
         seed=1,
     )
 

@@ -6,16 +6,18 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
-from gatewayd.cloud.messages import DeltaFormat
+from gatewayd.cloud.messages import DeltaFormat, Payload, Selection
 from gatewayd.demo import scenario
 from gatewayd.demo.cloud_side import Firmware
 from gatewayd.demo.world import World
 from gatewayd.publisher.firmware import DeltaPlan
-from tests.support.rig import LAMPS, Rig, lamp_firmware, lamp_options
+from tests.support.rig import LAMPS, METERS, Rig, lamp_firmware, lamp_options, meter_firmware
 
 pytestmark = [pytest.mark.services, pytest.mark.asyncio(loop_scope="module")]
 
 CHANGED_AT = 5_000
+PATCH = b"a new function"
+METER_TAGS = (("delta", "detools,vcdiff"), ("ram", "8192"))
 MODELS = f"""
 [[models]]
 hardware = "{scenario.ZIGBEE_HARDWARE}"
@@ -24,29 +26,51 @@ ram = 8192
 """
 
 
-def releases() -> tuple[Firmware, Firmware]:
+def lamp_releases() -> tuple[Firmware, Firmware]:
     """What runs on the lamps, and a release that differs from it in a few bytes."""
     old = scenario.zigbee_image(scenario.ZIGBEE_OLD)
     base = lamp_firmware("1.0.4", security=1)
     base = replace(base, spec=replace(base.spec, node_version=scenario.ZIGBEE_OLD), image=old)
     new = lamp_firmware("2.0.0")
     head = new.image[:52] + old[52:56]  # identity and version of the new, length of the old
-    image = head + old[56:CHANGED_AT] + b"a new function" + old[CHANGED_AT + 14 :]
+    image = head + old[56:CHANGED_AT] + PATCH + old[CHANGED_AT + len(PATCH) :]
     plan = DeltaPlan((base.spec.path,), (DeltaFormat.DETOOLS,), needs_ram=4096)
     return base, replace(new, image=image, deltas=plan)
+
+
+def meter_releases() -> tuple[Firmware, Firmware]:
+    new = meter_firmware()
+    old = scenario.lorawan_image(scenario.LORAWAN_OLD)
+    spec = replace(new.spec, version="1.2.0", sequence=120, node_version=scenario.LORAWAN_OLD, security_version=0)
+    image = new.image[:12] + old[12:CHANGED_AT] + PATCH + old[CHANGED_AT + len(PATCH) :]
+    image = image[:12] + len(image).to_bytes(4, "little") + image[16:]
+    plan = DeltaPlan((spec.path,), (DeltaFormat.VCDIFF,))
+    return replace(new, spec=spec, image=old), replace(new, image=image, deltas=plan)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
     """Two lamps that can apply a patch, and one of which it is stated wrongly."""
     lamps = tuple(replace(lamp, delta_formats=("detools",) if lamp != LAMPS[2] else ()) for lamp in LAMPS)
-    options = lamp_options(zigbee_nodes=lamps, firmware=releases(), extra_config=MODELS, zigbee_scale=12.0)
+    meter = replace(METERS[0], delta_formats=("vcdiff",), tags=METER_TAGS)
+    options = lamp_options(
+        zigbee_nodes=lamps,
+        lorawan_nodes=(meter, METERS[1]),
+        firmware=(*lamp_releases(), *meter_releases()),
+        extra_config=MODELS,
+        zigbee_scale=12.0,
+    )
     async with World(tmp_path_factory.mktemp("world"), options) as world:
         yield Rig(world)
 
 
+def payloads(rig: Rig, name: str) -> tuple[Payload, ...]:
+    """The full image and the delta of the newest release."""
+    return [r for r in rig.world.cloud.repository.releases() if r.name == name][-1].payloads
+
+
 async def test_who_can_gets_a_delta_and_who_cannot_the_full_image_after_it(rig: Rig) -> None:
-    full, delta = rig.world.cloud.repository.releases()[1].payloads
+    full, delta = payloads(rig, "lamp")
     assert delta.size < full.size / 20
     await rig.issue(rig.campaign("patch"))
     await rig.until(lambda: rig.updated("patch") == {lamp.id for lamp in LAMPS}, limit_s=60)
@@ -60,9 +84,19 @@ async def test_who_can_gets_a_delta_and_who_cannot_the_full_image_after_it(rig: 
     assert [(report.node, report.code) for report in failed] == [(LAMPS[2].id, "invalid_image")]
 
 
+async def test_a_meter_whose_tags_say_so_gets_a_delta(rig: Rig) -> None:
+    _, delta = payloads(rig, "meter")
+    selection = Selection(nodes=tuple(meter.id for meter in METERS[:2]))
+    await rig.issue(rig.campaign("meters", release="releases/meter/1.3.0.json", selection=selection))
+    await rig.until(lambda: len(rig.updated("meters")) == 2, limit_s=60)
+    sizes = {r.node: r.size for r in rig.reports("meters") if r.state == "updated"}
+    assert sizes == {METERS[0].id: delta.size, METERS[1].id: payloads(rig, "meter")[0].size}
+
+
 async def test_both_payloads_were_fetched_once_and_every_lamp_runs_the_same_image(rig: Rig) -> None:
-    full = rig.world.cloud.repository.releases()[1].payloads[0]
+    lamp, meter = payloads(rig, "lamp"), payloads(rig, "meter")
     cached = [line["digest"] for line in rig.log("payload cached")]
-    assert sorted(map(str, cached)) == sorted(p.sha256 for p in rig.world.cloud.repository.releases()[1].payloads)
+    assert sorted(map(str, cached)) == sorted(p.sha256 for p in lamp + meter)
     await rig.world.site.finish()
-    assert {rig.world.site.flash[lamp.id] for lamp in LAMPS} == {full.sha256}
+    assert {rig.world.site.flash[node.id] for node in LAMPS} == {lamp[0].sha256}
+    assert {rig.world.site.flash[node.id] for node in METERS[:2]} == {meter[0].sha256}

@@ -30,6 +30,11 @@ def build(*, version: int, hardware: int, size: int, seed: int) -> bytes:
     return _HEADER.pack(_MAGIC, version, hardware, size) + body
 
 
+def is_image(data: bytes) -> bool:
+    """Whether it begins as an image does; a patch does not."""
+    return data.startswith(_MAGIC)
+
+
 def parse(image: bytes) -> Firmware:
     """FrameError when the header is not this format or the length is not that of the file."""
     if len(image) < HEADER_BYTES:

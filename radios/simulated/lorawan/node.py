@@ -76,7 +76,13 @@ class VirtualNode:
 
     def __init__(self, spec: NodeSpec, verify: Verify, now: float, activation: Activation) -> None:
         self.spec = spec
-        self.bootloader = AbBootloader(image=spec.image, version=spec.version, hardware=spec.hardware, verify=verify)
+        self.bootloader = AbBootloader(
+            image=spec.image,
+            version=spec.version,
+            hardware=spec.hardware,
+            verify=verify,
+            delta_formats=spec.delta_formats,
+        )
         self.battery_percent = spec.battery_percent
         self.clock = NodeClock(now, spec.clock_error_s, spec.clock_drift_ppm)
         self.counters = LinkCounters()

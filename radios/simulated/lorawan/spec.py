@@ -24,6 +24,7 @@ class NodeSpec:
     status_style: StatusStyle = StatusStyle.LBM
     redundancy_limit: int = 100  # lost plain fragments that the decoder can make up
     flash_bytes: int = 256 * 1024
+    delta_formats: tuple[str, ...] = ()  # of patches that it can apply: "detools", "vcdiff"
     downlink_loss: float = 0.0  # 0..1, of every frame towards the node
     uplink_loss: float = 0.0
     data_rate: int = 5  # of uplinks, and so of RX1

@@ -8,6 +8,8 @@ import pytest
 
 from gatewayd.cloud.messages import Payload
 from gatewayd.payload.fetch import Fetcher, Progress
+from gatewayd.trust.release import VerifiedRelease
+from gatewayd.trust.seal import SEAL
 from radios.errors import ImageError
 from radios.radio import Want
 from tests.gatewayd.campaign.conftest import Gateway
@@ -64,3 +66,20 @@ async def test_a_payload_that_cannot_be_read_is_tried_again_and_ends_nothing(gat
     )
     assert await gateway.coordinator.hold("meters", True)  # the loop still turns
     await gateway.until_state("held")
+
+
+async def test_what_was_checked_for_one_release_says_nothing_of_another(gateway: Gateway) -> None:
+    """The same bytes under a release that says something else of them."""
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    release, payload = gateway.supplied()
+    document = release.document.model_copy(update={"version": "9.9.9", "container": "mcuboot"})
+    path = "releases/meter/9.9.9.json"
+    other = VerifiedRelease(path, document, b"", release.verified_at, release.expires, SEAL)
+    assert gateway.supply.blocked(other, payload) is not None
+    view = gateway.authority.view
+    assert view is not None
+    async with asyncio.TaskGroup() as group:
+        gateway.supply.require(group, other, payload, view.manufacturers)
+    assert gateway.supply.forbidden(other, payload)
+    assert gateway.supply.blocked(release, payload) is None
