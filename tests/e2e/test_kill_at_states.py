@@ -98,6 +98,8 @@ def stored(world: World, query: str) -> set[str]:
         return set()  # the daemon is still starting
     database = sqlite3.connect(path)
     try:
+        if database.execute("PRAGMA user_version").fetchone() == (0,):
+            return set()  # the file is there, its tables are not yet
         return {str(row[0]) for row in database.execute(query)}
     finally:
         database.close()
