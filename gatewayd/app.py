@@ -8,14 +8,12 @@ import asyncio
 import contextlib
 import os
 import signal
-import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import aiohttp
 import structlog
 
 from gatewayd.campaign.authority import Authority
@@ -27,6 +25,7 @@ from gatewayd.campaign.supply import Supply
 from gatewayd.cloud.link import CloudLink, CloudSettings, TlsFiles
 from gatewayd.cloud.outbox import Outbox
 from gatewayd.config import Cloud, CloudTls, Config
+from gatewayd.download_settings import fetch_settings, session, throttle
 from gatewayd.errors import ConfigError, GatewaydError, StoreError
 from gatewayd.health import Health
 from gatewayd.live_view import DaemonView
@@ -35,7 +34,7 @@ from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.network_backup import NetworkBackups
 from gatewayd.nodes.pages import InventoryPages
 from gatewayd.payload.cache import PayloadCache
-from gatewayd.payload.fetch import Fetcher, FetchSettings
+from gatewayd.payload.fetch import Fetcher
 from gatewayd.radio_settings import lorawan_settings, zigbee_settings
 from gatewayd.service import logging as service_logging
 from gatewayd.service.sd_notify import Notifier
@@ -206,8 +205,12 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
         stack.callback(database.close)
         wall = await WallClock.load(database, assume_synchronised=config.gateway.assume_synchronised)
         outbox = Outbox(database, OUTBOX_MAX_BYTES)
-        trust_session = await stack.enter_async_context(_session(config.trust.ca))
-        payload_session = await stack.enter_async_context(_session(config.payload.ca))
+        trust_session = await stack.enter_async_context(
+            session(config.trust.ca, config.trust.cert, config.trust.key, config.proxy)
+        )
+        payload_session = await stack.enter_async_context(
+            session(config.payload.ca, config.payload.cert, config.payload.key, config.proxy)
+        )
         repository = TrustRepository(
             TrustSettings(
                 root=config.trust.root,
@@ -224,7 +227,12 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
         cache = PayloadCache(state / "payloads", config.payload.quota_mb * MIB, config.payload.reserve_mb * MIB)
         supply = Supply(cache, wall)
         supply.fetcher = Fetcher(
-            payload_session, cache, config.payload.urls, _fetch_settings(config), needed=lambda: supply.needed
+            payload_session,
+            cache,
+            config.payload.urls,
+            fetch_settings(config),
+            needed=lambda: supply.needed,
+            throttle=throttle(config, wall),
         )
         inventory = await Inventory.load(database)
         intake = Intake(authority, database, outbox, wall)
@@ -269,6 +277,7 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
             database.set_aside,
             bridge,
             backups,
+            supply,
         )
         pages = InventoryPages(inventory, database, link)
         health = Health(view.troubles, database, outbox, link, wall.now)
@@ -388,17 +397,3 @@ def _cloud_settings(cloud: Cloud) -> CloudSettings:
 
 def _tls_files(tls: CloudTls | None) -> TlsFiles | None:
     return None if tls is None else TlsFiles(tls.ca, tls.cert, tls.key)
-
-
-def _fetch_settings(config: Config) -> FetchSettings:
-    payload = config.payload
-    return FetchSettings(
-        low_speed_bytes_s=payload.low_speed_bytes_s,
-        low_speed_window_s=payload.low_speed_s,
-        header_timeout_s=payload.connect_timeout_s,
-    )
-
-
-def _session(ca: Path | None) -> aiohttp.ClientSession:
-    context = ssl.create_default_context(cafile=str(ca) if ca else None)
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=4))

@@ -28,6 +28,8 @@ from gatewayd.cloud.messages import DeltaFormat, Hardware
 from gatewayd.config_values import (
     Listen,
     SecretFile,
+    both_or_none,
+    check_proxy,
     check_serial_or_socket,
     check_timezone,
     check_url,
@@ -37,6 +39,7 @@ from gatewayd.config_values import (
     is_loopback,
     minute_of_day,
     not_reserved,
+    not_the_start,
     parse_listen,
     private_file,
     public_file,
@@ -96,12 +99,7 @@ class CloudTls(ServerTls):
     cert: PublicFile | None = None
     key: Annotated[PrivateFile | None, Field(validate_default=True)] = None
 
-    @field_validator("key")
-    @classmethod
-    def _both(cls, key: Path | None, info: ValidationInfo) -> Path | None:
-        if "cert" in info.data and (key is None) != (info.data["cert"] is None):
-            raise ValueError("`cert` and `key` belong together")
-        return key
+    _both = field_validator("key")(both_or_none)
 
 
 def _tls_table(value: object) -> object:
@@ -154,6 +152,10 @@ class Trust(Section):
     targets_url: Url | None = None
     refresh_s: Annotated[int, Field(ge=1, le=86400)] = 3600
     ca: PublicFile | None = None
+    cert: PublicFile | None = None
+    key: Annotated[PrivateFile | None, Field(validate_default=True)] = None
+
+    _both = field_validator("key")(both_or_none)
 
     @property
     def targets(self) -> str:
@@ -161,11 +163,36 @@ class Trust(Section):
         return self.targets_url or self.metadata_url.rstrip("/").rpartition("/")[0] + "/targets"
 
 
+class Proxy(Section):
+    """An HTTP proxy for the repository and the payloads."""
+
+    url: Annotated[str, AfterValidator(check_proxy)]
+    username: Text | None = None
+    password_file: Secret | None = None
+
+
+class DownloadQuietHours(Section):
+    """Hours of the site's day in which payloads come slower, or not at all."""
+
+    start: MinuteOfDay
+    end: MinuteOfDay
+    rate_kb_s: Annotated[int, Field(ge=0)] = 0
+
+    _differs = field_validator("end")(not_the_start)
+
+
 class Payload(Section):
     """Firmware files: where they come from, and how much room they may take."""
 
     urls: Urls
     ca: PublicFile | None = None
+    cert: PublicFile | None = None
+    key: Annotated[PrivateFile | None, Field(validate_default=True)] = None
+    rate_kb_s: Annotated[int, Field(ge=1)] | None = None  # of all downloads together; None: as fast as they come
+    quiet_hours: DownloadQuietHours | None = None
+
+    _both = field_validator("key")(both_or_none)
+
     quota_mb: Annotated[int, Field(ge=1)] = 512
     reserve_mb: Annotated[int, Field(ge=0)] = 64  # of the file system, never used
     low_speed_bytes_s: Annotated[int, Field(ge=0)] = 256  # slower than this over low_speed_s: try again
@@ -180,12 +207,7 @@ class QuietHoursTable(Section):
     end: MinuteOfDay
     air_share: Share
 
-    @field_validator("end")
-    @classmethod
-    def _not_empty(cls, end: int, info: ValidationInfo) -> int:
-        if end == info.data.get("start"):
-            raise ValueError("must differ from `start`")
-        return end
+    _differs = field_validator("end")(not_the_start)
 
 
 class Zigbee(Section):
@@ -309,6 +331,7 @@ class Config(Section):
     cloud: Cloud
     trust: Trust
     payload: Payload
+    proxy: Proxy | None = None
     zigbee: Zigbee | None = None
     bridge: Bridge = Bridge()
     lorawan: Lorawan | None = None

@@ -118,6 +118,28 @@ def check_timezone(text: str) -> str:
     return text
 
 
+def both_or_none(key: Path | None, info: ValidationInfo) -> Path | None:
+    """A client's certificate and its key."""
+    if "cert" in info.data and (key is None) != (info.data["cert"] is None):
+        raise ValueError("`cert` and `key` belong together")
+    return key
+
+
+def not_the_start(end: int, info: ValidationInfo) -> int:
+    """Hours of the day from `start` to `end` that are not empty."""
+    if end == info.data.get("start"):
+        raise ValueError("must differ from `start`")
+    return end
+
+
+def check_proxy(text: str) -> str:
+    """http://host:port; credentials go into keys of their own, so that no log shows them."""
+    url = urlsplit(text)
+    if url.scheme != "http" or not url.hostname or url.username or url.path.strip("/"):
+        raise ValueError('must be like "http://proxy.example.org:3128", with credentials in keys of their own')
+    return text
+
+
 def minute_of_day(value: object) -> int:
     """Minutes since midnight of a time like "22:30"."""
     match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", value) if isinstance(value, str) else None

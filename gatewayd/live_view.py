@@ -7,6 +7,7 @@ from pathlib import Path
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.coordinator import Coordinator
 from gatewayd.campaign.journal import RadioJournal
+from gatewayd.campaign.supply import Supply
 from gatewayd.cloud.link import CloudLink
 from gatewayd.cloud.messages import utc
 from gatewayd.health import OK, Troubles
@@ -32,6 +33,7 @@ class DaemonView:
         set_aside: Path | None = None,
         bridge: NodeBridge | None = None,
         backups: Mapping[str, NetworkBackups] | None = None,
+        supply: Supply | None = None,
     ) -> None:
         self._gateway = gateway
         self._authority = authority
@@ -42,6 +44,7 @@ class DaemonView:
         self._wall = wall
         self._bridge = bridge
         self._backups = backups or {}
+        self._supply = supply
         self._set_aside = set_aside  # the corrupt store that was found at the start
 
     def gateway(self) -> Mapping[str, Json]:
@@ -61,6 +64,7 @@ class DaemonView:
             "clock": {"trusted": self._wall.trusted(), "reason": self._wall.reason},
             "trust": trust,
             **({} if self._bridge is None else {"bridge": self._bridge.status()}),
+            **({} if self._supply is None else {"downloads": self._supply.status()}),
         }
 
     def radios(self) -> Mapping[str, Mapping[str, Json]]:

@@ -16,6 +16,7 @@ from gatewayd.service.wall_clock import WallClock
 from gatewayd.trust.image import verify_payload
 from gatewayd.trust.release import VerifiedRelease
 from radios.errors import ImageError
+from radios.radio import Json
 
 _Key = tuple[
     str, str
@@ -43,6 +44,8 @@ class Supply:
         self._final: set[_Key] = set()
         self._doubted: set[_Key] = set()
         self._judgements = 0
+        self.progress: dict[str, tuple[int, int]] = {}  # of running downloads: bytes in the cache, size; by digest
+        cache.rotten = self._rotten
         self.needed: frozenset[str] = frozenset()  # digests that campaigns want; anything else may be evicted
         self.changed: Callable[[], None] = lambda: None
 
@@ -72,6 +75,21 @@ class Supply:
         self._final.clear()
         self._doubted |= self._ready
         self._judgements += 1
+
+    def status(self) -> Json:
+        """For operators: by digest, what is being fetched or is wrong."""
+        found: dict[str, Json] = {}
+        for digest, (held, size) in self.progress.items():
+            found[digest] = {"held": held, "size": size}
+        for (release, digest), (code, detail) in self._problems.items():
+            if (release, digest) not in self._ready:
+                found[digest] = {"release": release, "problem": code, "detail": detail}
+        return found
+
+    def _rotten(self, digest: str) -> None:
+        """A read met rot: nothing of the payload goes on air before its bad chunks are fetched again."""
+        self._ready -= {key for key in self._ready if key[1] == digest}
+        self.changed()
 
     def forbidden(self, release: VerifiedRelease, payload: Payload) -> bool:
         """Whether the payload was refused for the release, not merely missing."""
@@ -115,7 +133,7 @@ class Supply:
         self, release: VerifiedRelease, payload: Payload, manufacturers: Manufacturers, *, may_mend: bool
     ) -> None:
         """The payload is in the cache and genuine; what rotted there is fetched again, those chunks only."""
-        await self.fetcher.fetch(payload)
+        await self._fetch(payload)
         try:
             await asyncio.to_thread(self._check, release, payload, manufacturers)
         except Refused as error:
@@ -123,15 +141,25 @@ class Supply:
                 raise
             log.error("payload_rotten", payload=payload.sha256, detail=error.detail)
             await asyncio.to_thread(self._cache.reopen, payload)
-            await self.fetcher.fetch(payload)
+            await self._fetch(payload)
             await asyncio.to_thread(self._check, release, payload, manufacturers)
+        self._cache.guard(payload)
+
+    async def _fetch(self, payload: Payload) -> None:
+        def tell(held: int, size: int) -> None:
+            self.progress[payload.sha256] = held, size
+
+        try:
+            await self.fetcher.fetch(payload, tell)
+        finally:
+            self.progress.pop(payload.sha256, None)
 
     def _check(self, release: VerifiedRelease, payload: Payload, manufacturers: Manufacturers) -> None:
         verify_payload(self._chunks(payload), payload, release, manufacturers, self._wall.now())
 
     def _chunks(self, payload: Payload) -> Iterator[bytes]:
         for offset in range(0, payload.size, _READ_BYTES):
-            yield self._cache.read(payload.sha256, offset, _READ_BYTES)
+            yield self._cache.read_raw(payload.sha256, offset, _READ_BYTES)
 
 
 def _key(release: VerifiedRelease, payload: Payload) -> _Key:

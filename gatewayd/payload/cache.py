@@ -6,12 +6,13 @@ Implements `radios.radio.ImageStore`. Not responsible for where bytes come from 
 called from any thread.
 """
 
-import errno
-import hashlib
 import os
 import re
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -19,12 +20,13 @@ import structlog
 from gatewayd.cloud.messages import Payload
 from gatewayd.errors import Refused, StoreError
 from gatewayd.payload import chunks
+from gatewayd.payload.part import Part, store_error
 from radios.errors import ImageError
 
 log = structlog.get_logger()
 
 OPEN_FILES_MAX = 8
-READ_PIECE_BYTES = 1 << 20
+RECHECK_S = 3600.0  # a chunk that is read is hashed again after so long
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"([0-9a-f]{64})(|\.part|\.etag)")
@@ -33,23 +35,56 @@ _NAME = re.compile(r"([0-9a-f]{64})(|\.part|\.etag)")
 class PayloadCache:
     """At most `quota_bytes` of payloads in `folder`, which leaves `reserve_bytes` of the disk to everybody else."""
 
-    def __init__(self, folder: Path, quota_bytes: int, reserve_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        quota_bytes: int,
+        reserve_bytes: int = 0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.folder = folder
         self.quota_bytes = quota_bytes
         self.reserve_bytes = reserve_bytes
         self._open: OrderedDict[str, tuple[int, int]] = OrderedDict()  # digest -> descriptor, size; used last is last
         self._lock = threading.Lock()
+        self._monotonic = monotonic
+        self._guarded: dict[str, _Guard] = {}
+        self.rotten: Callable[[str], None] = lambda _: None  # called with a digest when a read met rot
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _store_error(folder, error) from error
+            raise store_error(folder, error) from error
 
     # -- ImageStore ----------------------------------------------------------------------------------------------------
 
     def read(self, digest: str, offset: int, length: int) -> bytes:
-        """Bytes [offset, offset + length), shorter only at the end. ImageError when it cannot be read."""
+        """Bytes [offset, offset + length), shorter only at the end. ImageError when it cannot be read, or has rotted."""
         if offset < 0 or length < 0:
             raise ImageError(f"{digest}: no bytes at {offset}, length {length}")
+        if (guard := self._guarded.get(digest)) is not None:
+            self._check(guard, offset, length)
+        return self.read_raw(digest, offset, length)
+
+    def guard(self, payload: Payload) -> None:
+        """From now on what is read of the file is compared with the chunk hashes, each chunk once in `RECHECK_S`."""
+        if payload.sha256 not in self._guarded:
+            self._guarded[payload.sha256] = _Guard(payload, [float("-inf")] * len(payload.chunks))
+
+    def _check(self, guard: "_Guard", offset: int, length: int) -> None:
+        payload, now = guard.payload, self._monotonic()
+        last = max(offset, min(offset + length, payload.size) - 1)
+        for index in range(offset // payload.chunk_size, last // payload.chunk_size + 1):
+            if index >= len(guard.checked) or now - guard.checked[index] < RECHECK_S:
+                continue
+            start, stop = chunks.chunk_range(payload, index)
+            if not chunks.is_genuine(payload, index, self.read_raw(payload.sha256, start, stop - start)):
+                log.error("payload rotten", digest=payload.sha256, chunk=index)
+                self.rotten(payload.sha256)
+                raise ImageError(f"payload {payload.sha256}: chunk {index} has rotted in the cache")
+            guard.checked[index] = now
+
+    def read_raw(self, digest: str, offset: int, length: int) -> bytes:
+        """The same as it is on the disk, for those who judge the whole themselves."""
         with self._lock:
             descriptor, size = self._descriptor(digest)
             wanted = max(0, min(length, size - offset))
@@ -92,6 +127,7 @@ class PayloadCache:
 
     def reopen(self, payload: Payload) -> None:
         """Turn a whole file back into a part, so that a fetch replaces what is rotten and nothing else."""
+        self._guarded.pop(payload.sha256, None)
         with self._lock:
             self._close(payload.sha256)
             try:
@@ -99,11 +135,11 @@ class PayloadCache:
             except FileNotFoundError:
                 return
             except OSError as error:
-                raise _store_error(self.folder, error) from error
+                raise store_error(self.folder, error) from error
 
     # -- what comes and goes -------------------------------------------------------------------------------------------
 
-    def open_part(self, payload: Payload) -> "Part":
+    def open_part(self, payload: Payload) -> Part:
         """Open or begin the partial file and verify what it holds; reads all of it.
 
         Refused(too_large) when it can never fit; StoreError when there is no room now (see `evict`).
@@ -113,9 +149,9 @@ class PayloadCache:
         if self.used_bytes() - here + payload.size > self.quota_bytes:
             raise StoreError(f"payload {payload.sha256}: no room for {payload.size} bytes: the rest is needed too")
         self._keep_reserve(payload.size - min(here, payload.size))
-        return Part(self, payload)
+        return Part(self.folder, payload)
 
-    def commit(self, part: "Part") -> None:
+    def commit(self, part: Part) -> None:
         """Verify the whole, make it durable and give it its name. Refused(tampered) removes it."""
         payload = part.payload
         with part.lock:
@@ -131,7 +167,7 @@ class PayloadCache:
                 part.etag_path.unlink(missing_ok=True)
                 self._sync_folder()
             except OSError as error:
-                raise _store_error(part.path, error) from error
+                raise store_error(part.path, error) from error
         log.info("payload cached", digest=payload.sha256, bytes=payload.size)
 
     def evict(self, needed: frozenset[str], room_for: int) -> list[str]:
@@ -162,6 +198,7 @@ class PayloadCache:
 
     def remove(self, digest: str) -> None:
         """Remove the file and its part, if they are there."""
+        self._guarded.pop(digest, None)
         with self._lock:
             self._close(digest)
             path = self.path(digest)
@@ -169,7 +206,7 @@ class PayloadCache:
                 for name in (digest, f"{digest}.part", f"{digest}.etag"):
                     path.with_name(name).unlink(missing_ok=True)
             except OSError as error:
-                raise _store_error(path, error) from error
+                raise store_error(path, error) from error
 
     def close(self) -> None:
         """Close all files; the cache may be used again."""
@@ -208,7 +245,7 @@ class PayloadCache:
 
     def _chunk(self, payload: Payload, index: int) -> bytes:
         start, stop = chunks.chunk_range(payload, index)
-        return self.read(payload.sha256, start, stop - start)
+        return self.read_raw(payload.sha256, start, stop - start)
 
     def _files(self) -> list[tuple[str, int, float]]:
         """Digest, bytes and time of use of everything of ours in the folder; a digest may come twice."""
@@ -225,7 +262,7 @@ class PayloadCache:
                         continue  # renamed or removed by another thread
                     files.append((match[1], status.st_size, status.st_mtime))
         except OSError as error:
-            raise _store_error(self.folder, error) from error
+            raise store_error(self.folder, error) from error
         return files
 
     def _must_fit(self, size: int) -> None:
@@ -251,114 +288,7 @@ class PayloadCache:
             os.close(descriptor)
 
 
-class Part:
-    """A payload that is not whole yet, open for writing. Only verified chunks get into it."""
-
-    def __init__(self, cache: PayloadCache, payload: Payload) -> None:
-        self.payload = payload
-        self.path = cache.folder / f"{payload.sha256}.part"
-        self.etag_path = cache.folder / f"{payload.sha256}.etag"
-        self.have: set[int] = set()
-        # A cancelled download may leave a thread at work: it must not write to a descriptor that is another file's by now.
-        self.lock = threading.RLock()
-        self.held_bytes = 0  # of verified chunks
-        self._sum = hashlib.sha256()  # of the chunks [0, _summed): spares reading it all again when they come in order
-        self._summed = 0
-        try:
-            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise _store_error(self.path, error) from error
-        try:
-            self._verify()
-        except OSError as error:
-            self.close()
-            raise _store_error(self.path, error) from error
-
-    @property
-    def whole(self) -> bool:
-        return len(self.have) == len(self.payload.chunks)
-
-    def missing(self) -> list[tuple[int, int]]:
-        """Byte ranges of the chunks that are not here yet."""
-        return chunks.missing_ranges(self.payload, self.have)
-
-    def put(self, chunk: chunks.Chunk) -> bool:
-        """Write the chunk at its place; False, and nothing written, when it is not genuine. StoreError: disk full."""
-        if not chunks.is_genuine(self.payload, chunk.index, chunk.data):
-            return False
-        with self.lock:
-            try:
-                _write(self.descriptor, chunk.data, chunk.offset)
-            except OSError as error:
-                raise _store_error(self.path, error) from error
-            self._took(chunk.index, chunk.data)
-        return True
-
-    def digest(self) -> str:
-        """SHA-256 of the whole file; reads what did not come in order."""
-        total = self._sum.copy()
-        at = self._summed * self.payload.chunk_size
-        try:
-            while at < self.payload.size:
-                piece = os.pread(self.descriptor, min(READ_PIECE_BYTES, self.payload.size - at), at)
-                if not piece:
-                    break
-                total.update(piece)
-                at += len(piece)
-        except OSError as error:
-            raise _store_error(self.path, error) from error
-        return total.hexdigest()
-
-    def etag(self, url: str) -> str | None:
-        """The entity tag under which this URL has served the file before."""
-        try:
-            known, _, tag = self.etag_path.read_text().partition("\n")
-        except (OSError, UnicodeDecodeError):
-            return None
-        return tag or None if known == url else None
-
-    def remember_etag(self, url: str, tag: str | None) -> None:
-        """Keep it beside the part, or forget it. It only saves a useless download: chunks are verified either way."""
-        try:
-            if tag is None:
-                self.etag_path.unlink(missing_ok=True)
-            elif self.etag(url) != tag:
-                self.etag_path.write_text(f"{url}\n{tag}")
-        except OSError as error:
-            raise _store_error(self.etag_path, error) from error
-
-    def close(self) -> None:
-        with self.lock:
-            if self.descriptor >= 0:
-                os.close(self.descriptor)
-                self.descriptor = -1
-
-    def _verify(self) -> None:
-        held = os.fstat(self.descriptor).st_size
-        for index in range(len(self.payload.chunks)):
-            start, stop = chunks.chunk_range(self.payload, index)
-            if stop > held:
-                break
-            data = os.pread(self.descriptor, stop - start, start)
-            if chunks.is_genuine(self.payload, index, data):
-                self._took(index, data)
-
-    def _took(self, index: int, data: bytes) -> None:
-        if index not in self.have:
-            self.have.add(index)
-            self.held_bytes += len(data)
-        if index == self._summed:
-            self._sum.update(data)
-            self._summed += 1
-
-
-def _write(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:  # a disk that fills takes a part first, and says so only at the next write
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _store_error(path: Path, error: OSError) -> StoreError:
-    what = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
-    return StoreError(f"{path}: {what}")
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    payload: Payload
+    checked: list[float]  # by chunk: when it was last found genuine

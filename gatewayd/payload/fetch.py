@@ -7,7 +7,7 @@ wanted, nor for the manufacturer's signature on the whole (trust/).
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -18,7 +18,9 @@ from gatewayd.backoff import backoff_s
 from gatewayd.cloud.messages import Payload
 from gatewayd.errors import ConfigError, Refused, Unavailable
 from gatewayd.payload import chunks
-from gatewayd.payload.cache import Part, PayloadCache
+from gatewayd.payload.cache import PayloadCache
+from gatewayd.payload.part import Part
+from gatewayd.payload.throttle import DownloadLimits, Throttle
 
 log = structlog.get_logger()
 
@@ -79,7 +81,9 @@ class Fetcher:
         settings: FetchSettings | None = None,
         *,
         needed: Callable[[], frozenset[str]] | None = None,
+        throttle: Throttle | None = None,
         rng: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         if not base_urls:
             raise ConfigError("payload base URLs: none given")
@@ -88,7 +92,9 @@ class Fetcher:
         self._cache = cache
         self._settings = settings or FetchSettings()
         self._needed = needed
+        self._throttle = throttle or Throttle(DownloadLimits(), lambda: 0)
         self._rng = rng
+        self._sleep = sleep
         self._running: dict[str, _Download] = {}
 
     async def fetch(self, payload: Payload, progress: Progress | None = None) -> None:
@@ -155,6 +161,8 @@ class Fetcher:
         mirror = barren = 0
         wrong: dict[int, int] = {}  # chunk -> how often it came wrong
         while not part.whole:
+            while pause_s := self._throttle.closed_s():
+                await self._sleep(pause_s)
             before = len(part.have)
             base = self._bases[mirror % len(self._bases)]
             url = base / part.payload.path
@@ -166,7 +174,7 @@ class Fetcher:
                 reason = str(error) or type(error).__name__
                 liar = isinstance(error, _WrongChunk)
             else:
-                if len(part.have) > before:
+                if len(part.have) > before or self._throttle.closed:
                     barren = 0
                     continue
             if len(part.have) > before:
@@ -179,7 +187,7 @@ class Fetcher:
             if barren >= self._settings.barren_attempts:
                 raise Unavailable(f"payload {part.payload.sha256}: {barren} attempts in vain, the last: {reason}")
             if barren:
-                await asyncio.sleep(
+                await self._sleep(
                     backoff_s(barren - 1, self._settings.backoff_first_s, self._settings.backoff_max_s, self._rng)
                 )
 
@@ -233,7 +241,7 @@ class Fetcher:
             data: bytes | None = None
             try:
                 async with asyncio.timeout_at(window_end):
-                    data = await response.content.read(min(left, max(1, cutter.wanted)))
+                    data = await response.content.read(self._throttle.piece(min(left, max(1, cutter.wanted))))
             except TimeoutError:
                 pass  # the window's end, judged below
             except (aiohttp.ClientError, OSError) as error:
@@ -247,6 +255,11 @@ class Fetcher:
                     raise broken
                 if not data:
                     raise _MirrorFault(f"the connection was cut {left} bytes before the end")
+                if self._throttle.closed:
+                    return  # what is missing is asked for when downloads are allowed again
+                if pause_s := self._throttle.take(len(data), loop.time()):
+                    await self._sleep(pause_s)
+                    window_end += pause_s  # it is not the mirror that is slow
             if loop.time() >= window_end:
                 if in_window < self._settings.low_speed_bytes_s * window_s and left > 0:
                     raise _MirrorFault(f"too slow: {in_window} bytes in {window_s:g} s")

@@ -8,6 +8,7 @@ It serves what is in the folder at the moment of the request, so that a test may
 import asyncio
 import hashlib
 import re
+import ssl
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,10 @@ class Request:
 class StaticServer:
     """Serves `folder` at `url` (no trailing slash). `requests` and `bytes_sent` are kept for the test to look at."""
 
-    def __init__(self, folder: Path, authority: Authority | None = None) -> None:
+    def __init__(self, folder: Path, authority: Authority | None = None, *, clients: bool = False) -> None:
+        """`clients`: only those with a client certificate of the authority are served."""
         self.folder = folder
+        self._clients = clients
         self.requests: list[Request] = []
         self.bytes_sent = 0  # of bodies
         self.url = ""
@@ -71,6 +74,9 @@ class StaticServer:
         try:
             await runner.setup()
             context = self._authority.server_context("web") if self._authority else None
+            if context is not None and self._authority is not None and self._clients:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(self._authority.ca)
             site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
             await site.start()
             self.port = runner.addresses[0][1]

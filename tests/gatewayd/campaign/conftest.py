@@ -107,7 +107,7 @@ class Gateway:
         await self.authority.restore()
         if refresh:
             await self.authority.refresh()
-        cache = PayloadCache(self._folder / "payloads", 2**24)
+        cache = self.cache = PayloadCache(self._folder / "payloads", 2**24)
         self.supply = Supply(cache, self.wall)
         self.supply.fetcher = Fetcher(self._gateways.session, cache, [self._gateways.site.url.rstrip("/")])
         self.inventory = await Inventory.load(self.database)

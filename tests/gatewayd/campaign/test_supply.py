@@ -13,7 +13,7 @@ from gatewayd.trust.seal import SEAL
 from radios.errors import ImageError
 from radios.radio import Want
 from tests.gatewayd.campaign.conftest import Gateway
-from tests.gatewayd.trust.site import Publisher
+from tests.gatewayd.trust.site import Publisher, Site
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -83,3 +83,23 @@ async def test_what_was_checked_for_one_release_says_nothing_of_another(gateway:
         gateway.supply.require(group, other, payload, view.manufacturers)
     assert gateway.supply.forbidden(other, payload)
     assert gateway.supply.blocked(release, payload) is None
+
+
+async def test_rot_that_a_read_meets_is_mended_by_fetching_the_bad_chunk_only(gateway: Gateway, site: Site) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    payload, cache = gateway.payload(), gateway.cache
+    file = cache.path(payload.sha256)
+    good = file.read_bytes()
+    with file.open("r+b") as opened:
+        opened.seek(payload.chunk_size + 9)
+        opened.write(bytes([good[payload.chunk_size + 9] ^ 1]))
+    asked = len(site.asked)
+    with pytest.raises(ImageError, match="chunk 1 has rotted"):
+        cache.read(payload.sha256, payload.chunk_size, 50)
+    assert gateway.supply.blocked(*gateway.supplied()) is not None  # not a byte of it meanwhile
+    await gateway.until(lambda: gateway.supply.blocked(*gateway.supplied()) is None)
+    assert file.read_bytes() == good
+    ranges = [site.ranges[at] for at in range(asked, len(site.asked)) if payload.sha256 in site.asked[at]]
+    assert ranges == [f"bytes={payload.chunk_size}-{2 * payload.chunk_size - 1}"]
+    assert cache.read(payload.sha256, payload.chunk_size, 50) == good[payload.chunk_size : payload.chunk_size + 50]

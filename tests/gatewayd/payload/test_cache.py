@@ -8,8 +8,9 @@ import pytest
 
 from gatewayd.cloud.messages import Payload
 from gatewayd.errors import Refused, StoreError
-from gatewayd.payload.cache import OPEN_FILES_MAX, Part, PayloadCache
+from gatewayd.payload.cache import OPEN_FILES_MAX, RECHECK_S, PayloadCache
 from gatewayd.payload.chunks import Chunk, chunk_range
+from gatewayd.payload.part import Part
 from radios.errors import ImageError
 from tests.gatewayd.payload.conftest import BODY, CHUNK, payload_of
 
@@ -220,6 +221,14 @@ def test_cleaning_removes_unneeded_parts_and_nothing_else(tmp_path: Path) -> Non
     assert left == sorted([whole, f"{wanted.sha256}.part", f"{wanted.sha256}.etag", "notes.txt"])
 
 
+def spoil(file: Path, at: int) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(at)
+        byte = opened.read(1)
+        opened.seek(at)
+        opened.write(bytes([byte[0] ^ 0x40]))
+
+
 def test_rot_is_found_and_only_the_bad_chunks_go_missing(tmp_path: Path) -> None:
     cache = PayloadCache(tmp_path, 10**6)
     payload = store(cache, BODY)
@@ -236,6 +245,32 @@ def test_rot_is_found_and_only_the_bad_chunks_go_missing(tmp_path: Path) -> None
     cache.commit(part)
     assert cache.rotten_chunks(payload) == []
     cache.reopen(payload_of(b"never there"))
+    cache.close()
+
+
+def test_rot_is_met_by_the_read_that_would_send_it(tmp_path: Path) -> None:
+    """Each chunk is compared when it is read, and again after an hour: what rots meanwhile is found too."""
+    now = 0.0
+    cache = PayloadCache(tmp_path, 10**7, monotonic=lambda: now)
+    payload = store(cache, BODY)
+    found: list[str] = []
+    cache.rotten = found.append
+    cache.guard(payload)
+    assert cache.read(payload.sha256, CHUNK - 10, 20) == BODY[CHUNK - 10 : CHUNK + 10]
+    spoil(tmp_path / payload.sha256, 5 * CHUNK + 7)
+    assert cache.read(payload.sha256, 4 * CHUNK, CHUNK) == BODY[4 * CHUNK : 5 * CHUNK]
+    for offset, length in ((5 * CHUNK, 1), (6 * CHUNK - 1, 1), (5 * CHUNK - 1, 2)):
+        with pytest.raises(ImageError, match="chunk 5 has rotted"):
+            cache.read(payload.sha256, offset, length)
+    assert found == [payload.sha256] * 3
+    assert cache.read_raw(payload.sha256, 5 * CHUNK + 7, 1) != BODY[5 * CHUNK + 7 : 5 * CHUNK + 8]
+    spoil(tmp_path / payload.sha256, 3)  # of a chunk that was found genuine
+    now = RECHECK_S - 1
+    cache.read(payload.sha256, 0, 1)
+    now = RECHECK_S
+    with pytest.raises(ImageError, match="chunk 0"):
+        cache.read(payload.sha256, 0, 1)
+    assert cache.read(payload.sha256, len(BODY), 5) == b""
     cache.close()
 
 

@@ -13,6 +13,7 @@ from gatewayd.demo.authority import Authority
 from gatewayd.errors import ConfigError, Refused, StoreError, Unavailable
 from gatewayd.payload.cache import PayloadCache
 from gatewayd.payload.fetch import Fetcher, FetchSettings
+from gatewayd.payload.throttle import DownloadLimits, Throttle
 from tests.gatewayd.payload.conftest import BODY, CHUNK, Answer, HostileServer, Request, payload_of, serving
 from tests.support.web import StaticServer
 
@@ -428,3 +429,65 @@ async def test_over_https_with_the_right_authority_only(tmp_path: Path, cache: P
         assert server.fetched(PAYLOAD.sha256) == 1
         assert server.bytes_sent == SIZE - 2 * CHUNK
     assert whole(cache)
+
+
+class Night:
+    """Plays the clock: every wait of the fetcher is kept, and some of them bring the morning."""
+
+    def __init__(self, morning_after: int) -> None:
+        self.waits: list[float] = []
+        self.morning_after = morning_after
+        self.minute = 60
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        if len(self.waits) >= self.morning_after:
+            self.minute = 600
+        await asyncio.sleep(0)
+
+
+async def test_a_cap_makes_it_wait_as_long_as_the_bytes_take(
+    session: aiohttp.ClientSession, cache: PayloadCache, server: HostileServer
+) -> None:
+    night = Night(10**9)
+    throttle = Throttle(DownloadLimits(rate_bytes_s=10_000), lambda: night.minute)
+    await Fetcher(session, cache, [server.url], throttle=throttle, sleep=night.sleep).fetch(PAYLOAD)
+    # Nothing really waits here, so each wait is reckoned from the start: the last is that of all bytes less one second.
+    assert max(night.waits) == pytest.approx(SIZE / 10_000 - 1, abs=1.0)
+    assert whole(cache)
+    assert len(server.requests) == 1
+
+
+async def test_in_quiet_hours_nothing_is_asked_for_and_what_is_here_stays(
+    session: aiohttp.ClientSession, cache: PayloadCache, server: HostileServer
+) -> None:
+    night = Night(3)
+    throttle = Throttle(DownloadLimits(None, 0, 120, 0), lambda: night.minute)
+
+    def nobody_asks(number: int, request: Request, answer: Answer) -> None:
+        assert night.minute == 600
+
+    server.fault = nobody_asks
+    await Fetcher(session, cache, [server.url], throttle=throttle, sleep=night.sleep).fetch(PAYLOAD)
+    assert len(night.waits) == 3
+    assert whole(cache)
+
+
+async def test_quiet_hours_that_begin_in_mid_download_end_the_request_and_it_goes_on_after_them(
+    session: aiohttp.ClientSession, cache: PayloadCache, server: HostileServer
+) -> None:
+    night = Night(2)
+    night.minute = 600
+    throttle = Throttle(DownloadLimits(None, 0, 120, 0), lambda: night.minute)
+
+    def evening(held: int, _: int) -> None:
+        if held == 5 * CHUNK:
+            night.minute = 60
+
+    await Fetcher(session, cache, [server.url], throttle=throttle, sleep=night.sleep).fetch(PAYLOAD, evening)
+    assert whole(cache)
+    first, second = spans(server)
+    assert first is None
+    assert second is not None
+    assert 5 * CHUNK <= second[0] <= 6 * CHUNK
+    assert len(night.waits) == 2

@@ -58,10 +58,12 @@ class Site:
     url: str = ""
     lies: dict[str, bytes | int | str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    ranges: list[str | None] = field(default_factory=list)  # header Range, beside `asked`
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         name = request.path.lstrip("/")
         self.asked.append(name)
+        self.ranges.append(request.headers.get("Range"))
         lie = self.lies.get(name)
         if isinstance(lie, bytes):
             return web.Response(body=lie)
@@ -76,7 +78,7 @@ class Site:
         path = self.folder / name
         if not path.is_file():
             return web.Response(status=404)
-        return web.Response(body=path.read_bytes())
+        return web.FileResponse(path)
 
 
 async def _endless(request: web.Request) -> web.StreamResponse:
