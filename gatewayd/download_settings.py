@@ -1,12 +1,14 @@
 """From the operator's configuration to how trust and payloads are fetched; secrets are read here, at the last moment."""
 
 import ssl
-import warnings
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import aiohttp
+from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
+from aiohttp.hdrs import PROXY_AUTHORIZATION
+from multidict import CIMultiDict
 
 from gatewayd.config import Config, Proxy
 from gatewayd.errors import ConfigError
@@ -52,16 +54,21 @@ def session(ca: Path | None, cert: Path | None, key: Path | None, proxy: Proxy |
     connector = aiohttp.TCPConnector(ssl=context, limit=CONNECTIONS_MAX)
     if proxy is None:
         return aiohttp.ClientSession(connector=connector)
-    return aiohttp.ClientSession(connector=connector, proxy=proxy.url, proxy_auth=_login(proxy))
+    return aiohttp.ClientSession(connector=connector, proxy=proxy.url, middlewares=(_logging_in(proxy),))
 
 
-def _login(proxy: Proxy) -> aiohttp.BasicAuth | None:
-    """Not in the proxy's URL: aiohttp's errors show that one."""
-    if not proxy.username:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # for a whole session, aiohttp 3 takes it in no other form
-        return aiohttp.BasicAuth(proxy.username, proxy.password_file.read() if proxy.password_file else "")
+def _logging_in(proxy: Proxy) -> ClientMiddlewareType:
+    """Shows every request's proxy who we are. Not by the proxy's URL: aiohttp's errors show that one."""
+    headers: CIMultiDict[str] = CIMultiDict()
+    if proxy.username:
+        password = proxy.password_file.read() if proxy.password_file else ""
+        headers[PROXY_AUTHORIZATION] = aiohttp.encode_basic_auth(proxy.username, password)
+
+    async def log_in(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+        request.proxy_headers = headers
+        return await handler(request)
+
+    return log_in
 
 
 def _bytes_s(kilobytes: int | None) -> int | None:
