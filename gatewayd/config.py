@@ -224,7 +224,9 @@ class Zigbee(Section):
     backup_keep_days: Annotated[int, Field(ge=1, le=365)] = 14
     concurrency: Annotated[int, Field(ge=1, le=1000)] | None = None  # nodes that download at once; None: adaptive
     air_share: Share = 1.0  # of the channel, that updates take at most
-    foreground_share: Share = ShareLimits().foreground_share  # the same while the site's own traffic flows
+    foreground_share: Share = (
+        ShareLimits().foreground_share
+    )  # the same beside much traffic of the site; beside less, more
     quiet_hours: QuietHoursTable | None = None
     page_requests: bool = True  # False: refused, nodes ask block by block
     broadcast_notify: Annotated[int, Field(ge=0, le=10_000)] = 8  # silent nodes that make a broadcast; 0: never

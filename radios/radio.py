@@ -176,7 +176,8 @@ NODE_REQUESTS = NODE_READS | NODE_WRITES  # what anybody with the right to use t
 class NodeCommand:
     """Management that is no transfer. Arguments are per command, described in the radio's README.
 
-    Of the network: permit_join, remove, list, backup. Of a node's own business: those of `NODE_REQUESTS`.
+    Of the network: permit_join, remove, list, backup. Of a node's own business: those of `NODE_REQUESTS`; a `command` may be
+    for a `group` among the arguments instead of for a node.
     """
 
     name: str

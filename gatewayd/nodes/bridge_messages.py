@@ -4,12 +4,12 @@ All topics lie below the gateway's own prefix, so that the broker's rule "a gate
 """
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, JsonValue, StringConstraints
+from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_validator
 
 from gatewayd.cloud.messages import Document, NodeName, gateway_topic, utc
-from radios.radio import NodeMessage
+from radios.radio import NodeMessage, radio_of
 
 REQUEST_MAX_BYTES = 16 * 1024
 DEADLINE_DEFAULT_S = 120.0
@@ -17,6 +17,7 @@ DEADLINE_MAX_S = 3600.0
 
 REQUESTS = "nodes/requests"
 RESPONSES = "nodes/responses"
+GROUPS_RADIO = "zigbee"  # the only one that knows groups
 
 RequestId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
@@ -41,13 +42,33 @@ class NodeTraffic(Document):
 
 
 class NodeRequest(Document):
-    """Asked of a node. `id` is the asker's, and new for each request; the same one again within ten minutes is a repetition."""
+    """Asked of a node, or a `command` to a group of Zigbee nodes, which none of them answers. `id` is the asker's, and new for
+    each request; the same one again within ten minutes is a repetition.
+    """
 
     id: RequestId
-    node: NodeName
+    node: NodeName | None = None
+    group: Annotated[int, Field(ge=1, le=0xFFF7)] | None = None
     name: Literal["read", "write", "command", "bind", "unbind", "bindings", "configure_reporting", "reporting"]
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     timeout_s: Annotated[float, Field(gt=0, le=DEADLINE_MAX_S)] = DEADLINE_DEFAULT_S
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if (self.node is None) == (self.group is None):
+            raise ValueError("give node or group, one of them")
+        if self.group is not None and (self.name != "command" or "group" in self.arguments):
+            raise ValueError("a group takes the request command alone, and is not among its arguments")
+        return self
+
+    @property
+    def target(self) -> str:
+        """In words; also what counts as one asked at a time."""
+        return self.node if self.node is not None else f"group {self.group}"
+
+    @property
+    def radio(self) -> str:
+        return GROUPS_RADIO if self.node is None else radio_of(self.node)
 
 
 class NodeResponse(Document):

@@ -17,7 +17,7 @@ from gatewayd.cloud import messages
 from gatewayd.cloud.failures import text_of
 from gatewayd.errors import Refused
 from gatewayd.nodes.bridge_messages import REQUEST_MAX_BYTES, NodeRequest, NodeResponse, id_of
-from radios.radio import NODE_READS, NODE_WRITES, CommandResult, Json, NodeCommand, NodeId, Radio, radio_of
+from radios.radio import NODE_READS, NODE_WRITES, CommandResult, Json, NodeCommand, NodeId, Radio
 
 Allowed = Literal["none", "read", "all"]
 
@@ -40,7 +40,7 @@ class RequestDesk:
         self._allowed = allowed
         self._answer = answer
         self._group: asyncio.TaskGroup | None = None
-        self._in_flight: dict[str, str] = {}  # id -> node
+        self._in_flight: dict[str, str] = {}  # id -> whom it is for
         self._answers: OrderedDict[str, tuple[float, bytes]] = OrderedDict()  # id -> when, document
         self._remembered_bytes = 0
         self.outcomes: Counter[str] = Counter()
@@ -78,7 +78,7 @@ class RequestDesk:
         elif self._group is None:
             self._refuse(request.id, "busy", "the gateway is stopping")
         else:
-            self._in_flight[request.id] = request.node
+            self._in_flight[request.id] = request.target
             self._group.create_task(self._do(request), name="bridge-request")
 
     def _refusal(self, request: NodeRequest, *, retained: bool) -> tuple[str, str] | None:
@@ -86,16 +86,18 @@ class RequestDesk:
             return "retained", "a retained request would be done again at every connection"
         if request.name not in self._names:
             return "forbidden", f"{request.name}: this gateway takes {self._allowed} requests ([bridge] requests)"
-        if radio_of(request.node) not in self._radios:
-            return "unknown_radio", f"{request.node}: this gateway has no such radio with requests"
+        if request.radio not in self._radios:
+            return "unknown_radio", f"{request.target}: this gateway has no such radio with requests"
         if len(self._in_flight) >= IN_FLIGHT_MOST:
             return "busy", f"{len(self._in_flight)} requests are under way"
-        same = sum(node == request.node for node in self._in_flight.values())
-        return ("busy", f"{same} requests to {request.node} are under way") if same >= PER_NODE_MOST else None
+        same = sum(target == request.target for target in self._in_flight.values())
+        return ("busy", f"{same} requests to {request.target} are under way") if same >= PER_NODE_MOST else None
 
     async def _do(self, request: NodeRequest) -> None:
-        radio = self._radios[radio_of(request.node)]
-        command = NodeCommand(request.name, NodeId(request.node), request.arguments)
+        radio = self._radios[request.radio]
+        node = None if request.node is None else NodeId(request.node)
+        group = {} if request.group is None else {"group": request.group}
+        command = NodeCommand(request.name, node, {**request.arguments, **group})
         try:
             try:
                 async with asyncio.timeout(request.timeout_s):
@@ -104,7 +106,7 @@ class RequestDesk:
             except TimeoutError:
                 code, result = "timeout", CommandResult(False, f"no result within {request.timeout_s:g} s")
             except Exception as error:  # one request must not end the bridge
-                log.error("node_request_failed", code="bug", node=request.node, name=request.name, exc_info=error)
+                log.error("node_request_failed", code="bug", target=request.target, name=request.name, exc_info=error)
                 code, result = "failed", CommandResult(False, text_of(error))
         finally:
             del self._in_flight[request.id]
@@ -114,7 +116,7 @@ class RequestDesk:
         self._forget_old()
         self._tell(code, document)
         # Not above debug: a program that polls would fill the disk with it.
-        log.debug("node_request", node=request.node, name=request.name, id=request.id, outcome=code or "ok")
+        log.debug("node_request", target=request.target, name=request.name, id=request.id, outcome=code or "ok")
 
     def _refuse(self, request: str, code: str, detail: str) -> None:
         log.info("node_request_refused", id=request, code=code, detail=detail[:DETAIL_MOST])

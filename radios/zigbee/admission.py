@@ -74,6 +74,7 @@ class Admission:
             active.rank = (-priority, active.rank[1], node)
         if len(self._active) > self.places and self._is_beyond(active):
             del self._active[node]
+            self._waiting[node] = _Waiting(active.rank[:2], now)  # it keeps its turn before those that had no place
             return None
         return active
 

@@ -3,10 +3,10 @@
 The unit is the air second: one second in which the channel carries nothing else. Knows nothing of queues and frames.
 """
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import exp
 from typing import Final
 
 BLOCK_AIR_S: Final = 0.013  # one hop of a 50-byte block: request, response and APS acknowledgement
@@ -16,6 +16,7 @@ HANDED_OVER_AIR_S: Final = 0.009  # of BLOCK_AIR_S, what follows the handing ove
 MAX_HOPS: Final = 6.0
 _PRIOR_HOPS: Final = 2.0  # of a node whose acknowledgements were not timed yet
 _METER_S: Final = 10
+_FREE_CHANNEL: Final = 1.1  # what downloads without a bucket take of the air, as it is estimated here; at most
 
 
 class Why(StrEnum):
@@ -47,10 +48,10 @@ class ShareLimits:
     """Shares of the channel's air, 0..1; 1 means: as much as there is."""
 
     air_share: float = 1.0
-    foreground_share: float = 0.4
+    foreground_share: float = 0.4  # at `foreground_full_per_s` and above; below, the rest is given up in proportion
     quiet_hours: QuietHours | None = None
-    foreground_frames: int = 3  # so many within the window are traffic that flows; a lone report is not
-    foreground_window_s: float = 15.0
+    foreground_full_per_s: float = 0.7  # frames of the site's own that come or go
+    foreground_memory_s: float = 12.0  # time constant of their measured rate
 
 
 class Shares:
@@ -59,27 +60,31 @@ class Shares:
     def __init__(self, limits: ShareLimits, minute_of_day: Callable[[float], int]) -> None:
         self._limits = limits
         self._minute_of_day = minute_of_day
-        self._heard: deque[float] = deque(maxlen=max(1, limits.foreground_frames))
+        self._rate_per_s = 0.0  # of foreground frames, as of _heard_at
+        self._heard_at = float("-inf")
         self._valid_until = float("-inf")
         self._share = 1.0
         self._why = Why.FREE
 
     def foreground(self, now: float) -> None:
         """A frame that is no OTA traffic, and no answer to what we asked for, came or went."""
-        self._heard.append(now)
-        if self._why is not Why.FOREGROUND:
-            self._valid_until = float("-inf")
+        self._rate_per_s = self.foreground_per_s(now) + 1.0 / self._limits.foreground_memory_s
+        self._heard_at = max(now, self._heard_at)
+        self._valid_until = float("-inf")
 
-    def flows(self, now: float) -> bool:
-        """Whether foreground traffic flows."""
-        limits = self._limits
-        return len(self._heard) >= limits.foreground_frames and self._heard[0] > now - limits.foreground_window_s
+    def foreground_per_s(self, now: float) -> float:
+        """Rate of foreground frames lately: each counts less and less, none is forgotten at once."""
+        return self._rate_per_s * exp(min(self._heard_at - now, 0.0) / self._limits.foreground_memory_s)
 
     def in_force(self, now: float) -> float:
         if now >= self._valid_until:
             self._valid_until = now + 1.0
             self._share, self._why = self._least(now)
         return self._share
+
+    def lasting(self, now: float) -> float:
+        """The same without the foreground, which comes and goes."""
+        return self._lasting(now)[0]
 
     @property
     def why(self) -> Why:
@@ -88,13 +93,16 @@ class Shares:
 
     def _least(self, now: float) -> tuple[float, Why]:
         limits = self._limits
-        shares = [(limits.air_share, Why.CAP)]
-        quiet = limits.quiet_hours
-        if quiet is not None and quiet.cover(self._minute_of_day(now)):
-            shares.append((quiet.air_share, Why.QUIET_HOURS))
-        if self.flows(now):
-            shares.append((limits.foreground_share, Why.FOREGROUND))
-        share, why = min(shares, key=lambda pair: pair[0])
+        busy = min(1.0, self.foreground_per_s(now) / limits.foreground_full_per_s)
+        left = _FREE_CHANNEL - busy * (_FREE_CHANNEL - limits.foreground_share)
+        share, why = self._lasting(now)
+        return (left, Why.FOREGROUND) if left < share else (share, why)
+
+    def _lasting(self, now: float) -> tuple[float, Why]:
+        limits, quiet = self._limits, self._limits.quiet_hours
+        share, why = limits.air_share, Why.CAP
+        if quiet is not None and quiet.air_share < share and quiet.cover(self._minute_of_day(now)):
+            share, why = quiet.air_share, Why.QUIET_HOURS
         return (share, why) if share < 1.0 else (1.0, Why.FREE)
 
 

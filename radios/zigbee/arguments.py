@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+import zigpy.types as t
+import zigpy.zcl.foundation as zcl
 from zigpy.typing import UNDEFINED
 
 from radios.errors import Unsupported
 from radios.radio import Json, NodeCommand
 from radios.zigbee.nodes import eui64
+from radios.zigbee.ota_commands import OTA_CLUSTER_ID
 from radios.zigbee.traffic import cluster_name
+from radios.zigbee.values import typed
 
 _MANUFACTURERS_OWN_CLUSTERS: Final = 0xFC00
 _NAMES_SHOWN: Final = 40
@@ -60,7 +64,7 @@ def cluster_of(device: Any, command: NodeCommand) -> Any:
     if side not in ("server", "client"):
         raise Unsupported(f"{command.name}: side must be server or client, not {side!r}")
     clusters = endpoint.in_clusters if side == "server" else endpoint.out_clusters
-    wanted = _by_number(command.arguments.get("cluster"))
+    wanted = by_number(command.arguments.get("cluster"))
     for cluster_id, cluster in clusters.items():
         if wanted in (cluster_id, cluster_name(cluster_id)):
             return cluster
@@ -73,7 +77,7 @@ def cluster_of(device: Any, command: NodeCommand) -> Any:
 
 def attribute_of(cluster: Any, name: Json, manufacturer: int | None, where: str) -> tuple[int, Any]:
     """Number and zigpy's definition of an attribute; the definition is None when only the number is known."""
-    wanted = _by_number(name)
+    wanted = by_number(name)
     if isinstance(wanted, str):
         found = cluster.attributes_by_name.get(wanted)
         if found is None:
@@ -91,12 +95,17 @@ def attribute_of(cluster: Any, name: Json, manufacturer: int | None, where: str)
 def command_of(cluster: Any, name: Json, where: str) -> tuple[int, Any]:
     """Number and zigpy's definition of a command that goes to this side of a cluster."""
     commands: Mapping[int, Any] = cluster.client_commands if cluster.is_client else cluster.server_commands
-    wanted = _by_number(name)
+    return command_among(commands, int(cluster.cluster_id), name, where)
+
+
+def command_among(commands: Mapping[int, Any], cluster: int, name: Json, where: str) -> tuple[int, Any]:
+    """The same among the commands of one side."""
+    wanted = by_number(name)
     if isinstance(wanted, str):
         found = next((c for c in commands.values() if c.name == wanted), None)
         if found is None:
             known = ", ".join(sorted(c.name for c in commands.values())[:_NAMES_SHOWN]) or "none"
-            raise Unsupported(f"{where}: {cluster_name(cluster.cluster_id)} takes no command {name!r}; known: {known}")
+            raise Unsupported(f"{where}: {cluster_name(cluster)} takes no command {name!r}; known: {known}")
         return int(found.id), found
     identifier = whole(wanted, f"{where}: a command's number", 0, 0xFF)
     return identifier, commands.get(identifier)
@@ -115,8 +124,46 @@ def effective_manufacturer(cluster: Any, definition: Any, given: int | None) -> 
     return None
 
 
-def _by_number(name: Json) -> Json:
-    """`0x0006` and `"6"` are numbers too: JSON's objects have no others."""
+def no_firmware(cluster: Any, command: NodeCommand) -> Any:
+    """The cluster, unless it is the OTA cluster: that is refused."""
+    if cluster.cluster_id == OTA_CLUSTER_ID:
+        raise Unsupported(f"{command.name}: the OTA cluster is for signed campaigns alone")
+    return cluster
+
+
+def payload_of(command: NodeCommand, identifier: int, definition: Any) -> tuple[Any, dict[str, Any]]:
+    """Definition and values of the command to send, from `arguments` or `payload`; a definition is made of the latter."""
+    given = command.arguments.get("arguments", {})
+    if not isinstance(given, dict):
+        raise Unsupported("command: arguments must be an object of names and values")
+    if "payload" in command.arguments or definition is None:
+        if given:
+            raise Unsupported("command: give arguments or payload; a command unknown to zigpy takes payload alone")
+        definition = _made_of_bytes(identifier)
+        given = {"payload": command.arguments.get("payload", "")}
+    return definition, _arguments(definition.schema, given, f"command {definition.name}")
+
+
+def _made_of_bytes(identifier: int) -> Any:
+    return zcl.ZCLCommandDef(
+        id=t.uint8_t(identifier),
+        name=f"command_{identifier:02x}",
+        schema={"payload": t.Bytes},
+        direction=zcl.Direction.Client_to_Server,
+    ).with_compiled_schema()
+
+
+def _arguments(schema: Any, given: Mapping[str, Json], where: str) -> dict[str, Any]:
+    fields = {field.name: field for field in schema.fields}
+    if unknown := sorted(set(given) - set(fields)):
+        raise Unsupported(f"{where}: unknown argument {', '.join(unknown)}; known: {', '.join(fields) or 'none'}")
+    if missing := [name for name, field in fields.items() if name not in given and not field.optional]:
+        raise Unsupported(f"{where}: needs {', '.join(missing)}")
+    return {name: typed(value, fields[name].type, f"{where}: {name}") for name, value in given.items()}
+
+
+def by_number(name: Json) -> Json:
+    """A number that a name is: `0x0006` and `"6"` are numbers too: JSON's objects have no others."""
     if isinstance(name, str):
         try:
             return int(name, 0)

@@ -18,7 +18,7 @@ from radios.clock import Clock
 from radios.errors import FrameError, LinkError
 from radios.radio import Journal, Json, NodeId
 from radios.zigbee.exchanges import read_bindings, read_reporting, restore
-from radios.zigbee.node_config import NodeConfig, config_record, is_config, lost, node_config
+from radios.zigbee.node_config import MAX_BINDINGS, Binding, NodeConfig, config_record, is_config, lost, node_config
 from radios.zigbee.nodes import eui64, is_sleepy
 from radios.zigbee.settings import ZigbeeSettings
 
@@ -105,6 +105,15 @@ class ConfigKeeper:
             self._due.pop(node, None)
         else:
             self._configs[node] = config
+
+    async def ensure(self, node: NodeId, binding: Binding) -> None:
+        """A binding that the gateway itself needs: looked for in the node's table now, and after each reboot as all others."""
+        async with self.alone(node):
+            config = self.wanted(node)
+            if binding in config.bindings or len(config.bindings) >= MAX_BINDINGS:
+                return
+            await self.keep(node, replace(config.with_binding(binding), due=True))
+        self.check(node)
 
     async def forget(self, node: NodeId) -> None:
         """The node was removed from the network by us."""

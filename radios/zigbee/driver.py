@@ -13,7 +13,7 @@ import zigpy.profiles.zha
 import zigpy.types
 
 from radios.clock import Clock
-from radios.errors import ContractError, FrameError
+from radios.errors import ContractError
 from radios.radio import (
     NODE_REQUESTS,
     CommandResult,
@@ -31,13 +31,16 @@ from radios.radio import (
 )
 from radios.zigbee import management, network_commands, nodes, packets
 from radios.zigbee.config_keeper import ConfigKeeper
+from radios.zigbee.exchanges import check_in_binding
 from radios.zigbee.link import RadioLink
+from radios.zigbee.missing_nodes import MissingNodes
 from radios.zigbee.network_memory import NetworkMemory
 from radios.zigbee.observations import ObservationFeed
-from radios.zigbee.ota_commands import OTA_CLUSTER_ID, WILDCARD_VERSION, CommandId, ImageNotify, QueryNextImageRequest
-from radios.zigbee.ota_frames import decode_command, decode_header, reply
+from radios.zigbee.ota_commands import OTA_CLUSTER_ID, CommandId, ImageNotify
+from radios.zigbee.ota_frames import reply
 from radios.zigbee.pacing import Pacer
 from radios.zigbee.poll_control import POLL_CONTROL_CLUSTER_ID, FastPolls, fast_poll_stop
+from radios.zigbee.queries import decode_query, queried
 from radios.zigbee.requests import NodeRequests
 from radios.zigbee.service import OtaService
 from radios.zigbee.session_state import MAX_BLOCK_BYTES
@@ -66,6 +69,7 @@ class ZigbeeRadio:
         self._keeper = ConfigKeeper(clock, settings, lambda: self._link.app if self._link.up else None)
         self._requests = NodeRequests(settings, self._keeper)
         self._memory = NetworkMemory(settings)
+        self._missing = MissingNodes(clock, lambda: self._link.app if self._link.up else None)
         self._link = RadioLink(
             lambda: tapped(application or load_application(settings.radio_library), self),
             zigpy_config(settings),
@@ -86,6 +90,7 @@ class ZigbeeRadio:
         self._node_ids: dict[bytes, NodeId] = {}
         self._link_said_at: dict[NodeId, float] = {}
         self._uninterviewed: set[NodeId] = set()
+        self._uncompared: set[NodeId] = set()  # with what they were configured with, once they are interviewed
         self._announcements: dict[NodeId, int] = {}
         self._resets: dict[NodeId, int] = {}
         self._polls = FastPolls()
@@ -149,6 +154,7 @@ class ZigbeeRadio:
             "warning": "; ".join(self._memory.warnings),
             "device": self._settings.device,
             "starts": link.starts,
+            "nodes_found": self._missing.found,  # in the network, and not in zigpy's table
             "nodes": max(len(link.app.devices) - 1, 0) if link.up else 0,
             **self._pacer.status(now),
             "sessions": sessions,
@@ -170,7 +176,7 @@ class ZigbeeRadio:
         query = decode_query(frame) if frame[2] == CommandId.QUERY_NEXT_IMAGE_REQUEST else None
         if query is not None:
             if self._service.concerns(node, query.manufacturer, query.image_type):
-                self._feed.put(_queried(node, query, now))
+                self._feed.put(queried(node, query, now))
                 self._keeper.version_seen(node, query.version)
             self._interview_if_due(node)
         self._keeper.heard(node)
@@ -208,6 +214,9 @@ class ZigbeeRadio:
         node = self._node_id(device.ieee)
         return self._polls.answer(node, frame, self._service.awake_s(node), self._clock.now())
 
+    def may_ask_address(self, nwk: int) -> bool:
+        return self._missing.may_ask(nwk)
+
     def foreground(self) -> None:
         self._pacer.foreground(self._clock.now())
 
@@ -217,7 +226,11 @@ class ZigbeeRadio:
         self._uninterviewed.add(node)  # asked with its next frame
         self._announcements[node] = self._announcements.get(node, 0) + 1
         self._service.rebooted(node)
-        self._keeper.check(node)
+        device = self._device(node)
+        if device is not None and nodes.is_sleepy(device):
+            self._uncompared.add(node)  # its few waking moments are for its version first
+        else:
+            self._keeper.check(node)
 
     def device_initialized(self, device: Any) -> None:
         """zigpy's event: the interview of endpoints and clusters is complete."""
@@ -251,8 +264,17 @@ class ZigbeeRadio:
                 self._service.spawn(self._interview(node))
         self._service.link_up()
         self._keeper.link_up()
+        self._service.spawn(self._missing.look())
 
     async def _interview(self, node: NodeId) -> None:
+        try:
+            await self._learn(node)
+        finally:
+            if node in self._uncompared:
+                self._uncompared.discard(node)
+                self._keeper.check(node)
+
+    async def _learn(self, node: NodeId) -> None:
         """Learn versions, hardware and battery of a node; where attributes say no version, provoke a query."""
         async with self._interviews:
             device = self._device(node)
@@ -275,6 +297,8 @@ class ZigbeeRadio:
             self._keeper.version_seen(node, observation.version)
         if said.fast_poll_timeout_max is not None:
             self._polls.limit(node, said.fast_poll_timeout_max)
+        if (binding := check_in_binding(self._link.app, device)) is not None:
+            self._service.spawn(self._keeper.ensure(node, binding))
         if self._counts_reset(node, said.resets):
             self._service.rebooted(node)
         if self._service.client_described(node, said.client, asked_at):
@@ -364,26 +388,3 @@ class ZigbeeRadio:
         if node in self._uninterviewed:
             self._uninterviewed.discard(node)
             self._service.spawn(self._interview(node))
-
-
-def decode_query(frame: bytes) -> QueryNextImageRequest | None:
-    """The query in a frame; None when it is another command, or malformed, which the service answers."""
-    try:
-        header, payload = decode_header(frame)
-        if header.command != CommandId.QUERY_NEXT_IMAGE_REQUEST:
-            return None
-        command = decode_command(header, payload)
-    except FrameError:
-        return None
-    return command if isinstance(command, QueryNextImageRequest) else None
-
-
-def _queried(node: NodeId, query: QueryNextImageRequest, now: float) -> NodeObservation:
-    return NodeObservation(
-        node,
-        now,
-        hardware=nodes.hardware_name(query.manufacturer, query.image_type),
-        hardware_version=query.hardware_version,
-        version=None if query.version == WILDCARD_VERSION else query.version,
-        joined=True,
-    )

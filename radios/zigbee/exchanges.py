@@ -15,7 +15,8 @@ import zigpy.zdo.types as zdo
 from radios.errors import Unsupported
 from radios.radio import NodeId
 from radios.zigbee.node_config import Binding, NodeConfig, ReportedAttribute, ReportTerms
-from radios.zigbee.nodes import eui64, node_id
+from radios.zigbee.nodes import eui64, is_sleepy, node_id, poll_control_endpoint
+from radios.zigbee.poll_control import POLL_CONTROL_CLUSTER_ID
 from radios.zigbee.values import is_analog, plain
 
 SUCCESS: Final = "SUCCESS"
@@ -53,6 +54,15 @@ async def set_binding(device: Any, binding: Binding, *, unbind: bool = False) ->
     ask = device.zdo.Unbind_req if unbind else device.zdo.Bind_req
     answer = await ask(device.ieee, t.uint8_t(binding.endpoint), t.uint16_t(binding.cluster), address)
     return status_name(answer[0])
+
+
+def check_in_binding(app: Any, device: Any) -> Binding | None:
+    """What a sleepy node's check-ins need to come to us; None: it does not sleep, or has no Poll Control cluster."""
+    endpoint = poll_control_endpoint(device) if is_sleepy(device) else None
+    if endpoint is None:
+        return None
+    own = app.get_dst_address(device.endpoints[endpoint].in_clusters[POLL_CONTROL_CLUSTER_ID])
+    return Binding(endpoint, POLL_CONTROL_CLUSTER_ID, target_of_node(own.ieee), int(own.endpoint))
 
 
 async def read_bindings(device: Any) -> list[Binding] | None:

@@ -1,8 +1,8 @@
 """How much OTA traffic the mesh takes now: who may download at the same time, and when the next block may go out.
 
 Three walls: places for nodes (`admission`), a token bucket of air seconds for the whole network at the share that is in
-force (`air`), and a spacing per node. Deliveries move them: additive increase, multiplicative decrease. While the share is
-limited, only as many nodes are active as it takes to fill it, because frames of several downloads meet on the channel.
+force (`air`), and a spacing per node. Deliveries move them: additive increase, multiplicative decrease. A limited share
+delays the answers of the active nodes; it takes places away only when their turns would come too late.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,8 @@ class PacingLimits:
     come_back_s: float = 5.0  # wait told to the first of the queue
     max_come_back_s: float = 120.0
     overdue_after_s: float = 2.0  # a queued node that comes back later than this loses its turn to those present
-    adapt_every_s: float = 3.0  # the number of active nodes under a limited share
+    turn_s: float = 0.6  # so many nodes are active under a limited share as get a block each within this time
+    adapt_every_s: float = 3.0  # that number, when they cannot fill the share
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Pacer:
         self._decreased_at = self._increased_at = float("-inf")
         self._failed_last: tuple[str, float] = ("", float("-inf"))
         self._limited = False
+        self._more_places = 0  # than have their turn in time, because the active nodes are slow
         self._adapt_at = float("-inf")
         self._adapted_at = float("-inf")
         self._delays_s = 0.0  # of granted answers, since _adapted_at
@@ -149,8 +151,9 @@ class Pacer:
         return Grant(serve_at, 0, acknowledged)
 
     def block_period_s(self, now: float, air_share: float) -> float:
-        """Seconds that should lie between two blocks of each active node; 0 when the air is free."""
-        share = min(self._shares.in_force(now) * air_share, self._ceiling)
+        """Seconds that should lie between two blocks of each active node; 0 when the air is free. Foreground does not
+        count: a node keeps its period long after the foreground has gone."""
+        share = min(self._shares.lasting(now) * air_share, self._ceiling)
         if share >= 1.0:
             return 0.0
         return BLOCK_AIR_S * _TYPICAL_HOPS * max(self._admission.active, 1) / max(share, self._limits.least_share)
@@ -201,24 +204,27 @@ class Pacer:
             self._ceiling = max(limits.least_share, min(self._ceiling, used) * limits.decrease_factor)
 
     def _adapt(self, now: float) -> None:
-        """Under a limited share: one active node more when those cannot fill it, one less when the others could."""
+        """Places under a limited share: as many as have their turn in time; one more when those cannot fill it, one of
+        those less when the others could."""
         if now < self._adapt_at:
             return
         limits, admission = self._limits, self._admission
         share = min(self._shares.in_force(now), self._ceiling)
         if share >= 1.0:
             self._limited = False
+            self._more_places = 0
             admission.places = limits.max_active_nodes
-        elif not self._limited:
-            self._limited = True
-            admission.places = 1
         else:
-            elapsed = max(now - self._adapted_at, 0.1)
-            waited = self._delays_s / elapsed  # nodes that only wait for their turn, on average
-            if waited > 1.1 and admission.places > 1:
-                admission.places -= 1
-            elif waited < 0.1 and self._meter.share(now) < 0.75 * share:
-                admission.places = min(limits.max_active_nodes, admission.places + 1)
+            in_time = max(1, int(limits.turn_s * share / (BLOCK_AIR_S * _TYPICAL_HOPS)))
+            waited = self._delays_s / max(
+                now - self._adapted_at, 0.1
+            )  # nodes that only wait for their turn, on average
+            if waited > 1.1:
+                self._more_places = max(0, self._more_places - 1)
+            elif self._limited and waited < 0.1 and self._meter.share(now) < 0.75 * share:
+                self._more_places = min(max(0, limits.max_active_nodes - in_time), self._more_places + 1)
+            self._limited = True
+            admission.places = min(limits.max_active_nodes, in_time + self._more_places)
         self._adapt_at = now + (limits.adapt_every_s if self._limited else _LOOK_EVERY_S)
         self._adapted_at = now
         self._delays_s = 0.0

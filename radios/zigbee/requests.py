@@ -16,9 +16,9 @@ from radios.errors import LinkError, Unsupported
 from radios.radio import NODE_REQUESTS, CommandResult, Json, NodeCommand, NodeId, parse_node_id
 from radios.zigbee import arguments, exchanges
 from radios.zigbee.config_keeper import ConfigKeeper
+from radios.zigbee.groups import GROUPS, GroupCommands
 from radios.zigbee.node_config import MAX_BINDINGS, MAX_REPORTING, Binding, ReportedAttribute, ReportTerms
 from radios.zigbee.nodes import eui64, is_sleepy
-from radios.zigbee.ota_commands import OTA_CLUSTER_ID
 from radios.zigbee.settings import ZigbeeSettings
 from radios.zigbee.traffic import cluster_name
 from radios.zigbee.values import fields_of, is_analog, plain, typed, zcl_type
@@ -34,6 +34,7 @@ class NodeRequests:
     def __init__(self, settings: ZigbeeSettings, keeper: ConfigKeeper) -> None:
         self._settings = settings
         self._keeper = keeper
+        self._groups = GroupCommands()
         self._running = 0
 
     async def run(self, app: Any, command: NodeCommand) -> CommandResult:
@@ -48,7 +49,7 @@ class NodeRequests:
         except Unsupported as error:
             return CommandResult(False, str(error))
         except TimeoutError:
-            return CommandResult(False, f"{command.name}: {command.node} did not answer")
+            return CommandResult(False, f"{command.name}: {command.node or 'the radio'} did not answer")
         except Exception as error:  # noqa: BLE001  # zigpy and its libraries raise what they like; the asker reads it
             return CommandResult(False, f"{command.name}: {type(error).__name__}: {error}")
         finally:
@@ -86,7 +87,7 @@ class NodeRequests:
         """attributes: an object of names or numbers and values; a number unknown to zigpy needs {type, value}."""
         arguments.check_known(command, "endpoint", "cluster", "side", "attributes", "manufacturer")
         device = arguments.device_of(app, command)
-        cluster = _no_firmware(arguments.cluster_of(device, command), command)
+        cluster = arguments.no_firmware(arguments.cluster_of(device, command), command)
         values = command.arguments.get("attributes")
         if not isinstance(values, dict):
             raise Unsupported("write: attributes must be an object of names and values")
@@ -106,20 +107,18 @@ class NodeRequests:
         return None
 
     async def command(self, app: Any, command: NodeCommand) -> Json:
-        """command: name or number; arguments: by name, or payload: octets in hexadecimal digits. Gives the answer."""
+        """command: name or number; arguments: by name, or payload: octets in hexadecimal digits. Gives the answer.
+
+        Without a node, `group` says which nodes it is for; those do not answer.
+        """
+        if command.node is None:
+            await self._groups.send(app, command)
+            return None
         arguments.check_known(command, "endpoint", "cluster", "side", "command", "arguments", "payload", "manufacturer")
         device = arguments.device_of(app, command)
-        cluster = _no_firmware(arguments.cluster_of(device, command), command)
+        cluster = arguments.no_firmware(arguments.cluster_of(device, command), command)
         identifier, definition = arguments.command_of(cluster, command.arguments.get("command"), "command")
-        given = command.arguments.get("arguments", {})
-        if not isinstance(given, dict):
-            raise Unsupported("command: arguments must be an object of names and values")
-        if "payload" in command.arguments or definition is None:
-            if given:
-                raise Unsupported("command: give arguments or payload; a command unknown to zigpy takes payload alone")
-            definition = _made_of_bytes(identifier)
-            given = {"payload": command.arguments.get("payload", "")}
-        values = _arguments(definition.schema, given, f"command {definition.name}")
+        definition, values = arguments.payload_of(command, identifier, definition)
         code = arguments.effective_manufacturer(cluster, definition, arguments.manufacturer_of(command))
         ask = cluster.reply if cluster.is_client else cluster.request
         async with self._limit(device):
@@ -179,7 +178,7 @@ class NodeRequests:
         """attributes: {name: {min_s, max_s, change}}; change with types that know amounts. max_s 65535 ends reports."""
         arguments.check_known(command, "endpoint", "cluster", "attributes", "manufacturer")
         device = arguments.device_of(app, command)
-        cluster = _no_firmware(arguments.cluster_of(device, command), command)
+        cluster = arguments.no_firmware(arguments.cluster_of(device, command), command)
         terms = command.arguments.get("attributes")
         if not isinstance(terms, dict):
             raise Unsupported("configure_reporting: attributes must be an object of names and {min_s, max_s, change}")
@@ -263,7 +262,7 @@ class NodeRequests:
             own = app.get_dst_address(cluster)
             return device, node, Binding(endpoint, cluster_id, exchanges.target_of_node(own.ieee), int(own.endpoint))
         if isinstance(target, dict) and set(target) == {"group"}:
-            group = arguments.whole(target["group"], f"{where}: group", 1, 0xFFF7)
+            group = arguments.whole(target["group"], f"{where}: group", *GROUPS)
             return device, node, Binding(endpoint, cluster_id, exchanges.target_of_group(group))
         if not isinstance(target, dict) or set(target) != {"node", "endpoint"}:
             raise Unsupported(f"{where} must be {{node, endpoint}} or {{group}}, not {target!r}")
@@ -279,12 +278,6 @@ class NodeRequests:
 
 Action = Callable[[NodeRequests, Any, NodeCommand], Awaitable[Json]]
 _ACTIONS: Final[Mapping[str, Action]] = {name: getattr(NodeRequests, name) for name in NODE_REQUESTS}
-
-
-def _no_firmware(cluster: Any, command: NodeCommand) -> Any:
-    if cluster.cluster_id == OTA_CLUSTER_ID:
-        raise Unsupported(f"{command.name}: the OTA cluster is for signed campaigns alone")
-    return cluster
 
 
 def _one_manufacturer(cluster: Any, command: NodeCommand, definitions: list[Any]) -> int | None:
@@ -314,24 +307,6 @@ def _to_write(found: tuple[int, Any], value: Json, where: str) -> Any:
     else:
         type_id, made = definition.zcl_type, typed(value, definition.type, where)
     return zcl.Attribute(attrid=t.uint16_t(number), value=zcl.TypeValue(type=t.uint8_t(type_id), value=made))
-
-
-def _made_of_bytes(identifier: int) -> Any:
-    return zcl.ZCLCommandDef(
-        id=t.uint8_t(identifier),
-        name=f"command_{identifier:02x}",
-        schema={"payload": t.Bytes},
-        direction=zcl.Direction.Client_to_Server,
-    ).with_compiled_schema()
-
-
-def _arguments(schema: Any, given: Mapping[str, Json], where: str) -> dict[str, Any]:
-    fields = {field.name: field for field in schema.fields}
-    if unknown := sorted(set(given) - set(fields)):
-        raise Unsupported(f"{where}: unknown argument {', '.join(unknown)}; known: {', '.join(fields) or 'none'}")
-    if missing := [name for name, field in fields.items() if name not in given and not field.optional]:
-        raise Unsupported(f"{where}: needs {', '.join(missing)}")
-    return {name: typed(value, fields[name].type, f"{where}: {name}") for name, value in given.items()}
 
 
 def _answer(answer: Any) -> Json:

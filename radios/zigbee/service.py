@@ -131,7 +131,11 @@ class OtaService:
             session.receive(frame, endpoint, now)
             self._kick(session)
             return
-        answer = answer_stranger(frame, now, self._started_at)
+
+        def limits_for(manufacturer: int, image_type: int) -> SessionLimits:
+            return self._quirks.limits(self._limits, manufacturer, image_type, self._model_of(node))
+
+        answer = answer_stranger(frame, now, self._started_at, limits_for)
         if answer is not None:
             self.spawn(self._transmit(node, endpoint, answer))
 

@@ -4,6 +4,7 @@ Until the daemon had the time to say what it wants of every node, a block reques
 make the node throw away what it holds. An image that is complete is never told to start by itself.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from radios.errors import FrameError
@@ -23,13 +24,17 @@ from radios.zigbee.ota_commands import (
     WaitForData,
 )
 from radios.zigbee.ota_frames import decode_command, decode_header, default_response, knows, reply
+from radios.zigbee.session_state import SessionLimits
 
 RECONCILE_WITHIN_S: Final = 60.0
 WAIT_S: Final = 5
 
 
-def answer_stranger(frame: bytes, now: float, started_at: float) -> bytes | None:
-    """The frame for a node without a transfer; None when nothing is to be said."""
+def answer_stranger(
+    frame: bytes, now: float, started_at: float, limits_for: Callable[[int, int], SessionLimits]
+) -> bytes | None:
+    """The frame for a node without a transfer; None when nothing is to be said. `limits_for` knows the node's quirks by
+    manufacturer and image type."""
     try:
         header, payload = decode_header(frame)
     except FrameError:
@@ -43,8 +48,10 @@ def answer_stranger(frame: bytes, now: float, started_at: float) -> bytes | None
     match command:
         case QueryNextImageRequest():
             return reply(QueryNextImageResponse(Status.NO_IMAGE_AVAILABLE), header.tsn)
-        case ImageBlockRequest(minimum_block_period=period):
+        case ImageBlockRequest(file=file, minimum_block_period=period):
             if now - started_at < RECONCILE_WITHIN_S:
+                if limits_for(file.manufacturer, file.image_type).wait_short_form:
+                    period = None
                 return reply(WaitForData(0, WAIT_S, period), header.tsn)
             return reply(ImageBlockRefused(Status.NO_IMAGE_AVAILABLE), header.tsn)
         case ImagePageRequest():

@@ -6,6 +6,7 @@ hands over. Last seen, LQI and RSSI are recorded as zigpy does. Everything else 
 """
 
 import importlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,10 +15,13 @@ import zigpy.device
 import zigpy.types
 
 from radios.errors import Unsupported
+from radios.zigbee.missing_nodes import ask_address
 from radios.zigbee.nodes import eui64, node_id
 from radios.zigbee.ota_commands import DEFAULT_RESPONSE_ID, OTA_CLUSTER_ID
 from radios.zigbee.poll_control import POLL_CONTROL_CLUSTER_ID
 from radios.zigbee.settings import RADIO_LIBRARY_MODULES
+
+_LOG = logging.getLogger(__name__)
 
 # Of the first byte of a ZCL frame: frame type, manufacturer-specific, direction.
 _KIND_MASK = 0x01 | 0x02 | 0x04 | 0x08
@@ -59,6 +63,10 @@ class PacketSink(Protocol):
 
     def check_in_answer(self, device: Any, frame: bytes) -> bytes:
         """A frame of the Poll Control cluster on its way to a node: what to send in its place, or itself."""
+        ...
+
+    def may_ask_address(self, nwk: int) -> bool:
+        """Whether a sender of unknown EUI64 is to be asked for it now."""
         ...
 
     def foreground(self) -> None:
@@ -136,6 +144,16 @@ class _Tap:
         super().handle_join(nwk, ieee, parent_nwk, **options)  # type: ignore[misc]  # as above
         if options.get("handle_rejoin", True):
             self._tap_sink.announced(zigpy.types.EUI64(ieee))
+
+    async def _discover_unknown_device(self, nwk: Any) -> None:
+        """zigpy calls it for every frame of an unknown sender, and would broadcast each time."""
+        if not self._tap_sink.may_ask_address(int(nwk)):
+            return
+        try:
+            await ask_address(self, int(nwk))
+        except Exception as error:  # noqa: BLE001  # libraries raise what they like for a frame that did not arrive
+            _LOG.debug("0x%04x: not asked for its EUI64, so all are: %r", nwk, error)
+            await super()._discover_unknown_device(nwk)  # type: ignore[misc]  # the library's class follows in the MRO
 
     def _tap_take(self, device: Any, packet: Any, frame: bytes) -> None:
         device.last_seen = packet.timestamp

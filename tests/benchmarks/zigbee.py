@@ -8,7 +8,7 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from tests.benchmarks import zigbee_dongle, zigbee_mesh
+from tests.benchmarks import zigbee_dongle, zigbee_foreground, zigbee_mesh
 from tests.benchmarks.result import Bench, Result, Target, quick
 from tests.benchmarks.zigbee_site import Site, addresses, check_answers, gatewayd_site, requests, zigpy_site
 
@@ -98,4 +98,4 @@ async def _bytes_per_node(site_of: SiteOf, count: int) -> float:
     return (after - before) / count
 
 
-BENCHES: tuple[Bench, ...] = (block_cost, through_dongle, memory, *zigbee_mesh.BENCHES)
+BENCHES: tuple[Bench, ...] = (block_cost, through_dongle, memory, *zigbee_mesh.BENCHES, *zigbee_foreground.BENCHES)

@@ -89,10 +89,12 @@ class Run:
 
 def saturated() -> list[Result]:
     """(b): the channel has nothing else to carry."""
-    pages = partial(measure, Server.GATEWAYD, foreground=False, habits=OtaHabits(page_size=PAGE_BYTES))
-    runs, others = _of_seeds(foreground=False)
+    pages = partial(measure, Server.GATEWAYD, foreground_per_s=0.0, habits=OtaHabits(page_size=PAGE_BYTES))
+    runs, others = _of_seeds(0.0)
     acknowledging = PacingLimits(acknowledge_every=1)
-    paged, acknowledged = _measure([pages, partial(measure, Server.GATEWAYD, foreground=False, pacing=acknowledging)])
+    paged, acknowledged = in_parallel(
+        [pages, partial(measure, Server.GATEWAYD, foreground_per_s=0.0, pacing=acknowledging)]
+    )
     ratios = sorted(run.times_bound for run in runs)
     peers = {server.value: run.times_bound for server, run in zip(list(Server)[1:], others, strict=True)}
     what = f"{NODES} nodes at 1 to 3 hops, saturated channel"
@@ -112,7 +114,7 @@ def saturated() -> list[Result]:
 
 def beside_foreground() -> list[Result]:
     """(c): the site goes on working."""
-    runs, others = _of_seeds(foreground=True)
+    runs, others = _of_seeds(FOREGROUND_PER_S)
     ratios, shares = sorted(run.times_idle for run in runs), sorted(100 / run.times_bound for run in runs)
     named = list(zip([server.value for server in Server][1:], others, strict=True))
     what = f"{NODES} nodes, {FOREGROUND_PER_S:g} foreground unicasts a second"
@@ -152,8 +154,9 @@ def beside_foreground() -> list[Result]:
 def measure(
     server: Server,
     *,
-    foreground: bool,
+    foreground_per_s: float,
     pacing: PacingLimits | None = None,
+    nodes: int = NODES,
     image_bytes: int = IMAGE_BYTES,
     seed: int = 1,
     habits: OtaHabits | None = None,
@@ -166,7 +169,7 @@ def measure(
     verify_s = 0.0 if server is Server.GATEWAYD else _NEVER_S
     timing = OtaTiming(boot_query_delay_s=(_NEVER_S, _NEVER_S), verify_s=verify_s)
     kind = NodeSpec(_EUI64, mac_loss=MAC_LOSS, timing=timing, habits=habits or OtaHabits(), seed=seed)
-    specs = [replace(kind, eui64=_EUI64 + at, hops=1 + at % 3) for at in range(NODES)]
+    specs = [replace(kind, eui64=_EUI64 + at, hops=1 + at % 3) for at in range(nodes)]
 
     async def main() -> Run:
         loop = asyncio.get_running_loop()
@@ -174,7 +177,8 @@ def measure(
             raise TypeError("needs virtual time")
         mesh = Mesh(specs, channel=Channel(seed), seed=seed)
         loop.attach(mesh)
-        scene = _Scene(mesh, loop, image, Foreground(mesh, FOREGROUND_PER_S, seed=seed) if foreground else None)
+        foreground = Foreground(mesh, foreground_per_s, seed=seed) if foreground_per_s else None
+        scene = _Scene(mesh, loop, image, foreground)
         match server:
             case Server.GATEWAYD:
                 return await _by_gatewayd(scene, pacing or PacingLimits())
@@ -186,15 +190,15 @@ def measure(
     return run_virtual(main())
 
 
-def _of_seeds(*, foreground: bool) -> tuple[list[Run], list[Run]]:
+def _of_seeds(foreground_per_s: float) -> tuple[list[Run], list[Run]]:
     """Our runs with every seed, and one of each peer."""
-    ours = [partial(measure, Server.GATEWAYD, foreground=foreground, seed=seed) for seed in SEEDS]
-    peers = [partial(measure, server, foreground=foreground, seed=SEEDS[0]) for server in list(Server)[1:]]
-    runs = _measure([*peers, *ours])
+    ours = [partial(measure, Server.GATEWAYD, foreground_per_s=foreground_per_s, seed=seed) for seed in SEEDS]
+    peers = [partial(measure, server, foreground_per_s=foreground_per_s, seed=SEEDS[0]) for server in list(Server)[1:]]
+    runs = in_parallel([*peers, *ours])
     return runs[len(peers) :], runs[: len(peers)]
 
 
-def _measure(runs: Sequence[Callable[[], Run]]) -> list[Run]:
+def in_parallel(runs: Sequence[Callable[[], Run]]) -> list[Run]:
     """Each in a process of its own, on all cores."""
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         return [future.result() for future in [pool.submit(run) for run in runs]]

@@ -242,7 +242,7 @@ class Ncp:
         if profile != PROFILE_ZDO or cluster & 0x8000 or not payload:
             return
         head = struct.pack("<BHHBBHHB", _INCOMING_UNICAST, PROFILE_ZDO, cluster | 0x8000, 0, 0, 0, 0, self._aps_counter)
-        text = payload[:1] + coordinator_answer(cluster)
+        text = payload[:1] + coordinator_answer(cluster, payload, self._neighbours.table(self.network))
         self._callback(self._head(_INCOMING) + head + struct.pack("<BbHBBB", 255, -10, 0, 0xFF, 0xFF, len(text)) + text)
 
     # ---- network

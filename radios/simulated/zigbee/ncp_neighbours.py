@@ -3,7 +3,9 @@
 import struct
 
 from radios.simulated.zigbee.mesh import Mesh
+from radios.simulated.zigbee.network_state import NetworkState
 from radios.simulated.zigbee.node import VirtualNode
+from radios.simulated.zigbee.zdo import neighbour
 
 SUCCESS, NOT_FOUND, NOT_JOINED = 0x00, 0x03, 0x93
 
@@ -14,11 +16,21 @@ def route_record(node: VirtualNode, relays: tuple[int, ...]) -> bytes:
     return head + struct.pack(f"<{len(relays)}H", *relays)
 
 
+def neighbour_table(mesh: Mesh, extended_pan_id: bytes) -> list[bytes]:
+    """Of the coordinator: the nodes at one hop, as entries of Mgmt_Lqi_rsp."""
+    near = (node for node in mesh.nodes.values() if node.joined and node.spec.hops == 1)
+    return [neighbour(extended_pan_id, node.spec.eui64, node.nwk, sleepy=node.spec.sleepy) for node in near]
+
+
 class NcpNeighbours:
     """Every method takes the body of a command and returns that of its answer."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
+
+    def table(self, network: NetworkState | None) -> list[bytes]:
+        """The coordinator's own, for Mgmt_Lqi_rsp."""
+        return [] if network is None else neighbour_table(self._mesh, network.extended_pan_id)
 
     def child(self, body: bytes) -> bytes:
         children = [n for n in self._mesh.nodes.values() if n.spec.sleepy and n.joined]

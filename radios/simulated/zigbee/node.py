@@ -30,6 +30,7 @@ from radios.simulated.zigbee.poll_control import CHECK_IN, CLUSTER_POLL_CONTROL,
 ENDPOINT = 1
 _COORDINATOR_ENDPOINT = 1
 _REMEMBERED_COUNTERS = 8
+_REMEMBERED_S = 7.0  # beyond all APS retries of one frame
 _INITIAL_IMAGE_BYTES = 2_000
 _BATTERY_UNKNOWN = 0xFF
 _CLUSTER_REVISION = 0xFFFD
@@ -88,7 +89,7 @@ class VirtualNode:
         self._counter = self.rng.randrange(256)
         self._life_ends: float | None = None
         self._reset_cause = ResetCause.POWER_ON
-        self._heard: list[int] = []
+        self._heard: list[tuple[int, float]] = []  # APS counters and when
         self._poll_anchor = 0.0
 
     # ---- what others may look at
@@ -154,9 +155,9 @@ class VirtualNode:
             return
         self._drain(frame)
         if not frame.broadcast:
-            if frame.counter in self._heard:
+            if any(counter == frame.counter and now - at < _REMEMBERED_S for counter, at in self._heard):
                 return
-            self._heard.append(frame.counter)
+            self._heard.append((frame.counter, now))
             del self._heard[:-_REMEMBERED_COUNTERS]
         if frame.destination_endpoint == 0 or frame.profile == PROFILE_ZDO:
             self._receive_zdo(frame)
@@ -186,7 +187,7 @@ class VirtualNode:
         if self.life is Life.UP:
             self.ota.handle_timeout(now)
             self._after_ota(now)
-            if self.polls.is_due(now):
+            if self.polls.is_due(now, bound=self.spec.checks_in_unbound or self.zdo.is_bound(CLUSTER_POLL_CONTROL)):
                 check_in = bytes((0x09, self._next_sequence(), CHECK_IN))
                 self._send(PROFILE_HOME_AUTOMATION, CLUSTER_POLL_CONTROL, check_in)
                 self._poll_anchor = now

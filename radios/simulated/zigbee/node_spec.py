@@ -34,6 +34,7 @@ class NodeSpec:
     poll_s: float = 5.0
     fast_poll_s: float = 0.25
     check_in_s: float | None = None  # Poll Control: how often it checks in; None: it has no such cluster
+    checks_in_unbound: bool = True  # as if somebody had bound it before; False: as nodes come from the factory
     hops: int = 1
     loss: float = 0.0  # of whole frames, after all MAC retries, either way
     mac_loss: float = 0.0  # of one MAC attempt, either way; three retries follow

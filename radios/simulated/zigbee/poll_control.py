@@ -1,6 +1,6 @@
 """A sleepy node's Poll Control server (ZCL 3.16): it checks in, waits for the answer, and polls fast as long as it is told.
 
-Sans-I/O; whoever it checks in with is bound already. Times are quarter seconds on the wire, seconds here.
+Sans-I/O; the caller knows whether anybody is bound to it. Times are quarter seconds on the wire, seconds here.
 """
 
 import struct
@@ -36,11 +36,13 @@ class PollControl:
         self.fast_until = self.awaits_answer_until = float("-inf")
         self.next_check_in = None if self.check_in_s is None else now + self.check_in_s
 
-    def is_due(self, now: float) -> bool:
-        """Whether to check in now; the next one is planned with it."""
+    def is_due(self, now: float, *, bound: bool) -> bool:
+        """Whether to check in now; the next one is planned with it. Unbound, there is nobody to check in with."""
         if self.check_in_s is None or self.next_check_in is None or now < self.next_check_in:
             return False
         self.next_check_in = now + self.check_in_s
+        if not bound:
+            return False
         self.awaits_answer_until = now + _WAITS_FOR_ANSWER_S
         self.check_ins += 1
         return True

@@ -4,6 +4,7 @@ Bytes in, bytes out; leaving is left to the node.
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from radios.simulated.zigbee.frames import (
@@ -35,6 +36,7 @@ class ZdoServer:
     mains: bool
     sleepy: bool
     bindings: list[bytes] = field(default_factory=list)
+    neighbours: list[bytes] = field(default_factory=list)  # entries of Mgmt_Lqi_rsp, made by `neighbour`
     more_inputs: tuple[int, ...] = ()  # clusters beside those that every node has
 
     @property
@@ -58,6 +60,10 @@ class ZdoServer:
             body = bytes((INVALID_REQUEST_TYPE,))
         return None if body is None else (cluster | RESPONSE, payload[:1] + body)
 
+    def is_bound(self, cluster: int) -> bool:
+        """Whether anybody gets what this cluster sends."""
+        return any(struct.unpack_from("<H", entry, 9) == (cluster,) for entry in self.bindings)
+
     def _body(self, cluster: int, request: bytes, broadcast: bool) -> bytes | None:
         match cluster:
             case 0x0000 | 0x0001:
@@ -66,7 +72,9 @@ class ZdoServer:
                 return self._descriptor(cluster, request, broadcast)
             case 0x0021 | 0x0022:
                 return self._bind(cluster, request)
-            case 0x0031 | 0x0032:
+            case 0x0031:
+                return _page(self.neighbours, request[0] if request else 0)
+            case 0x0032:
                 return struct.pack("<BBBB", SUCCESS, 0, 0, 0)
             case 0x0033:
                 return self._list_bindings(request[0] if request else 0)
@@ -133,16 +141,28 @@ class ZdoServer:
         return bytes((SUCCESS,))
 
     def _list_bindings(self, start: int) -> bytes:
-        page = self.bindings[start : start + 3]
-        return struct.pack("<BBBB", SUCCESS, len(self.bindings), start, len(page)) + b"".join(page)
+        return _page(self.bindings, start)
 
 
-def coordinator_answer(cluster: int) -> bytes:
+def _page(table: Sequence[bytes], start: int) -> bytes:
+    page = table[start : start + 3]
+    return struct.pack("<BBBB", SUCCESS, len(table), start, len(page)) + b"".join(page)
+
+
+def neighbour(extended_pan_id: bytes, eui64: int, nwk: int, *, sleepy: bool, lqi: int = 200) -> bytes:
+    """An entry of a neighbour table: a child that sleeps, or a router beside."""
+    kind = (0x02 | 0x00 << 2 | 0x01 << 4) if sleepy else (0x01 | 0x01 << 2 | 0x02 << 4)
+    return extended_pan_id + struct.pack("<QHBBBB", eui64, nwk, kind, 0x02, 1, lqi)
+
+
+def coordinator_answer(cluster: int, payload: bytes = b"", neighbours: Sequence[bytes] = ()) -> bytes:
     """What the coordinator's own ZDO answers, after the sequence, to the host's requests to address 0x0000."""
     match cluster:
         case 0x0002:
             return struct.pack("<BHBBBHBHHHB", SUCCESS, 0, 0x00, 0x40, 0x8F, 0x1049, 82, 255, 0x2C41, 255, 0)
-        case 0x0031 | 0x0032:
+        case 0x0031:
+            return _page(neighbours, payload[1] if len(payload) > 1 else 0)
+        case 0x0032:
             return bytes(4)
         case 0x0036:
             return bytes((SUCCESS,))

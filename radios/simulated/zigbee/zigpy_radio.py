@@ -20,6 +20,7 @@ import zigpy.zdo.types as zdo_t
 from radios.simulated.zigbee.faults import Faults
 from radios.simulated.zigbee.frames import CLUSTER_BASIC, CLUSTER_OTA, CLUSTER_POWER, PROFILE_ZDO, ApsFrame
 from radios.simulated.zigbee.mesh import JoinStatus, Mesh
+from radios.simulated.zigbee.ncp_neighbours import neighbour_table
 from radios.simulated.zigbee.network_state import COORDINATOR_EUI64, NetworkState, ready_made
 from radios.simulated.zigbee.node import ENDPOINT, VirtualNode
 from radios.simulated.zigbee.zdo import DEVICE_TYPE, coordinator_answer
@@ -270,6 +271,8 @@ class SimulatedRadio(zigpy.application.ControllerApplication):  # type: ignore[m
         if frame.profile != PROFILE_ZDO or frame.cluster & 0x8000 or not frame.payload:
             return
         own = t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(0))
+        neighbours = neighbour_table(self.mesh, self.network.extended_pan_id)
+        body = coordinator_answer(frame.cluster, frame.payload, neighbours)
         answer = t.ZigbeePacket(
             src=own,
             src_ep=0,
@@ -278,7 +281,7 @@ class SimulatedRadio(zigpy.application.ControllerApplication):  # type: ignore[m
             tsn=frame.payload[0],
             profile_id=PROFILE_ZDO,
             cluster_id=frame.cluster | 0x8000,
-            data=t.SerializableBytes(frame.payload[:1] + coordinator_answer(frame.cluster)),
+            data=t.SerializableBytes(frame.payload[:1] + body),
             lqi=255,
             rssi=-10,
         )

@@ -86,6 +86,43 @@ async def test_a_request_is_done_and_answered(bench: Bench) -> None:
     assert bench.radio.commands == [NodeCommand("read", NODE, {"cluster": "on_off"})]  # type: ignore[arg-type]
 
 
+async def test_a_command_to_a_group_goes_to_the_radio_that_knows_groups(bench: Bench) -> None:
+    await bench.ask(node=None, group=7, name="command", arguments={"cluster": "on_off", "command": "off"})
+    assert bench.radio.commands == [NodeCommand("command", None, {"cluster": "on_off", "command": "off", "group": 7})]
+    assert bench.said[0].ok
+
+
+async def test_a_group_is_under_the_same_rights_and_bounds_as_a_node(make: Callable[[str], Bench]) -> None:
+    reader, writer = make("read"), make("all")
+    await reader.settled()
+    await reader.ask(node=None, group=7, name="command")
+    assert reader.said[0].code == "forbidden"
+    writer.radio.go.clear()
+    for number in range(5):
+        await writer.ask(id=str(number), node=None, group=7, name="command")
+    assert [answer.code for answer in writer.said] == ["busy"]
+    await writer.ask(id="other", node=None, group=8, name="command")
+    assert len(writer.radio.commands) == 5
+    writer.radio.go.set()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"group": 7, "name": "command"},  # and a node
+        {"node": None, "name": "command"},
+        {"node": None, "group": 0, "name": "command"},
+        {"node": None, "group": 0xFFF8, "name": "command"},
+        {"node": None, "group": 7, "name": "read"},
+        {"node": None, "group": 7, "name": "command", "arguments": {"group": 9}},
+    ],
+)
+async def test_one_target_and_for_a_group_a_command_alone(bench: Bench, changes: dict[str, Any]) -> None:
+    await bench.ask(**changes)
+    assert bench.said[0].code == "bad_document"
+    assert bench.radio.commands == []
+
+
 async def test_a_failure_is_told_in_the_radios_words(bench: Bench) -> None:
     bench.radio.result = CommandResult(False, "read: no such cluster")
     await bench.ask()

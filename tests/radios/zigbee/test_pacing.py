@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from radios.zigbee.air import BLOCK_AIR_S, QuietHours, ShareLimits, Why
 from radios.zigbee.pacing import Pacer, PacingLimits
 
-SHARED = PacingLimits(shares=ShareLimits(air_share=0.5))
 ALL = PacingLimits(max_active_nodes=50)
 
 
@@ -158,31 +157,37 @@ def test_hops_are_estimated_from_acknowledgements() -> None:
     assert after_far - 1000.0 > 2 * (after_near - 1000.0)
 
 
-def test_a_lone_report_is_no_traffic_that_flows_but_three_are() -> None:
-    pacer = Pacer(PacingLimits())
-    pacer.foreground(100.0)
-    pacer.foreground(101.0)
-    assert pacer.share(101.0) == (1.0, Why.FREE)
-    pacer.foreground(102.0)
-    assert pacer.share(102.0) == (0.4, Why.FOREGROUND)
-    assert pacer.share(130.0) == (1.0, Why.FREE)
+def test_under_a_low_share_as_many_nodes_are_active_as_have_their_turn_in_time() -> None:
+    pacer = Pacer(limited(0.1, max_active_nodes=20))
+    for number in range(20):
+        pacer.ask(f"n{number}", 100.0, 0, 1.0)
+    assert pacer.places == pacer.active == 3
 
 
-def test_few_nodes_are_active_while_foreground_traffic_flows() -> None:
-    pacer = Pacer(PacingLimits())
-    for node in "abcdef":
+def test_a_node_that_lost_its_place_gets_it_back_before_those_that_had_none() -> None:
+    pacer = Pacer(PacingLimits(max_active_nodes=20))
+    nodes = [f"n{number:02}" for number in range(20)]
+    for node in nodes:
         assert pacer.ask(node, 100.0, 0, 1.0).serve_at is not None
-    for i in range(3):
-        pacer.foreground(101.0 + i / 10)
-    assert pacer.ask("a", 102.0, 0, 1.0).serve_at is not None  # the oldest goes on
-    assert [pacer.ask(node, 102.0, 0, 1.0).serve_at for node in "bcdef"] == [None] * 5
-    assert (pacer.active, pacer.places, pacer.queued) == (1, 1, 5)
+    assert pacer.ask("new", 100.5, 0, 1.0).serve_at is None
+    for _ in range(10):
+        pacer.foreground(101.0)
+    for node in nodes:
+        pacer.ask(node, 102.0, 0, 1.0)
+    assert pacer.active == pacer.places == 12
+    for node in nodes[:13]:
+        pacer.ask(node, 104.0, 0, 1.0)
+    pacer.release("n00")
+    assert pacer.ask("new", 106.0, 0, 1.0).serve_at is None
+    assert pacer.ask("n12", 107.0, 0, 1.0).serve_at is not None
 
 
 def test_another_node_joins_when_those_that_are_active_cannot_fill_the_share() -> None:
-    pacer = Pacer(limited(0.5))
+    pacer = Pacer(limited(0.05))
     one_hop(pacer, "slow", "other")
     now = 100.0
+    assert pacer.ask("slow", now, 0, 1.0).serve_at is not None
+    assert pacer.places == 1
     for _ in range(30):  # one block a second
         assert pacer.ask("slow", now, 0, 1.0).serve_at is not None
         now += 1.0
@@ -330,11 +335,11 @@ def test_one_block_of_eight_asks_for_an_acknowledgement_and_all_do_after_a_loss(
 
 
 def test_status_says_the_share_and_why() -> None:
-    pacer = Pacer(SHARED)
+    pacer = Pacer(limited(0.05))
     pacer.ask("a", 10.0, 0, 1.0)
     pacer.invite("b", 10.0, 0)
     status = pacer.status(10.5)
-    assert (status["air_share"], status["air_share_because"]) == (0.5, "cap")
+    assert (status["air_share"], status["air_share_because"]) == (0.05, "cap")
     assert (status["active"], status["queued"], status["invited"], status["places"]) == (1, 1, 0, 1)
     used = status["air_used"]
     assert isinstance(used, float)

@@ -316,6 +316,28 @@ def test_a_sleepy_node_with_poll_control_is_served_at_its_check_in(play: Callabl
     play(scenario, replace(SPEC, sleepy=True, battery_percent=80.0, poll_s=1800.0, check_in_s=7200.0, timing=sleepy))
 
 
+def test_a_sleepy_node_that_checks_in_with_nobody_yet_is_bound_to_us(play: Callable[..., None]) -> None:
+    async def scenario(world: World) -> None:
+        assert world.node.zdo.bindings == []  # as another coordinator let it in, that wanted no check-ins
+        await world.until(lambda: world.node.polls.check_ins > 0, 2 * 3600)
+        (entry,) = bound = list(world.node.zdo.bindings)
+        assert entry[8:12] == b"\x01\x20\x00\x03"  # endpoint, Poll Control, to a node by EUI64
+        assert entry[12:20] == world.mesh.coordinator.state.node_info.ieee.serialize()
+        await world.until(lambda: world.last is Fact.RUNNING, 86400)
+        await world.stop()
+        world.node.zdo.bindings.clear()  # a firmware that forgets
+        await world.start()
+        world.node.announce()
+        world.mesh.settle(world.node, world.loop.time())
+        await asyncio.sleep(1)
+        world.reports()
+        await world.until(lambda: world.node.zdo.bindings == bound, 86400)
+
+    quiet = replace(TIMING, boot_query_delay_s=(1e6, 1e6))
+    spec = replace(SPEC, sleepy=True, battery_percent=80.0, poll_s=5.0, check_in_s=3600.0, timing=quiet)
+    play(scenario, replace(spec, checks_in_unbound=False))
+
+
 def test_fast_polling_is_stopped_when_the_download_is_over(play: Callable[..., None]) -> None:
     async def scenario(world: World) -> None:
         await world.until(lambda: Fact.READY in world.journal.facts(world.name), 86400)
