@@ -19,6 +19,7 @@ from gatewayd.trust.release import VerifiedRelease
 from gatewayd.trust.repository import TrustRepository, TrustView
 
 RETRY_MIN_S = 5.0
+UNAVAILABLE_AGAIN_S = 3600.0  # between two lines of the log that say the same
 _PASSING = ("release_unavailable", "release_not_stored")
 
 log = structlog.get_logger()
@@ -52,6 +53,7 @@ class Authority:
         self._release_problems: dict[str, tuple[str, str]] = {}
         self._logged_problems: dict[str, str] = {}
         self._asked: set[str] = set()  # releases asked for since the last refresh
+        self._said_at = 0.0  # Unix seconds, that the repository is not there
 
     def blocked(self) -> tuple[str, str] | None:
         """Why nothing new may start: (code, detail); None when trust is fresh and the clock can be believed."""
@@ -139,8 +141,7 @@ class Authority:
                 self.view = await self._repository.refresh()
                 self.problem = None
             except Unavailable as error:
-                self.problem = ("trust_unavailable", str(error))
-                log.warning("trust_unavailable", error=str(error))
+                self._say_unavailable(str(error))
             except Refused as error:
                 self.problem = (error.code, error.detail)
                 log.error("trust_refused", code=error.code, detail=error.detail)
@@ -156,6 +157,14 @@ class Authority:
                 self.view, self.problem = before, ("trust_not_stored", str(error))
                 return
             self.changed()
+
+    def _say_unavailable(self, error: str) -> None:
+        """Logged when it is news, then once in a while: a site may be offline for weeks."""
+        problem, now = ("trust_unavailable", error), self._wall.now()
+        if problem != self.problem or not 0 <= now - self._said_at < UNAVAILABLE_AGAIN_S:
+            log.warning("trust_unavailable", error=error)
+            self._said_at = now
+        self.problem = problem
 
     def require_release(self, group: asyncio.TaskGroup, path: str) -> VerifiedRelease | None:
         """The verified release; None while it is fetched or cannot be had (`release_problem` says why). Returns at once."""

@@ -83,6 +83,11 @@ def status(client: Client, as_json: bool) -> None:
 def nodes(client: Client, as_json: bool, **filters: str) -> None:
     """List the nodes."""
     found = _all_nodes(client, {name: value for name, value in filters.items() if value})
+    if not found and (radio := filters["radio"]):
+        gateway = client.get("gateway")
+        radios = sorted({*gateway["radios"], *gateway["nodes"]})
+        if radio not in radios:
+            end(1, f"there is no radio {radio!r} here; there is: {', '.join(radios) or 'none'}")
     if as_json:
         print_json(found)
         return

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -21,11 +20,13 @@ Row = Mapping[str, Any]
 
 
 def show(*parts: RenderableType) -> None:
-    """Print to standard output, wide enough for a pipe to lose nothing."""
+    """Print to standard output, one empty line between parts, wide enough for a pipe to lose nothing."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    for part in parts:
+    for n, part in enumerate(parts):
+        if n:
+            console.print()
         console.print(part)
 
 
@@ -41,7 +42,7 @@ def gateway(answer: Row) -> RenderableType:
             table.add_row(Text(key), "", Text(_flat(value)))
     if answer["store"]["corrupt_file_set_aside"]:
         table.add_row("store", Text("a corrupt file was set aside", style="red"), "")
-    return Padding(table, (0, 0, 1, 0))
+    return table
 
 
 def campaigns(answer: Iterable[Row]) -> RenderableType:
@@ -60,7 +61,7 @@ def campaigns(answer: Iterable[Row]) -> RenderableType:
             _bar(campaign["confirmed_bytes"], campaign["size_bytes"]),
             Text(_why(campaign)),
         )
-    return table if table.row_count else Text("no campaign\n")
+    return table if table.row_count else Text("no campaign")
 
 
 def nodes(answer: Iterable[Row]) -> RenderableType:
@@ -77,7 +78,7 @@ def nodes(answer: Iterable[Row]) -> RenderableType:
             Text((node["last_seen"] or "never").partition(".")[0].replace("T", " ")),
             Text(_why(update) if update else ""),
         )
-    return table if table.row_count else Text("no nodes\n")
+    return table if table.row_count else Text("no nodes")
 
 
 def _state(name: str) -> Text:

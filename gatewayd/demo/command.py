@@ -20,6 +20,9 @@ from gatewayd.errors import Unavailable
 EXIT_FAULTS = 1
 EXIT_INTERRUPTED = 130
 
+ZIGBEE_SCALE = 6.0
+REPORTS_PER_S = 0.02  # of the nodes' clock: so few that they do not slow the update down; that is for the bench
+
 
 @click.command()
 @click.option(
@@ -36,7 +39,12 @@ EXIT_INTERRUPTED = 130
 def demo(once: bool, kill: bool, keep: Path | None, amqtt: bool, lorawan_scale: float) -> None:
     """A whole site on this machine: cloud, gateway and simulated nodes, on loopback only. Ctrl-C ends it."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    options = WorldOptions(lorawan_scale=lorawan_scale, broker_binary="" if amqtt else None)
+    options = WorldOptions(
+        zigbee_scale=ZIGBEE_SCALE,
+        lorawan_scale=lorawan_scale,
+        reports_per_s=REPORTS_PER_S,
+        broker_binary="" if amqtt else None,
+    )
     folder = Path(tempfile.mkdtemp(prefix="gatewayd-demo-")) if keep is None else _new_folder(keep)
     console = Console(stderr=True)
     status = EXIT_FAULTS

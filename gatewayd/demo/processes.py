@@ -157,6 +157,8 @@ class Site(Process):
         super().__init__("site", folder / "site.log")
         self.nodes: dict[str, dict[str, object]] = {}
         self.flash: dict[str, str] = {}
+        self.reports: dict[str, list[int]] = {}  # sequences of reports that have reached the dongle, by node
+        self.dongle: dict[str, object] = {}
         self.zigbee_url = ""
         self.lorawan_target = ""
         self._reading: asyncio.Task[None] | None = None
@@ -179,6 +181,13 @@ class Site(Process):
         self.zigbee_url, self.lorawan_target = ready["zigbee"], ready["lorawan"]
         self._reading = asyncio.create_task(self._read(process.stdout), name="demo-site")
 
+    async def do(self, what: str) -> None:
+        """To the dongle: unplug, plug, reset, replace (`site.Controls`); done when the next snapshot has come."""
+        if self.process is None or self.process.stdin is None:
+            raise Unavailable("the simulated site does not run")
+        self.process.stdin.write(json.dumps({"do": what}).encode() + b"\n")
+        await self.snapshot()
+
     async def snapshot(self) -> None:
         """Wait for one that was begun after this call: the next may have been on its way already."""
         async with self._came, asyncio.timeout(START_LIMIT_S):
@@ -199,6 +208,8 @@ class Site(Process):
             said = json.loads(line)
             self.nodes = said.get("nodes", self.nodes)
             self.flash = said.get("flash", self.flash)
+            self.reports = said.get("reports", self.reports)
+            self.dongle = said.get("dongle", self.dongle)
             async with self._came:
                 self._came.notify_all()
 

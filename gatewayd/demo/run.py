@@ -8,11 +8,21 @@ from collections.abc import Mapping
 from gatewayd.demo.cloud_side import image_digests
 from gatewayd.demo.display import Screen
 from gatewayd.demo.progress import Continuity, lorawan_totals, share, zigbee_totals
-from gatewayd.demo.verdict import ALL_NODES, Told, continuity_faults, counts, faults, settled
+from gatewayd.demo.verdict import (
+    ALL_NODES,
+    Told,
+    continuity_faults,
+    counts,
+    faults,
+    missing,
+    settled,
+    site_faults,
+)
 from gatewayd.demo.world import World
 from gatewayd.errors import Unavailable
 
 LIMIT_S = 105.0  # with what follows, the whole takes less than 120 s
+SITE_LIMIT_S = 6.0
 BEAT_S = 0.25
 KILL_BETWEEN = (0.3, 0.9)  # of an image: both radios must have a node in between when the daemon is killed
 
@@ -27,11 +37,13 @@ class Demo:
         self._kill = kill
         self._killed: dict[str, object] | None = None
         self._continuity = Continuity()
+        self._reports = {"reports_taken": 0, "over_mqtt": 0}
 
     async def once(self) -> dict[str, object]:
         """Until every node has its outcome or the time is up; the JSON of the last line."""
         world = self._world
         done = await self._outcomes(LIMIT_S)
+        lost = await self._site_faults()
         await world.daemon.stop()
         clean = world.daemon.process is not None and world.daemon.process.returncode == 0
         await world.site.finish()
@@ -39,6 +51,7 @@ class Demo:
         self._look(told)
         found = faults(told, world.site.flash, image_digests())
         found += continuity_faults(world.site.nodes, self._continuity.begun_again)
+        found += lost
         if not done:
             found.insert(0, f"not finished within {LIMIT_S:g} s")
         if self._kill and self._killed is None:
@@ -67,6 +80,25 @@ class Demo:
                 await self._kill_and_start()
             await asyncio.sleep(BEAT_S)
         return False
+
+    async def _site_faults(self) -> list[str]:
+        """What a program that uses the nodes beside their updates has missed."""
+        world, program = self._world, self._world.automation
+        taken = world.site.reports
+        end = time.monotonic() + SITE_LIMIT_S
+        # While the daemon was dead, nobody took what the dongle heard.
+        while (lost := {} if self._killed else missing(taken, program.reports)) and time.monotonic() < end:
+            await asyncio.sleep(BEAT_S)
+        forgotten = await program.reporting_fault(SITE_LIMIT_S)
+        number = sum(map(len, taken.values()))
+        self._reports = {
+            "reports_taken": number,
+            "over_mqtt": number - sum(missing(taken, program.reports).values()),
+        }
+        published = {node: list(sequences) for node, sequences in program.reports.items()}
+        await world.site.snapshot()  # made after what was published by now was sent
+        invented = missing(published, world.site.reports)
+        return site_faults(lost, invented, reported=bool(taken), forgotten=forgotten)
 
     def _look(self, told: Mapping[str, Told]) -> None:
         nodes = self._world.site.nodes
@@ -101,6 +133,7 @@ class Demo:
             "zigbee": zigbee_totals(node for name, node in nodes.items() if name.startswith("zigbee:")),
             "lorawan": lorawan_totals(node for name, node in nodes.items() if name.startswith("lorawan:")),
         }
+        result["site"] = self._reports
         if self._kill:
             result["killed"] = self._killed
             result["begun_again_at_zero"] = sorted(self._continuity.begun_again)

@@ -36,6 +36,9 @@ class ZigbeeNode:
     hops: int = 1
     self_test_fails: bool = False
     delta_formats: tuple[str, ...] = ()
+    pages: bool = False  # asks for whole pages of blocks
+    check_in_s: float | None = None  # of a sleepy one with Poll Control
+    forgets_configuration: bool = False  # its new firmware comes up without bindings and reporting
 
     @property
     def id(self) -> str:
@@ -63,10 +66,10 @@ class LorawanNode:
 
 
 ZIGBEE_NODES = (
-    ZigbeeNode("lamp-canary", 0x00124B00_00000001),
-    ZigbeeNode("lamp-hall", 0x00124B00_00000002),
+    ZigbeeNode("lamp-canary", 0x00124B00_00000001, forgets_configuration=True),
+    ZigbeeNode("lamp-hall", 0x00124B00_00000002, pages=True),
     ZigbeeNode("lamp-lossy", 0x00124B00_00000003, mac_loss=0.10, loss=0.003),
-    ZigbeeNode("sensor-sleepy", 0x00124B00_00000004, sleepy=True, battery_percent=88.0),
+    ZigbeeNode("sensor-sleepy", 0x00124B00_00000004, sleepy=True, battery_percent=88.0, check_in_s=20.0),
     ZigbeeNode("sensor-weak", 0x00124B00_00000005, "deferred", "battery_low", battery_percent=20.0),
     ZigbeeNode("lamp-bad", 0x00124B00_00000006, "rolled_back", self_test_fails=True),
     ZigbeeNode("lamp-far", 0x00124B00_00000007, hops=2),

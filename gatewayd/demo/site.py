@@ -1,13 +1,15 @@
 """The demo's nodes as a process of their own: `python -m gatewayd.demo.site` with a JSON line of settings on stdin.
 
 It outlives the daemon, as nodes do. On stdout it writes JSON lines: first where the radios are, then twice a second what
-every node holds; when stdin closes, what is in every node's flash, and it ends.
+every node holds; when stdin closes, what is in every node's flash, and it ends. Until then stdin takes what is done to the
+dongle (`Controls`).
 """
 
 import asyncio
 import base64
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +31,13 @@ from radios.simulated.chirpstack.site import LorawanSite
 from radios.simulated.lorawan import firmware as lorawan_firmware
 from radios.simulated.lorawan.packages.fragmentation import StatusStyle
 from radios.simulated.lorawan.spec import NodeSpec as LorawanSpec
+from radios.simulated.zigbee.foreground import Foreground
 from radios.simulated.zigbee.node_spec import NodeSpec as ZigbeeSpec
+from radios.simulated.zigbee.ota_terms import OtaHabits
 from radios.simulated.zigbee.site import ZigbeeSite
 
 SNAPSHOT_S = 0.5
+NEW_DONGLE_EUI64 = 0x00_0D_6F_FF_FE_51_4D_99
 GATEWAY_ID = "0016c001ff000001"
 TENANT_ID = "52f14cd4-c6f1-4fbd-8f87-4025e1d49242"
 APPLICATION_ID = "3a1c1a9e-6e1f-4d0a-9f58-6f0c3a9a4d11"
@@ -53,6 +58,7 @@ class SiteSettings:
     signatures: Mapping[str, Mapping[str, str]]  # digest of an image -> ManufacturerSignature: the trailer of the image
     zigbee_nodes: Sequence[scenario.ZigbeeNode] = scenario.ZIGBEE_NODES
     lorawan_nodes: Sequence[scenario.LorawanNode] = scenario.LORAWAN_NODES
+    reports_per_s: float = 0.0  # of all Zigbee nodes together, on their clock, from the first image block on
 
     @classmethod
     def from_json(cls, line: bytes) -> Self:
@@ -108,6 +114,9 @@ def zigbee_spec(node: scenario.ZigbeeNode, bootloader: Bootloader) -> ZigbeeSpec
         fast_poll_s=0.02,  # a node that polls once in 250 ms needs five minutes for these images
         seed=1,
         verify=bootloader.accepts,
+        habits=OtaHabits(page_size=1000 if node.pages else None),
+        check_in_s=node.check_in_s,
+        forgets_configuration=node.forgets_configuration,
         self_test_fails=node.self_test_fails,
         delta_formats=tuple(node.delta_formats),
     )
@@ -141,6 +150,58 @@ def flash(zigbee: ZigbeeSite, lorawan: LorawanSite) -> dict[str, str]:
     return {name: hashlib.sha256(image).hexdigest() for name, image in running.items()}
 
 
+def arrived(reports: Foreground) -> dict[str, list[int]]:
+    """Reports that have reached the dongle: the ZCL sequences by node."""
+    found: dict[str, list[int]] = {}
+    for message in reports.messages:
+        if message.latency_s is not None and math.isfinite(message.latency_s) and message.sequence is not None:
+            found.setdefault(message.node, []).append(message.sequence)
+    return found
+
+
+class Controls:
+    """What tests do to the dongle while the site runs: {"do": ...}, a JSON line each on stdin."""
+
+    def __init__(self, site: ZigbeeSite) -> None:
+        self._site = site
+
+    async def obey(self, line: bytes) -> None:
+        """KeyError or ValueError when that is none of them."""
+        dongle = self._site.dongle
+        match json.loads(line)["do"]:
+            case "unplug":
+                dongle.unplug()
+            case "plug":
+                await dongle.start()
+            case "reset":
+                dongle.reset_ncp()
+            case "replace":  # by one that comes from the factory, in the same socket
+                await self._site.replace_dongle(NEW_DONGLE_EUI64)
+            case other:
+                raise ValueError(f"the site cannot {other!r}")
+
+
+def dongle(site: ZigbeeSite) -> dict[str, object]:
+    """What the dongle is, and which network it holds; its key as a digest."""
+    network = site.dongle.ncp.network
+    held = None
+    if network is not None:
+        secret = network.network_key + network.extended_pan_id + bytes((network.channel,))
+        held = hashlib.sha256(secret + network.pan_id.to_bytes(2, "little")).hexdigest()
+    return {
+        "eui64": site.dongle.ncp.eui64[::-1].hex(),
+        "network": held,
+        "frame_counter": 0 if network is None else network.nwk_frame_counter,
+        "connections": site.dongle.connections,
+    }
+
+
+async def _obey(reader: asyncio.StreamReader, controls: Controls) -> None:
+    """Until stdin is closed."""
+    while line := await reader.readline():
+        await controls.obey(line)
+
+
 def _say(document: Mapping[str, object]) -> None:
     sys.stdout.write(json.dumps(document) + "\n")
     sys.stdout.flush()
@@ -172,10 +233,21 @@ async def main() -> None:
     )
     async with zigbee_site, lorawan_site:
         _say({"zigbee": zigbee_site.url, "lorawan": lorawan_site.grpc_target})
-        closed = asyncio.ensure_future(reader.read())
+        reports = Foreground(zigbee_site.mesh, settings.reports_per_s or 1.0, seed=1, down_share=0.0)
+        controls = Controls(zigbee_site)
+        closed = asyncio.create_task(_obey(reader, controls), name="site-controls")
         while not closed.done():
-            _say({"nodes": {**zigbee_site.snapshot(), **lorawan_site.snapshot()}})
+            if settings.reports_per_s and any(node.ota.staged for node in zigbee_site.nodes.values()):
+                reports.start(zigbee_site.clock.now())
+            _say(
+                {
+                    "nodes": {**zigbee_site.snapshot(), **lorawan_site.snapshot()},
+                    "reports": arrived(reports),
+                    "dongle": dongle(zigbee_site),
+                }
+            )
             await asyncio.wait({closed}, timeout=SNAPSHOT_S)
+        closed.result()
         _say(
             {"nodes": {**zigbee_site.snapshot(), **lorawan_site.snapshot()}, "flash": flash(zigbee_site, lorawan_site)}
         )

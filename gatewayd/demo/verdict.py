@@ -1,12 +1,17 @@
 """What became of the demo's nodes, and whether that is what should have. PURE."""
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from gatewayd.demo import scenario
 from gatewayd.demo.progress import Snapshot, begun
 
 Node = scenario.ZigbeeNode | scenario.LorawanNode
+Reports = Mapping[str, Sequence[int]]  # ZCL sequences of reports, by node
+CONFIGURED = scenario.ZIGBEE_NODES[0]
+"""The node that a program asks to report: its new firmware forgets that."""
+
 ALL_NODES: tuple[Node, ...] = (*scenario.ZIGBEE_NODES, *scenario.LORAWAN_NODES)
 
 
@@ -50,6 +55,27 @@ def continuity_faults(nodes: Mapping[str, Snapshot], begun_again: Collection[str
     """
     again = {node.id for node in scenario.ZIGBEE_NODES if begun(nodes.get(node.id)) > 1} | set(begun_again)
     return [f"{_who(node)}: held a part of the image and began at 0 again" for node in ALL_NODES if node.id in again]
+
+
+def site_faults(lost: Mapping[str, int], invented: Mapping[str, int], *, reported: bool, forgotten: str) -> list[str]:
+    """What a program that uses the nodes beside their updates finds wrong. `lost`, `invented`: reports by
+    node. `forgotten`: what is wrong with the reporting that the program has configured."""
+    found = []
+    if not reported:
+        found.append("no node reported anything during the update")
+    if lost:
+        found.append(f"reports that the dongle took did not come over MQTT: {dict(lost)}")
+    if invented:
+        found.append(f"reports came over MQTT that no node has sent: {dict(invented)}")
+    if forgotten:
+        found.append(f"{_who(CONFIGURED)} lost its reporting with the update and was not told again: {forgotten}")
+    return found
+
+
+def missing(taken: Reports, published: Reports) -> dict[str, int]:
+    """How many reports of which node are in the first and not in the second: each counts as often as it is there."""
+    lost = {node: (Counter(taken[node]) - Counter(published.get(node, ()))).total() for node in taken}
+    return {node: number for node, number in lost.items() if number}
 
 
 def counts(told: Mapping[str, Told]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from gatewayd.demo import scenario
+from gatewayd.demo.automation import Automation
 from gatewayd.demo.cloud_side import FIRMWARE, GATEWAY, CloudSide, Firmware
 from gatewayd.demo.processes import Broker, Daemon, Site, free_port
 from gatewayd.demo.site import APPLICATION_ID, GATEWAY_ID, TENANT_ID, SiteSettings
@@ -36,6 +37,7 @@ class WorldOptions:
     quota_mb: int = 64
     trust_refresh_s: int = 3600
     extra_config: str = ""  # tables at the end of the daemon's configuration
+    reports_per_s: float | None = None  # of the Zigbee nodes, which a program then uses over MQTT; None: nothing of it
     broker_binary: str | None = None  # None: mosquitto where it is installed; "": amqtt
 
 
@@ -50,7 +52,8 @@ class World:
         self.broker: Broker
         self.site = Site(folder)
         self.daemon = Daemon(folder, folder / "gatewayd.toml")
-        self._collecting: asyncio.Task[None] | None = None
+        self.automation = Automation()
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def status_url(self) -> str:
@@ -71,7 +74,9 @@ class World:
             origin = float(int(time.time()))
             await self.site.start(self._site_settings(token, origin))
             self._write_config(token, origin)
-            self._collecting = asyncio.create_task(self.cloud.collecting(self.cloud_broker), name="collector")
+            self._tasks.append(asyncio.create_task(self.cloud.collecting(self.cloud_broker), name="collector"))
+            if self.options.reports_per_s is not None:
+                self._tasks.append(asyncio.create_task(self.automation.run(self.cloud_broker), name="automation"))
             await self.daemon.start()
         except BaseException:
             await self.__aexit__()
@@ -80,9 +85,10 @@ class World:
 
     async def __aexit__(self, *_: object) -> None:
         await self.daemon.stop()
-        if self._collecting is not None:
-            self._collecting.cancel()
-            await asyncio.wait({self._collecting})
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await self.site.kill()
         await self.broker.stop()
         await self.cloud.close()
@@ -104,6 +110,7 @@ class World:
             signatures=self.cloud.signatures,
             zigbee_nodes=self.options.zigbee_nodes,
             lorawan_nodes=self.options.lorawan_nodes,
+            reports_per_s=self.options.reports_per_s or 0.0,
         )
 
     def _write_config(self, token: str, origin: float) -> None:
@@ -147,6 +154,8 @@ time_origin = {origin}
         ]
         if self.options.zigbee_nodes:
             parts.append(f'[zigbee]\ndevice = "{self.site.zigbee_url}"\n')
+        if self.options.reports_per_s is not None:
+            parts.append('[bridge]\nrequests = "all"\n')
         if self.options.lorawan_nodes:
             parts.append(self._lorawan_config(token))
         parts.append(self.options.extra_config)

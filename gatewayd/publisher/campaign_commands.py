@@ -140,6 +140,7 @@ def watch_command(
     """Follow the campaign NAME. Exit status: 0 all updated, 1 failures, 2 time is up."""
     expected = gateways or ((audience.removeprefix("gateway:"),) if audience.startswith("gateway:") else ())
     progress = Progress(name, revision, frozenset(expected), accept_deferred)
+    click.echo(f"{name}: waiting for what {audience} says of it; Ctrl-C ends this, not the campaign", err=True)
     with Screen(Console(), as_json) as screen:
         outcome = asyncio.run(watch(broker, audience, progress, timeout_s, screen.update))
         screen.end(progress, outcome)

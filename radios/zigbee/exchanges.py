@@ -164,8 +164,7 @@ def _record(attribute: ReportedAttribute, terms: ReportTerms) -> Any:
     record.datatype = t.uint8_t(terms.type)
     record.min_interval = t.uint16_t(terms.min_s)
     record.max_interval = t.uint16_t(terms.max_s)
-    if terms.change is not None:
-        record.reportable_change = terms.change
+    record.reportable_change = terms.change  # None as well: zigpy's repr, which its request makes, wants the attribute
     try:
         record.serialize()
     except (ValueError, AttributeError, TypeError) as error:

@@ -56,9 +56,13 @@ function shown(key, value) {
   if (value === null) return "–";
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (typeof value === "number" && /(_at|_since|^expires)$/.test(key)) return moment(value * 1000);
+  if (typeof value === "number" && /^air_(share|used)$/.test(key)) return `${Math.round(value * 100)} %`;
   if (typeof value === "number") return /bytes$/.test(key) ? bytes(value) : String(Math.round(value * 1000) / 1000);
   if (Array.isArray(value)) return value.length ? value.map((item) => shown("", item)).join(value.some((item) => typeof item === "object") ? "\n" : ", ") : "none";
-  if (typeof value === "object") return Object.entries(value).map(([k, v]) => `${words(k)} ${shown(k, v)}`).join(", ");
+  if (typeof value === "object") {
+    const parts = Object.entries(value).filter(([, v]) => v !== "").map(([k, v]) => `${words(k)} ${shown(k, v)}`);
+    return parts.length ? parts.join(parts.length > 2 ? "\n" : ", ") : "none";
+  }
   return /^\d{4}-\d\d-\d\dT/.test(value) ? moment(value) : value;
 }
 
@@ -144,9 +148,12 @@ function options(name, values) {
 
 function nodeRow(node) {
   const update = node.update;
-  const name = make("td", { class: "name" }, node.name ? make("div", {}, node.name) : null, make("div", { class: "mono dim" }, node.id));
-  const state = make("td", {}, update ? pill(update.state) : make("span", { class: "dim" }, "no campaign"));
-  const progress = make("td");
+  const called = node.name || node.model;
+  const name = make("td", { class: "name" }, called ? make("div", {}, called) : null, make("div", { class: "mono dim" }, node.id));
+  const held = update !== null && update.want === "hold";
+  const state = make("td", {}, update ? pill(update.state) : make("span", { class: "dim" }, "no campaign"),
+    held ? " " : null, held ? pill("held") : null, node.joined === false ? make("div", { class: "bad" }, "has left") : null);
+  const progress = make("td", { "data-label": "image" });
   if (update && update.percent !== null && update.state !== "skipped") {
     const done = update.state === "updated" ? 100 : update.percent;
     const bar = make("div", { class: "bar", role: "progressbar", "aria-valuenow": done, "aria-valuemin": 0, "aria-valuemax": 100,
@@ -154,7 +161,7 @@ function nodeRow(node) {
     bar.append(part(done, kindOf(update.state)));
     progress.append(bar, `${done} %`, make("span", { class: "dim" }, ` of ${bytes(update.size)}`));
   }
-  const version = make("td", { class: "mono" }, hex(node.version));
+  const version = make("td", { class: "mono", "data-label": "version" }, hex(node.version));
   if (update && update.state !== "skipped" && node.version !== update.target_version) {
     version.append(make("div", { class: "dim" }, `→ ${hex(update.target_version)}`));
   }
@@ -163,8 +170,11 @@ function nodeRow(node) {
     node.snr_db === null ? "" : `SNR ${node.snr_db.toFixed(1)}`].filter(Boolean).join(", ");
   const why = update ? [words(update.code), update.detail].filter(Boolean).join(": ") : "";
   const attempt = update && update.attempt > 1 ? `attempt ${update.attempt}` : "";
-  return make("tr", {}, name, state, progress, version, make("td", {}, battery), make("td", {}, link || "?"),
-    make("td", { title: node.last_seen || "" }, ago(node.last_seen)), make("td", { class: "why" }, [why, attempt].filter(Boolean).join("; ")));
+  return make("tr", {}, name, state, progress, version,
+    make("td", { "data-label": "battery" }, battery, node.sleepy ? make("div", { class: "dim" }, "sleeps") : null),
+    make("td", { "data-label": "link" }, link || "?"),
+    make("td", { "data-label": "seen", title: node.last_seen || "" }, ago(node.last_seen)),
+    make("td", { class: "why" }, [why, attempt].filter(Boolean).join("; ")));
 }
 
 function showNodes(answer) {

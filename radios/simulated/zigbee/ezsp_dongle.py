@@ -48,9 +48,9 @@ class EzspDongle:
         self.time_scale = time_scale
         mesh.coordinator = self.ncp
         mesh.route_recorded = self.ncp.route_recorded
-        self._host = host
+        self.host = host
         self._port = port
-        self._pty = pty
+        self.pty = pty
         self._server: asyncio.Server | None = None
         self._line: _SerialLine | None = None
 
@@ -61,12 +61,12 @@ class EzspDongle:
     @property
     def url(self) -> str:
         """What bellows takes as the path of its device."""
-        return str(self._pty) if self._pty is not None else f"socket://{self._host}:{self._port}"
+        return str(self.pty) if self.pty is not None else f"socket://{self.host}:{self._port}"
 
     @property
     def connected(self) -> bool:
         """Whether a host is there; a pseudo-terminal knows only of hosts that have reset the NCP since it was plugged in."""
-        return self._line is not None and (self._pty is None or self._line.booted)
+        return self._line is not None and (self.pty is None or self._line.booted)
 
     @property
     def faults(self) -> Faults:
@@ -74,11 +74,11 @@ class EzspDongle:
 
     async def start(self) -> None:
         """Plug in, for the first time or again after `unplug`."""
-        if self._pty is not None:
-            self._open_pty(self._pty)
+        if self.pty is not None:
+            self._open_pty(self.pty)
             return
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _SerialLine(self), self._host, self._port)
+        self._server = await loop.create_server(lambda: _SerialLine(self), self.host, self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -100,8 +100,8 @@ class EzspDongle:
         """Unplug and plug in again: the host has to connect anew."""
         if self._line is not None:
             self._line.abort()
-            if self._pty is not None:
-                self._open_pty(self._pty)
+            if self.pty is not None:
+                self._open_pty(self.pty)
 
     def reset_ncp(self, code: int = RESET_WATCHDOG) -> None:
         """The NCP crashes and boots by itself."""

@@ -33,6 +33,7 @@ class Message:
     hops: int
     direction: Direction
     latency_s: float | None = None
+    sequence: int | None = None  # of a report's ZCL frame
 
 
 SendDown = Callable[[VirtualNode, Message], None]
@@ -129,4 +130,5 @@ class Foreground:
             self._mesh.unicast(node.nwk, frame, now, acknowledged=True, done=done, arrived=reached)
         else:
             frame = node.report_frame(CLUSTER_BASIC, _REPORTED_ATTRIBUTE)
+            message.sequence = frame.payload[1]
             self._mesh.uplink(node, frame, now, acknowledged=True, done=done, arrived=reached)

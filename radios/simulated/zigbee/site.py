@@ -120,6 +120,22 @@ class ZigbeeSite:
         if self._driver is not None:
             self._driver.close()
 
+    async def replace_dongle(self, eui64: int) -> None:
+        """Another dongle in the same place, fresh from the factory: it holds no network."""
+        old = self.dongle
+        old.unplug()
+        self.dongle = EzspDongle(
+            self.mesh,
+            self.clock.now,
+            host=old.host,
+            port=old.port,
+            eui64=eui64,
+            pty=old.pty,
+            baud=old.baud,
+            time_scale=old.time_scale,
+        )
+        await self.dongle.start()
+
     def reboot(self, node: str) -> None:
         """A node loses power for a moment. KeyError when there is no such node."""
         self.mesh.reboot(self.nodes[node], self.clock.now())

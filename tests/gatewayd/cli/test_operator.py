@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,13 @@ async def test_status_shows_gateway_campaigns_and_nodes(command: Any) -> None:
     assert "kitchen <script>alert(1)</script>" in result.output
 
 
+async def test_parts_are_one_empty_line_apart(command: Any, filled: Database) -> None:
+    await filled.write(lambda db: [db.execute(f"DELETE FROM {t}") for t in ("node_update", "node", "campaign")])
+    lines = (await command("status", token=False)).output.splitlines()
+    assert all(first.strip() or second.strip() for first, second in itertools.pairwise(lines))
+    assert lines[-3:] == ["no campaign", "", "no nodes"]
+
+
 async def test_status_says_when_the_gateway_is_not_ready(command: Any, daemon: Any) -> None:
     daemon.reasons = ["[zigbee]: the dongle does not answer"]
     result = await command("status")
@@ -35,7 +43,13 @@ async def test_status_as_json(command: Any) -> None:
 async def test_nodes_are_filtered(command: Any) -> None:
     result = await command("nodes", "--state", "deferred", "--json")
     assert [node["name"] for node in json.loads(result.output)] == ["cellar"]
-    assert "no nodes" in (await command("nodes", "--radio", "thread")).output
+    assert "no nodes" in (await command("nodes", "--search", "nowhere")).output
+
+
+async def test_nodes_of_a_radio_that_is_not_there(command: Any) -> None:
+    result = await command("nodes", "--radio", "ble")
+    assert result.exit_code == 1
+    assert result.output == "gatewayd: there is no radio 'ble' here; there is: lorawan, zigbee\n"
 
 
 async def test_more_nodes_than_a_page(command: Any, filled: Database) -> None:

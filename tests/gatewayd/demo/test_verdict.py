@@ -2,7 +2,16 @@
 
 from gatewayd.demo import scenario
 from gatewayd.demo.cloud_side import image_digests
-from gatewayd.demo.verdict import ALL_NODES, Told, continuity_faults, counts, faults, settled
+from gatewayd.demo.verdict import (
+    ALL_NODES,
+    Told,
+    continuity_faults,
+    counts,
+    faults,
+    missing,
+    settled,
+    site_faults,
+)
 
 IMAGES = image_digests()
 
@@ -63,3 +72,20 @@ def test_a_zigbee_download_begun_twice_is_a_fault_and_a_second_lorawan_set_up_is
     }
     assert continuity_faults(nodes, ()) == [f"lamp-canary ({lamp}): held a part of the image and began at 0 again"]
     assert continuity_faults({}, {meter}) == [f"meter-canary ({meter}): held a part of the image and began at 0 again"]
+
+
+def test_reports_are_counted_as_often_as_they_were_sent() -> None:
+    taken = {"zigbee:1": [1, 2, 2], "zigbee:2": [7]}
+    assert missing(taken, {"zigbee:1": [2, 1, 2], "zigbee:2": [7]}) == {}
+    assert missing(taken, {"zigbee:1": [2, 1], "zigbee:2": [8]}) == {"zigbee:1": 1, "zigbee:2": 1}
+    assert missing({}, taken) == {}
+
+
+def test_a_site_that_lost_something_is_a_fault() -> None:
+    assert site_faults({}, {}, reported=True, forgotten="") == []
+    assert "zigbee:1" in site_faults({"zigbee:1": 1}, {}, reported=True, forgotten="")[0]
+    assert "no node has sent" in site_faults({}, {"zigbee:1": 1}, reported=True, forgotten="")[0]
+    assert "no node reported" in site_faults({}, {}, reported=False, forgotten="")[0]
+    assert site_faults({}, {}, reported=True, forgotten="no answer") == [
+        f"lamp-canary ({scenario.ZIGBEE_NODES[0].id}) lost its reporting with the update and was not told again: no answer"
+    ]

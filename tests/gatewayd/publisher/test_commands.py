@@ -82,6 +82,14 @@ def test_floor_and_withdraw(run: Run, tmp_path: Path) -> None:
     assert "below_floor" in run(*RELEASE, status=3).output
 
 
+def test_a_key_that_exists_is_named_and_not_overwritten(run: Run, tmp_path: Path) -> None:
+    (made,) = run("keys", "make", "--keys", "{keys}", "--role", "campaign").output.splitlines()
+    before = Path(made).read_bytes()
+    result = run("keys", "make", "--keys", "{keys}", "--role", "campaign", status=3)
+    assert f"{made}: File exists" in result.output
+    assert Path(made).read_bytes() == before
+
+
 def test_a_detached_signature(run: Run, tmp_path: Path) -> None:
     """Made elsewhere, by the manufacturer's own tool."""
     site(run, tmp_path)
@@ -173,7 +181,7 @@ def test_watch_says_by_its_status_how_it_went(run: Run, broker: Mosquitto) -> No
 
     url = f"mqtt://127.0.0.1:{broker.port}"
     watch = ("campaign", "watch", "meters", "--broker", url, "--audience", "gateway:gw-1", "--json")
-    run(*watch, "--timeout-s", "0.3", status=2)
+    assert "waiting for what gateway:gw-1 says" in run(*watch, "--timeout-s", "0.3", status=2).output
     gateway_says(updated=2, failed=1)
     assert json.loads(run(*watch, "--timeout-s", "20", status=1).output.splitlines()[-1])["outcome"] == "failed"
     gateway_says(updated=3, deferred=1)

@@ -45,6 +45,20 @@ async def test_what_a_new_firmware_lost_is_set_again(sleepy: bool) -> None:
         assert counts(world)["bindings_restored"] == counts(world)["reporting_restored"] == 1
 
 
+async def test_what_a_new_firmware_lost_of_a_type_without_amounts_is_set_again() -> None:
+    async with mesh_radio([SPEC]) as world:
+        terms: Any = {"power_source": {"min_s": 1, "max_s": 300}}
+        configured = await world.ask("configure_reporting", NODE, cluster="basic", attributes=terms)
+        assert configured.ok, configured.detail
+        node = world.node(NODE)
+        before = dict(node.zcl.reporting)
+        await world.update(NODE)
+        await world.until(lambda: node.running_version == NEW, "the new version")
+        await world.until(lambda: counts(world)["compared"] and not counts(world)["due"], "compared")
+        assert node.zcl.reporting == before
+        assert counts(world)["reporting_restored"] == 1
+
+
 async def test_what_a_new_firmware_kept_is_left_alone() -> None:
     async with mesh_radio([replace(SPEC, forgets_configuration=False)]) as world:
         await configure(world)

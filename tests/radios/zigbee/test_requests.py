@@ -257,6 +257,16 @@ async def test_reporting_is_configured_kept_and_read(desk: Desk) -> None:
     }
 
 
+async def test_an_attribute_of_a_type_without_amounts_is_configured_too(desk: Desk) -> None:
+    """On or off has no smallest change: such a record is shorter, and zigpy's own log of it must not fail."""
+    desk.answers(lambda *_: (0x07, b"\x00"))
+    terms: Json = {"on_off": {"min_s": 0, "max_s": 300}}
+    result = await desk.ask("configure_reporting", cluster="on_off", attributes=terms)
+    assert result.ok, result.detail
+    assert desk.sent() == [b"\x00\x06" + struct.pack("<BHBHH", 0, 0, 0x10, 0, 300)]
+    assert desk.keeper.status()["due"] == 0
+
+
 async def test_reporting_that_the_node_refuses_is_not_kept(desk: Desk) -> None:
     desk.answers(lambda *_: (0x07, struct.pack("<BBH", 0x8C, 0, 0)))
     terms: Json = {
