@@ -347,7 +347,8 @@ def _radios(
     if config.lorawan is not None:
         clock = _clock(config, scale.lorawan if scale else 1.0)
         try:
-            lorawan = LorawanRadio(lorawan_settings(config.lorawan, config.gateway.id), clock)
+            zone = ZoneInfo(config.gateway.timezone)
+            lorawan = LorawanRadio(lorawan_settings(config.lorawan, config.gateway.id, zone), clock)
         except (ValueError, RadioError) as error:
             raise ConfigError(f"[lorawan]: {error}") from error
         radios["lorawan"] = RadioParts(lorawan, clock, RadioJournal("lorawan", database, wall, changed))

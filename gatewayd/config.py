@@ -5,11 +5,9 @@ key that ends in `_file` names a file that only its owner may read, and the secr
 relative to the folder of the configuration file. What the settings mean is documented in config/gatewayd.toml.
 """
 
-import difflib
-import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -22,9 +20,9 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import ErrorDetails
 
 from gatewayd.cloud.messages import DeltaFormat, Hardware
+from gatewayd.config_faults import fault, line_of
 from gatewayd.config_values import (
     Listen,
     SecretFile,
@@ -51,6 +49,7 @@ from gatewayd.config_values import (
 )
 from gatewayd.errors import ConfigError
 from radios.errors import Unsupported
+from radios.lorawan.air import RESERVE
 from radios.lorawan.regions import region
 from radios.zigbee.air import ShareLimits
 from radios.zigbee.quirks import Quirk
@@ -76,6 +75,8 @@ PrivateFile = Annotated[Path, BeforeValidator(private_file)]
 Secret = Annotated[SecretFile, BeforeValidator(secret_file)]
 Share = Annotated[float, Field(ge=0.02, le=1)]
 MinuteOfDay = Annotated[int, BeforeValidator(minute_of_day)]
+TopicPrefix = Annotated[str, StringConstraints(pattern=r"^[^+#]{0,128}$")]
+TopicPrefixes = Annotated[tuple[TopicPrefix, ...], BeforeValidator(tuple_of_list), Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(tuple_of_list)]
 Urls = Annotated[tuple[Url, ...], BeforeValidator(tuple_of_list), Field(min_length=1)]
 Euis = Annotated[tuple[Eui, ...], BeforeValidator(tuple_of_list)]
@@ -245,20 +246,32 @@ class Bridge(Section):
     mqtt: Cloud | None = None  # None: the cloud's broker
 
 
-class LorawanMqtt(Section):
-    """The broker of ChirpStack's integration."""
+class LorawanBroker(Section):
+    """A broker that ChirpStack speaks to."""
 
     host: Host
     port: Port = 1883
     tls: Annotated[ServerTls | None, _TlsTable]
     username: Text | None = None
     password_file: Secret | None = None
-    topic_prefix: Annotated[str, StringConstraints(pattern=r"^[^+#]{0,128}$")] = ""
 
     @field_validator("tls")
     @classmethod
     def _tls(cls, tls: ServerTls | None, info: ValidationInfo) -> ServerTls | None:
         return _plain_on_loopback(tls, info.data.get("host"))
+
+
+class LorawanMqtt(LorawanBroker):
+    """The broker of ChirpStack's integration."""
+
+    topic_prefix: TopicPrefix = ""
+
+
+class GatewayBus(Section):
+    """Where ChirpStack and its gateways speak with each other: what was truly transmitted."""
+
+    topic_prefixes: TopicPrefixes
+    mqtt: LorawanBroker | None = None  # None: the integration's broker
 
 
 def known_region(name: str) -> str:
@@ -285,6 +298,12 @@ class Lorawan(Section):
     frequency_hz: Annotated[int, Field(ge=100_000_000, le=2_500_000_000)] | None = None  # None: the region's RX2
     class_c_margin_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     gather_s: Seconds = 600.0  # how long the first node of a cohort waits for others
+    gateway_bus: GatewayBus | None = None  # None: what the gateways did with a fragment is not known
+    air_share: Share = 1.0  # of what the duty cycle leaves to fragments, at most
+    air_reserve: Annotated[float, Field(ge=0, le=0.9)] = RESERVE  # of the duty cycle, for everything else
+    pacing: Literal["smooth", "burst"] = "smooth"
+    quiet_hours: QuietHoursTable | None = None
+    owner_required: bool = False
 
     @field_validator("grpc_tls")
     @classmethod
@@ -294,7 +313,9 @@ class Lorawan(Section):
 
     @property
     def on_loopback(self) -> bool:
-        return is_loopback(host_of(self.grpc)) and is_loopback(self.mqtt.host)
+        bus = None if self.gateway_bus is None else self.gateway_bus.mqtt
+        brokers = [self.mqtt.host] if bus is None else [self.mqtt.host, bus.host]
+        return is_loopback(host_of(self.grpc)) and all(map(is_loopback, brokers))
 
 
 class Status(Section):
@@ -369,67 +390,6 @@ def load(path: Path) -> Config:
     try:
         return Config.model_validate(table, context={"folder": path.absolute().parent})
     except ValidationError as error:
-        faults = sorted((_line(text, e["loc"]), _fault(e)) for e in error.errors(include_url=False))
+        faults = sorted((line_of(text, e["loc"]), fault(e, Config)) for e in error.errors(include_url=False))
         lines = [f"{path}:{line}: {fault}" if line else f"{path}: {fault}" for line, fault in faults]
         raise ConfigError("\n".join(lines)) from None
-
-
-def _fault(error: ErrorDetails) -> str:
-    location = error["loc"]
-    match error["type"]:
-        case "missing":
-            what = "is missing"
-        case "extra_forbidden":
-            what = "is no known key" + _hint(location)
-        case "value_error":
-            what = str(error.get("ctx", {}).get("error", error["msg"]))
-        case "string_pattern_mismatch":
-            what = f"must look like {error['ctx']['pattern']}"
-        case _:
-            what = error["msg"][:1].lower() + error["msg"][1:]
-    return f"{_key(location)}: {what}"
-
-
-def _key(location: tuple[int | str, ...]) -> str:
-    """`[zigbee] device`, `[cloud.tls] ca`, `[payload] urls[0]`, or `[cloud]` for a table."""
-    names = [part for part in location if isinstance(part, str)]
-    index = "".join(f"[{part}]" for part in location if isinstance(part, int))
-    if len(names) == 1:
-        return f"[{names[0]}]"
-    return f"[{'.'.join(names[:-1])}] {names[-1]}{index}"
-
-
-def _hint(location: tuple[int | str, ...]) -> str:
-    key = str(location[-1])
-    known = _known_keys(location[:-1])
-    if f"{key}_file" in known:
-        return f"; secrets are given by file: {key}_file"
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Config
-    for part in location:
-        annotation = model.model_fields[part].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return list(model.model_fields)
-
-
-def _line(text: str, location: tuple[int | str, ...]) -> int:
-    """The line of a key, or of the nearest table around it; 0 when the file does not show one."""
-    names = [part for part in location if isinstance(part, str)]
-    table: list[str] = []
-    best, depth = 0, 0
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[([A-Za-z0-9_.\s-]+)\]", line):
-            table = [part.strip() for part in header[1].split(".")]
-            here = table
-        elif key := re.match(r"\s*([A-Za-z0-9_-]+(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=", line):
-            here = [*table, *(part.strip() for part in key[1].split("."))]
-        else:
-            continue
-        if here == names[: len(here)] and len(here) > depth:
-            best, depth = number, len(here)
-    return best

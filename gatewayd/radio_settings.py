@@ -4,12 +4,15 @@ from dataclasses import replace
 from datetime import UTC, tzinfo
 from pathlib import Path
 
-from gatewayd.config import Lorawan, SecretFile, Zigbee
+from gatewayd.config import GatewayBus, Lorawan, SecretFile, Zigbee
 from gatewayd.errors import ConfigError
-from radios.lorawan.chirpstack import ChirpStackSettings
+from radios.lorawan.air import AirLimits
+from radios.lorawan.chirpstack import ChirpStackSettings, GatewayBusSettings
+from radios.lorawan.chirpstack_mqtt import Broker
 from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.settings import LorawanSettings
-from radios.zigbee.air import QuietHours, ShareLimits
+from radios.quiet_hours import QuietHours
+from radios.zigbee.air import ShareLimits
 from radios.zigbee.pacing import PacingLimits
 from radios.zigbee.settings import ZigbeeSettings
 
@@ -45,9 +48,9 @@ def zigbee_settings(config: Zigbee, state: Path, timezone: tzinfo = UTC) -> Zigb
     )
 
 
-def lorawan_settings(config: Lorawan, gateway: str) -> LorawanSettings:
-    """ValueError for a combination that the region does not know."""
-    mqtt = config.mqtt
+def lorawan_settings(config: Lorawan, gateway: str, timezone: tzinfo = UTC) -> LorawanSettings:
+    """ValueError for a combination that the region does not know. `timezone` is that of the quiet hours."""
+    mqtt, quiet = config.mqtt, config.quiet_hours
     return LorawanSettings(
         chirpstack=ChirpStackSettings(
             grpc_target=config.grpc,
@@ -62,14 +65,37 @@ def lorawan_settings(config: Lorawan, gateway: str) -> LorawanSettings:
             tls_ca_path=_path(config.grpc_tls.ca) if config.grpc_tls else None,
             mqtt_tls_ca_path=_path(mqtt.tls.ca) if mqtt.tls else None,
             gateway_ids=config.gateway_ids,
+            gateway_bus=None if config.gateway_bus is None else _gateway_bus(config.gateway_bus),
         ),
         region=config.region,
         multicast_frequency_hz=config.frequency_hz,
         multicast_data_rate=config.data_rate,
         class_c_margin_s=config.class_c_margin_s,
         owner=gateway,
+        owner_required=config.owner_required,
+        air=AirLimits(
+            air_share=config.air_share,
+            reserve=config.air_reserve,
+            burst=config.pacing == "burst",
+            quiet_hours=None if quiet is None else QuietHours(quiet.start, quiet.end, quiet.air_share),
+        ),
+        timezone=timezone,
         session=SessionSettings(gather_s=config.gather_s),
     )
+
+
+def _gateway_bus(config: GatewayBus) -> GatewayBusSettings:
+    mqtt = config.mqtt
+    broker = None
+    if mqtt is not None:
+        broker = Broker(
+            mqtt.host,
+            mqtt.port,
+            mqtt.username,
+            mqtt.password_file.read() if mqtt.password_file else None,
+            _path(mqtt.tls.ca) if mqtt.tls else None,
+        )
+    return GatewayBusSettings(config.topic_prefixes, broker)
 
 
 def _network_key(file: SecretFile) -> bytes:

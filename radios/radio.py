@@ -134,6 +134,18 @@ class NodeObservation:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanPart:
+    """Nodes that are served together: by one multicast group, or alone."""
+
+    name: str  # for people
+    nodes: int
+    frames: int
+    airtime_s: float
+    eta_s: float  # from the start to the last of them holding the image
+    node_energy_j: float | None = None  # that it costs one of them; None: not known
+
+
+@dataclass(frozen=True, slots=True)
 class TransferPlan:
     """What a transfer would cost, before it starts."""
 
@@ -141,6 +153,8 @@ class TransferPlan:
     airtime_s: float
     eta_s: float  # from the start to the last node holding the image
     skipped: Mapping[NodeId, str] = field(default_factory=dict)  # nodes that cannot take part, with a reason
+    parts: tuple[PlanPart, ...] = ()  # empty: the radio serves nodes one by one
+    assumptions: str = ""  # behind the numbers, for people
 
 
 class MessageKind(StrEnum):

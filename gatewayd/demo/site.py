@@ -39,6 +39,7 @@ from radios.simulated.zigbee.site import ZigbeeSite
 SNAPSHOT_S = 0.5
 NEW_DONGLE_EUI64 = 0x00_0D_6F_FF_FE_51_4D_99
 GATEWAY_ID = "0016c001ff000001"
+GATEWAY_BUS_PREFIX = "eu868"
 TENANT_ID = "52f14cd4-c6f1-4fbd-8f87-4025e1d49242"
 APPLICATION_ID = "3a1c1a9e-6e1f-4d0a-9f58-6f0c3a9a4d11"
 GEN_APP_KEY = bytes(range(16))
@@ -227,9 +228,11 @@ async def main() -> None:
             application_id=APPLICATION_ID,
             gateway_ids=[GATEWAY_ID],
             status_interval_s=300.0,
+            refused_share=0.02,
+            ack_loss=0.02,
         ),
         api_token=settings.api_token,
-        mqtt=MqttSettings(settings.mqtt_host, settings.mqtt_port),
+        mqtt=MqttSettings(settings.mqtt_host, settings.mqtt_port, gateway_prefix=GATEWAY_BUS_PREFIX),
     )
     async with zigbee_site, lorawan_site:
         _say({"zigbee": zigbee_site.url, "lorawan": lorawan_site.grpc_target})

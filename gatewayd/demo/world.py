@@ -15,7 +15,7 @@ from gatewayd.demo import scenario
 from gatewayd.demo.automation import Automation
 from gatewayd.demo.cloud_side import FIRMWARE, GATEWAY, CloudSide, Firmware
 from gatewayd.demo.processes import Broker, Daemon, Site, free_port
-from gatewayd.demo.site import APPLICATION_ID, GATEWAY_ID, TENANT_ID, SiteSettings
+from gatewayd.demo.site import APPLICATION_ID, GATEWAY_BUS_PREFIX, GATEWAY_ID, TENANT_ID, SiteSettings
 from gatewayd.publisher.broker import BrokerSettings
 from gatewayd.publisher.keys import KeyKind
 
@@ -173,6 +173,7 @@ mqtt = {{ host = "127.0.0.1", port = {self.broker.plain_port}, tls = false }}
 tenant_id = "{TENANT_ID}"
 application_id = "{APPLICATION_ID}"
 gateway_ids = ["{GATEWAY_ID}"]
+gateway_bus = {{ topic_prefixes = ["{GATEWAY_BUS_PREFIX}"] }}
 region = "EU868"
 data_rate = {LORAWAN_DATA_RATE}
 """

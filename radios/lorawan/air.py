@@ -1,13 +1,17 @@
 """When the next multicast frame of one set of gateways may go out. PURE.
 
 Smooth pacing: frames are spread over the hour so that the duty cycle, less a reserve for class A downlinks, is never used
-up; the ledgers are asked besides, because others send there too. The same frame leaves every gateway one after another.
+up. Burst pacing: as fast as uplinks still come through, until only the reserve of the hour is left. The ledgers are asked
+besides, because others send there too. The same frame leaves every gateway one after another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil
 
-from radios.lorawan.airtime import DutyCycleLedger, downlink_airtime
+from radios.lorawan.airtime import WINDOW_S, DutyCycleLedger, downlink_airtime
 from radios.lorawan.regions import Modulation
+from radios.quiet_hours import QuietHours
 
 RESERVE = 0.1
 """Share of the duty cycle that stays for class A downlinks and answers."""
@@ -15,6 +19,8 @@ RESERVE = 0.1
 _CATCH_UP_S = 180.0  # time without frames, as while answers are awaited, that is made up for
 _CATCH_UP_TIMES = 2.0  # faster than even, so that uplinks still come through
 _GAP_S = 0.1  # between two frames where no duty cycle spaces them
+_BURST_ON_AIR = 0.5  # of the time: a gateway that sends hears no uplink, and answers are needed
+_WANTED_S = 2.0  # so long a request that was told to wait may take to come back
 
 
 class Turn:
@@ -22,17 +28,54 @@ class Turn:
 
     def __init__(self) -> None:
         self._free_at = 0.0
+        self._wanted_until = 0.0
 
     def free_at(self, now: float) -> float:
         """When the next frame may be handed to the network server, at or after `now`."""
         return max(now, self._free_at)
 
+    def request_at(self, now: float) -> float:
+        """The same for a request to one node, which goes before fragments: they wait until it was sent."""
+        free_at = self.free_at(now)
+        if free_at > now:
+            self._wanted_until = free_at + _WANTED_S
+        return free_at
+
+    def fragment_at(self, now: float) -> float:
+        """The same for a frame that gives way to requests."""
+        return max(self.free_at(now), self._wanted_until)
+
     def take(self, now: float, busy_s: float) -> None:
         self._free_at = now + busy_s
+        self._wanted_until = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AirLimits:
+    """What the operator leaves to multicasts of the air that a duty cycle, or a region without one, allows."""
+
+    air_share: float = 1.0
+    reserve: float = RESERVE
+    burst: bool = False  # True: as fast as the budget of the hour lasts; False: evenly over it
+    quiet_hours: QuietHours | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.air_share <= 1 or not 0 <= self.reserve < 1:
+            raise ValueError("air_share must be above 0 and at most 1, reserve at least 0 and below 1")
+
+
+_NO_LIMITS = AirLimits()
+
+
+def _midnight(_now: float) -> int:
+    return 0
 
 
 class MulticastAir:
-    """Pacing of one cohort. `share`: of what the duty cycle, or the air where there is none, allows."""
+    """Pacing of one cohort. `share`: the order's, of what the duty cycle, or the air where there is none, allows.
+
+    `minute_of_day` turns a time into the site's own minutes since midnight, for quiet hours.
+    """
 
     def __init__(
         self,
@@ -42,6 +85,8 @@ class MulticastAir:
         *,
         share: float,
         gateway_gap_s: float,
+        limits: AirLimits = _NO_LIMITS,
+        minute_of_day: Callable[[float], int] = _midnight,
     ) -> None:
         self.share = share
         self.used_s = 0.0
@@ -49,6 +94,9 @@ class MulticastAir:
         self._modulation = modulation
         self._turn = turn
         self._gateway_gap_s = gateway_gap_s
+        self._limits = limits
+        self._minute_of_day = minute_of_day
+        self._quiet = False
         self._next_at = 0.0
         self._due = 0.0  # what would be due at an even pace since the first frame
 
@@ -56,26 +104,63 @@ class MulticastAir:
         return downlink_airtime(self._modulation, payload_len)
 
     def spacing_s(self, payload_len: int) -> float:
-        """From the start of one frame to the next."""
+        """From the start of one frame to the next, while the budget lasts."""
         airtime = self.airtime_s(payload_len)
-        duty = min((ledger.duty_cycle for ledger in self._ledgers.values()), default=1.0)
-        smooth = airtime / (duty * (1 - RESERVE if duty < 1 else 1.0) * self.share)
         one_by_one = self._gateway_gap_s * (len(self._ledgers) - 1)
-        return max(smooth, airtime + _GAP_S, one_by_one)
+        least = max(airtime + _GAP_S, one_by_one)
+        if self._limits.burst:
+            return max(least, airtime / _BURST_ON_AIR)
+        return max(least, airtime / self._sustained())
+
+    def duration_s(self, frames: int, payload_len: int) -> float:
+        """About how long so many frames take; at the worst an hour more, when the budget was used before."""
+        even = frames * self.spacing_s(payload_len)
+        airtime = frames * self.airtime_s(payload_len)
+        budget = self._sustained() * WINDOW_S
+        if not self._limits.burst or airtime <= budget:
+            return even
+        hours = ceil(airtime / budget) - 1
+        return max(even, hours * WINDOW_S + (airtime - hours * budget) / _BURST_ON_AIR)
 
     def earliest(self, payload_len: int, now: float) -> float:
         """When a frame may start, at or after `now`."""
+        self._look(now)
         airtime = self.airtime_s(payload_len)
-        allowed = [ledger.earliest(now, airtime, RESERVE) for ledger in self._ledgers.values()]
-        return max(self._turn.free_at(now), self._next_at, *allowed)
+        allowed = [ledger.earliest(now, airtime, self._reserve(ledger, airtime)) for ledger in self._ledgers.values()]
+        return max(self._turn.fragment_at(now), self._next_at, *allowed)
 
     def book(self, payload_len: int, now: float) -> None:
         """A frame was given to the gateways."""
+        self._look(now)
         airtime = self.airtime_s(payload_len)
         for ledger in self._ledgers.values():
             ledger.add(now, airtime)
         self.used_s += airtime * max(1, len(self._ledgers))
         self._turn.take(now, airtime + _GAP_S)
         spacing = self.spacing_s(payload_len)
+        if self._limits.burst:
+            self._next_at = now + spacing
+            return
         self._due = (max(self._due, now - _CATCH_UP_S) if self._due else now) + spacing
         self._next_at = max(self._due, now + spacing / _CATCH_UP_TIMES)
+
+    def _look(self, now: float) -> None:
+        quiet = self._limits.quiet_hours
+        self._quiet = quiet is not None and quiet.cover(self._minute_of_day(now))
+
+    def _share(self) -> float:
+        quiet = self._limits.quiet_hours
+        most = min(self.share, self._limits.air_share)
+        return min(most, quiet.air_share) if quiet is not None and self._quiet else most
+
+    def _sustained(self) -> float:
+        """Share of the time that frames may take, over hours."""
+        duty = min((ledger.duty_cycle for ledger in self._ledgers.values()), default=1.0)
+        return duty * (1 - self._limits.reserve if duty < 1 else 1.0) * self._share()
+
+    def _reserve(self, ledger: DutyCycleLedger, airtime: float) -> float:
+        """Share of the hour's budget that is left alone; never so much that no frame would ever fit."""
+        keep = self._limits.reserve
+        if self._limits.burst:
+            keep = 1 - (1 - keep if ledger.duty_cycle < 1 else 1.0) * self._share()
+        return max(0.0, min(keep, 1 - 1.001 * airtime / ledger.budget_s))

@@ -113,6 +113,21 @@ class DutyCycleLedger:
             kept.append((now, now + airtime, airtime))
         self._entries = kept
 
+    def give_back(self, airtime: float) -> None:
+        """So much that was added is known not to have been sent; taken off what was added last."""
+        left = airtime
+        for index in range(len(self._entries) - 1, -1, -1):
+            begin, end, used = self._entries[index]
+            taken = min(left, used)
+            self._entries[index] = begin, end, used - taken
+            left -= taken
+            if left <= 0:
+                return
+
+    @property
+    def empty(self) -> bool:
+        return not self._entries
+
     def to_bytes(self) -> bytes:
         """A record for the journal, about 3 kB at most; rounded so that it never allows more."""
         if not self._entries:

@@ -6,7 +6,7 @@ received and how many fragments are still missing (`COUNT`). MissingFrag is modu
 only from a pair of numbers that the other style cannot produce.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import ceil
 
@@ -37,6 +37,7 @@ class BlockStatus:
     confirmed: int = 0  # fragments known to be on the node, never going down
     tail: int = 0  # part of `missing` that the node does not know of: plain fragments after the last one that it saw
     refuted_at: int = 0  # highest counter sent when the node was known not to be complete, though it could not tell
+    unsent: list[int] = field(default_factory=list)  # the cohort's: counters that no gateway sent, which are no loss
 
     @property
     def loss(self) -> Loss:
@@ -65,22 +66,26 @@ class BlockStatus:
                     missing += _WRAP
             self.tail = self._tail(received, missing, highest) if still else 0
             self.missing = missing + self.tail
-        self.lost, self.tried = float(self.missing), float(highest)
+        unsent = self._unsent(0, highest)
+        self.lost, self.tried = float(max(0, self.missing - unsent)), float(highest - unsent)
         self.at_counter = highest
 
     def _take_coded(self, missing_low: int, highest: int) -> None:
         """From what it missed before, it can have lost the plain ones and gained the coded ones sent since."""
         before = self.missing or 0
         unseen = self.nb_frag if self.missing is None else max(0, self.nb_frag - self.at_counter)
-        coded = highest - max(self.at_counter, self.nb_frag)
+        first = max(self.at_counter, self.nb_frag)
+        coded = highest - first - self._unsent(first, highest)
         self.tail = 0
-        expected = before + unseen * self.loss.mean
+        unsent = self._unsent(self.at_counter, self.nb_frag)
+        expected = before + unsent + (unseen - unsent) * self.loss.mean
         if self.style is StatusStyle.LAST:
             # It tells the losses, not what the coded fragments have repaired.
             self.missing = max(before, _meant(missing_low, before, before + unseen, expected))
             self.at_counter = self.nb_frag
             if unseen:
-                self.lost, self.tried = float(self.missing), float(self.nb_frag)
+                unsent = self._unsent(0, self.nb_frag)
+                self.lost, self.tried = float(max(0, self.missing - unsent)), float(self.nb_frag - unsent)
             return
         expected -= coded * (1 - self.loss.mean)
         self.missing = _meant(missing_low, before - coded, before + unseen, expected)
@@ -118,10 +123,11 @@ class BlockStatus:
         if self.missing is None:
             return None
         loss = self.loss
-        unseen = max(0, min(highest, self.nb_frag) - self.at_counter)
-        more = unseen * loss.mean
-        since = max(0, highest - max(self.at_counter, self.nb_frag))
-        found = demand(self.missing + more, more * (1 - loss.mean), loss, since)
+        plain, first = min(highest, self.nb_frag), max(self.at_counter, self.nb_frag)
+        unsent = self._unsent(self.at_counter, plain)
+        more = max(0, plain - self.at_counter - unsent) * loss.mean
+        since = max(0, highest - first - self._unsent(first, highest))
+        found = demand(self.missing + unsent + more, more * (1 - loss.mean), loss, since)
         if self.style is not StatusStyle.COUNT and self.refuted_at >= max(self.nb_frag, self.at_counter):
             found = found.beyond(self.refuted_at - highest)
         return found
@@ -130,6 +136,10 @@ class BlockStatus:
         """New coded fragments to send so that this node completes, by its own loss; at least one."""
         found = self.demand(highest)
         return 1 if found is None else max(1, ceil(found.at(_AMPLE)))
+
+    def _unsent(self, after: int, upto: int) -> int:
+        """Counters above `after`, up to `upto`, that were never on the air."""
+        return sum(after < n <= upto for n in self.unsent) if self.unsent else 0
 
     def _tried(self, tried: int, lost: int) -> None:
         fade = min(1.0, _LOSS_TRIED_MOST / (self.tried + tried))

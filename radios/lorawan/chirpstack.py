@@ -1,58 +1,31 @@
 """ChirpStack v4 as a `NetworkServer`: gRPC for what is done, MQTT for what is heard.
 
-Responsible for authentication, reconnecting, and for turning ChirpStack's answers into this project's dataclasses and
+Responsible for authentication, and for turning ChirpStack's answers into this project's dataclasses and
 errors. Not responsible for pacing, retries of a call, or the meaning of a frame.
 """
 
-import asyncio
-import ipaddress
 import logging
-import random
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import aiomqtt
 import grpc
 from chirpstack_api import api, common
 
 from radios.errors import LinkError, Unsupported
 from radios.lorawan.chirpstack_events import parse_uplink
+from radios.lorawan.chirpstack_mqtt import Subscription
+from radios.lorawan.chirpstack_settings import ChirpStackSettings, GatewayBusSettings
+from radios.lorawan.gateway_bus import GatewayAck, GatewayDownlink
+from radios.lorawan.gateway_bus_messages import ack_of, downlink_of
 from radios.lorawan.keys import Key
 from radios.lorawan.network_server import Device, DeviceClass, MulticastGroup, NotThere, Uplink
+
+__all__ = ["ChirpStack", "ChirpStackSettings", "GatewayBusSettings"]
 
 _log = logging.getLogger(__name__)
 
 _PAGE = 100
-_RECONNECT_FIRST_S = 0.5
-_RECONNECT_MOST_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class ChirpStackSettings:
-    """How to reach one application of one ChirpStack. Secrets are values here: who reads them from files is the daemon."""
-
-    grpc_target: str  # host:port
-    api_token: str
-    application_id: str
-    tenant_id: str
-    mqtt_host: str
-    mqtt_port: int = 1883
-    mqtt_username: str | None = None
-    mqtt_password: str | None = None
-    mqtt_topic_prefix: str = ""  # of ChirpStack's integration, empty by default
-    tls_ca_path: str | None = None  # gRPC; None: no TLS, on loopback only
-    mqtt_tls_ca_path: str | None = None
-    gateway_ids: tuple[str, ...] = ()  # empty: every gateway of the tenant
-    call_timeout_s: float = 10.0  # real seconds
-
-    def __post_init__(self) -> None:
-        if self.tls_ca_path is None and not _on_loopback(self.grpc_target):
-            raise ValueError(f"gRPC to {self.grpc_target} needs tls_ca: an API token never travels in the clear")
-
-    def __repr__(self) -> str:
-        return f"ChirpStackSettings({self.grpc_target}, application {self.application_id})"
+_DOWN, _ACK = "command/down", "event/ack"
 
 
 class ChirpStack:
@@ -62,7 +35,10 @@ class ChirpStack:
         self._settings = settings
         self._opened: Any = None
         self._grpc_up = False
-        self._mqtt_up = False
+        prefix = f"{settings.mqtt_topic_prefix}/" if settings.mqtt_topic_prefix else ""
+        topic = f"{prefix}application/{settings.application_id}/device/+/event/up"
+        self._uplinks = Subscription(settings.broker, [topic])
+        self._bus = None if settings.gateway_bus is None else _bus_subscription(settings, settings.gateway_bus)
         self._profiles: dict[str, Any] = {}
 
     async def devices(self) -> Sequence[Device]:
@@ -73,6 +49,16 @@ class ChirpStack:
             service.List, lambda offset: api.ListDevicesRequest(limit=_PAGE, offset=offset, application_id=application)
         )
         return [await self._device(item) for item in items]
+
+    async def tags(self, dev_eui: str) -> Mapping[str, str]:
+        service = api.DeviceServiceStub(self._channel())
+        return dict((await self._call(service.Get, api.GetDeviceRequest(dev_eui=dev_eui))).device.tags)
+
+    async def set_tag(self, dev_eui: str, name: str, value: str) -> None:
+        service = api.DeviceServiceStub(self._channel())
+        device = (await self._call(service.Get, api.GetDeviceRequest(dev_eui=dev_eui))).device
+        device.tags[name] = value
+        await self._call(service.Update, api.UpdateDeviceRequest(device=device))
 
     async def root_key(self, dev_eui: str, mac_version: tuple[int, int]) -> Key:
         service = api.DeviceServiceStub(self._channel())
@@ -110,6 +96,11 @@ class ChirpStack:
         service = api.DeviceServiceStub(self._channel())
         request = api.GetDeviceQueueItemsRequest(dev_eui=dev_eui, count_only=True)
         return int((await self._call(service.GetQueue, request)).total_count)
+
+    async def queued(self, dev_eui: str) -> Sequence[tuple[int, bytes]]:
+        service = api.DeviceServiceStub(self._channel())
+        answer = await self._call(service.GetQueue, api.GetDeviceQueueItemsRequest(dev_eui=dev_eui))
+        return [(item.f_port, item.data) for item in answer.result]
 
     async def flush(self, dev_eui: str) -> None:
         service = api.DeviceServiceStub(self._channel())
@@ -170,22 +161,27 @@ class ChirpStack:
             return
 
     async def uplinks(self) -> AsyncIterator[Uplink]:
-        delay_s = _RECONNECT_FIRST_S
-        while True:
-            try:
-                async for uplink in self._listen():
-                    delay_s = _RECONNECT_FIRST_S
-                    yield uplink
-            except (aiomqtt.MqttError, OSError) as error:
-                _raise_if_cancelled()
-                _log.warning("chirpstack mqtt: %s; connecting again within %.1f s", error, delay_s)
-            finally:
-                self._mqtt_up = False
-            await asyncio.sleep(random.uniform(0, delay_s))  # noqa: S311 - full jitter, no secret
-            delay_s = min(delay_s * 2, _RECONNECT_MOST_S)
+        async for topic, payload in self._uplinks.messages():
+            uplink = parse_uplink(payload)
+            if isinstance(uplink, Uplink):
+                yield uplink
+            else:
+                _log.warning("chirpstack mqtt: dropped an event on %s: %s", topic, uplink)
+
+    async def gateway_events(self) -> AsyncIterator[GatewayDownlink | GatewayAck]:
+        if self._bus is None:
+            return
+        async for topic, payload in self._bus.messages():
+            gateway_id, _, kind = topic.rpartition("gateway/")[2].partition("/")
+            event = ack_of(gateway_id, payload) if kind == _ACK else downlink_of(gateway_id, payload)
+            if isinstance(event, str):
+                _log.warning("chirpstack gateway bus: dropped a message on %s: %s", topic, event)
+            else:
+                yield event
 
     def link_up(self) -> Mapping[str, bool]:
-        return {"grpc": self._grpc_up, "mqtt": self._mqtt_up}
+        bus = {} if self._bus is None else {"gateway_bus": self._bus.up}
+        return {"grpc": self._grpc_up, "mqtt": self._uplinks.up, **bus}
 
     async def close(self) -> None:
         if self._opened is not None:
@@ -313,47 +309,11 @@ class ChirpStack:
             self._profiles[profile_id] = answer.device_profile
         return self._profiles[profile_id]
 
-    # MQTT
 
-    async def _listen(self) -> AsyncIterator[Uplink]:
-        settings = self._settings
-        context = ssl.create_default_context(cafile=settings.mqtt_tls_ca_path) if settings.mqtt_tls_ca_path else None
-        prefix = f"{settings.mqtt_topic_prefix}/" if settings.mqtt_topic_prefix else ""
-        async with aiomqtt.Client(
-            settings.mqtt_host,
-            settings.mqtt_port,
-            username=settings.mqtt_username,
-            password=settings.mqtt_password,
-            tls_context=context,
-            timeout=settings.call_timeout_s,
-        ) as client:
-            await client.subscribe(f"{prefix}application/{settings.application_id}/device/+/event/up", qos=1)
-            _raise_if_cancelled()
-            self._mqtt_up = True
-            async for message in client.messages:
-                uplink = parse_uplink(message.payload if isinstance(message.payload, bytes) else b"")
-                if isinstance(uplink, Uplink):
-                    yield uplink
-                else:
-                    _log.warning("chirpstack mqtt: dropped an event on %s: %s", message.topic, uplink)
-
-
-def _on_loopback(target: str) -> bool:
-    """Whether a gRPC target stays on this machine. By address, not by prefix: 127.example.org is somewhere else."""
-    if target.startswith("unix:"):
-        return True
-    host = target.rpartition(":")[0] if target.count(":") == 1 or "]:" in target else target
-    try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _raise_if_cancelled() -> None:
-    """aiomqtt can turn a cancellation into an error of its own, or swallow it (asyncio.wait_for before Python 3.12)."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+def _bus_subscription(settings: ChirpStackSettings, bus: GatewayBusSettings) -> Subscription:
+    prefixes = [f"{prefix}/" if prefix else "" for prefix in bus.topic_prefixes]
+    topics = [f"{prefix}gateway/+/{kind}" for prefix in prefixes for kind in (_DOWN, _ACK)]
+    return Subscription(bus.broker or settings.broker, topics)
 
 
 def _region(value: int) -> str:

@@ -5,7 +5,7 @@ differently. Nothing here knows a single node.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, log2
 
 from radios.errors import Unsupported
@@ -91,6 +91,7 @@ class Cohort:
     block_ack_delay: int = 0
     port: int = 201  # FPort of fragments
     unicast: bool = False  # one node, no group: every fragment goes into its queue
+    unsent: list[int] = field(default_factory=list)  # counters that no gateway sent: no node can have them
 
     @property
     def nb_frag(self) -> int:

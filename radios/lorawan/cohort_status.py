@@ -23,6 +23,8 @@ def cohort_status(runner: Runner, airtime_s: float) -> Json:
         "nodes_by_unicast": sum(node.unicast for node in session.nodes.values()),
         "multicast_frames": runner.multicasts,
         "unicast_frames": runner.unicasts,
+        "sent_by_gateways": runner.transmissions.sent,
+        "refused_by_gateways": runner.transmissions.refused,
         "airtime_s": round(airtime_s, 3),
         "unicast_airtime_s": round(session.unicast_airtime_s, 3),
     }

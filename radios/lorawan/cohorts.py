@@ -11,12 +11,13 @@ from collections.abc import Coroutine, Sequence
 from radios.clock import Clock
 from radios.errors import ContractError, ImageError, Unsupported
 from radios.lorawan.air import MulticastAir, Turn
-from radios.lorawan.airtime import DutyCycleLedger
+from radios.lorawan.air_book import AirBook
 from radios.lorawan.cohort import Cohort, check_fits
 from radios.lorawan.cohort_status import cohort_status
+from radios.lorawan.gateway_bus import Transmitted
+from radios.lorawan.gateway_watch import GatewayWatch
 from radios.lorawan.inventory import Node
 from radios.lorawan.journal_codec import (
-    VERSION,
     BadRecord,
     Known,
     Records,
@@ -29,12 +30,14 @@ from radios.lorawan.keys import Key
 from radios.lorawan.link import slower
 from radios.lorawan.messages import Release
 from radios.lorawan.network_server import NetworkServer
-from radios.lorawan.placement import Candidate, Place, assign
-from radios.lorawan.reach import candidate, unicast_rate
+from radios.lorawan.owners import Owners
+from radios.lorawan.placement import Candidate, assign
+from radios.lorawan.reach import candidate, coded, place_of, unicast_rate
 from radios.lorawan.runner import JournalFailed, Runner
 from radios.lorawan.session_factory import SessionFactory
 from radios.lorawan.session_node import SessionNode
 from radios.lorawan.settings import LorawanSettings
+from radios.lorawan.single_air import SingleAir
 from radios.radio import Fact, ImageStore, Journal, Json, NodeDirective, Record, TransferEvent, TransferOrder, Want
 
 _log = logging.getLogger(__name__)
@@ -52,18 +55,22 @@ class Cohorts:
         self.directives: dict[str, NodeDirective] = {}  # by DevEUI
         self.nodes: dict[str, Node] = {}
         self.known: dict[str, Known] = {}
-        self.ledgers: dict[str, DutyCycleLedger] = {}  # by gateway
+        self.book = AirBook(settings.plan, settings.frequency_hz)
+        self.watch = GatewayWatch(self.book, self._transmitted)
         self.gateways: tuple[str, ...] = tuple(settings.chirpstack.gateway_ids)
         self.runners: dict[str, Runner] = {}
         self.paces: dict[str, MulticastAir] = {}
         self.turn = Turn()
+        self.claiming = False  # some device is being claimed
+        self._owners = Owners(settings, network)
         self._settings = settings
         self._clock = clock
         self._network = network
         self._wake = wake
         self._ended: dict[str, tuple[str, int]] = {}  # DevEUI -> transfer and generation that is over
         self._opened: tuple[Journal, ImageStore, asyncio.TaskGroup] | None = None
-        self.factory = SessionFactory(settings, self.turn, self.ledgers, self._read)
+        self.factory = SessionFactory(settings, self.turn, self.book, self._read, self._bus_hears)
+        self.single = SingleAir(self.nodes, self.factory.unicast_air)
 
     def open(self, journal: Journal, images: ImageStore, group: asyncio.TaskGroup) -> None:
         """Before anything else: what sessions need to run."""
@@ -92,6 +99,16 @@ class Cohorts:
 
     def status(self) -> list[Json]:
         return [cohort_status(runner, self.paces[name].used_s) for name, runner in self.runners.items()]
+
+    def _transmitted(self, word: Transmitted) -> bool:
+        """Whether it is about a multicast of ours: then its session knows."""
+        ours = [runner for runner in self.runners.values() if word.about(runner.session.cohort.mc_addr)]
+        for runner in ours:
+            runner.transmitted(word)
+        return bool(ours)
+
+    def _bus_hears(self) -> bool:
+        return self.watch.hears and self._network.link_up().get("gateway_bus", False)
 
     def put(self, order: TransferOrder) -> None:
         """New terms of a transfer reach its sessions."""
@@ -123,6 +140,7 @@ class Cohorts:
         now = self._clock.now()
         events: list[TransferEvent] = []
         joining: dict[str, list[tuple[Node, NodeDirective]]] = {}
+        self.claiming = False
         for dev_eui, directive in list(self.directives.items()):
             order = self.orders.get(directive.transfer)
             if self.runner_of(dev_eui) is not None or self._is_over(dev_eui, directive):
@@ -136,11 +154,13 @@ class Cohorts:
                 continue
             reason = node.unsupported() or self._unfit(node, order, now)
             if reason:
-                code, _, detail = reason.partition(": ")
-                events.append(_event(directive, Fact.FAILED, now, code if detail else "refused", detail or reason))
+                events.append(_event(directive, Fact.FAILED, now, *coded(reason)))
                 self._end(dev_eui, directive)
             elif node.ready and self._settings.may_set_up(node.device.tags) and self.gateways:
-                joining.setdefault(directive.transfer, []).append((node, directive))
+                if await self._owners.ours(node, now):
+                    joining.setdefault(directive.transfer, []).append((node, directive))
+                else:
+                    self.claiming = True
         await self._commit([], events)
         for transfer, members in joining.items():
             await self._gather(self.orders[transfer], members)
@@ -150,7 +170,7 @@ class Cohorts:
         """Give the nodes of one transfer their cohorts."""
         by_name = {node.device.dev_eui: (node, directive) for node, directive in members}
         candidates = [c for node, _ in members if (c := self.candidate(node, order.transfer)) is not None]
-        opened = {_place_of(runner.session.cohort): runner for runner in self._open_runners(order.transfer)}
+        opened = {place_of(runner.session.cohort): runner for runner in self._open_runners(order.transfer)}
         for place, dev_euis in assign(candidates, opened.keys(), self.gateways):
             try:
                 nb_frag = check_fits(order.image, self.factory.frag_size(place))
@@ -243,7 +263,8 @@ class Cohorts:
             self._open()[0],
             self._clock,
             lambda release: self._released(cohort, release),
-            self._keep_air,
+            self.keep_air,
+            self.single,
         )
         self.runners[cohort.cohort] = runner
         self.paces[cohort.cohort] = pace
@@ -334,7 +355,7 @@ class Cohorts:
 
     def obstacle(self, node: Node) -> str:
         if not self._settings.may_set_up(node.device.tags):
-            return "another gateway owns it"
+            return "no gateway owns it" if not self._settings.foreign(node.device.tags) else "another gateway owns it"
         if node.device.region != self._settings.region:
             return f"is in {node.device.region}, not {self._settings.region}"
         return node.unsupported()
@@ -361,22 +382,14 @@ class Cohorts:
         except Exception as error:
             raise JournalFailed(error, ()) from error
 
-    def _keep_air(self) -> None:
+    def keep_air(self) -> None:
         if self.journal is not None:
-            records = [
-                Record("network", f"air/{gateway}", VERSION, ledger.to_bytes())
-                for gateway, ledger in self.ledgers.items()
-            ]
-            self.journal.progress((), records)
+            self.journal.progress((), self.book.records())
 
     def _open(self) -> tuple[Journal, ImageStore, asyncio.TaskGroup]:
         if self._opened is None:
             raise ContractError("the radio is not running")
         return self._opened
-
-
-def _place_of(cohort: Cohort) -> Place:
-    return Place(cohort.frag_version, cohort.data_rate, cohort.gateways, cohort.port, cohort.unicast)
 
 
 def _event(directive: NodeDirective, fact: Fact, now: float, code: str = "", detail: str = "") -> TransferEvent:

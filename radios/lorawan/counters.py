@@ -33,6 +33,14 @@ class Counters:
         cohort.data_started = True
         self._out.cohort_changed()
 
+    def transmitted(self, n: int, *, sent: bool) -> None:
+        """What gateways did with a fragment to the group. Not journalled at once: a crash makes it a lost one, no more."""
+        unsent = self._out.cohort.unsent
+        if sent and n in unsent:
+            unsent.remove(n)
+        elif not sent and n not in unsent:
+            unsent.append(n)
+
     def sent(self, n: int) -> None:
         self.next = max(self.next, n + 1)
         self.highest = max(self.highest, n)

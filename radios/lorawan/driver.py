@@ -7,10 +7,10 @@ decided in `fuota_session`; how the network server is spoken to, in `chirpstack`
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
 
 from radios.clock import Clock
 from radios.errors import ContractError, LinkError, Unsupported
-from radios.lorawan.airtime import DutyCycleLedger
 from radios.lorawan.chirpstack import ChirpStack
 from radios.lorawan.cohorts import Cohorts
 from radios.lorawan.inventory import Node, time_answer
@@ -25,7 +25,7 @@ from radios.lorawan.messages import Unicast
 from radios.lorawan.network_server import Device, DeviceClass, NetworkServer, Uplink
 from radios.lorawan.runner import JournalFailed, wait_until
 from radios.lorawan.settings import LorawanSettings
-from radios.lorawan.transfer_plan import planned
+from radios.lorawan.transfer_plan import ASSUMPTIONS, planned
 from radios.radio import (
     CommandResult,
     ImageStore,
@@ -73,6 +73,7 @@ class LorawanRadio:
                 for cohort in records.cohorts:
                     self._cohorts.restore(cohort, records)
                 group.create_task(self._listen(), name="lorawan uplinks")
+                group.create_task(self._watch_gateways(), name="lorawan gateways")
                 group.create_task(self._poll_devices(), name="lorawan devices")
                 group.create_task(self._steward(), name="lorawan steward")
         finally:
@@ -93,7 +94,7 @@ class LorawanRadio:
             return TransferPlan(frames=0, airtime_s=0.0, eta_s=0.0, skipped=skipped)
         cohorts, settings = self._cohorts, self._settings
         ready = [c for node in taking if (c := cohorts.candidate(node, order.transfer)) is not None]
-        frames, airtime_s, eta_s = planned(
+        parts = planned(
             order.image,
             ready,
             cohorts.gateways,
@@ -103,7 +104,14 @@ class LorawanRadio:
             self._uplink_s,
             repeater=settings.repeater_compatible,
         )
-        return TransferPlan(frames, airtime_s, eta_s + settings.session.lead_s, skipped)
+        return TransferPlan(
+            frames=sum(part.frames for part in parts),
+            airtime_s=sum(part.airtime_s for part in parts),
+            eta_s=max((part.eta_s for part in parts), default=0.0) + settings.session.lead_s,
+            skipped=skipped,
+            parts=parts,
+            assumptions=ASSUMPTIONS,
+        )
 
     async def put(self, order: TransferOrder) -> None:
         before = self._cohorts.orders.get(order.transfer)
@@ -129,6 +137,8 @@ class LorawanRadio:
             node.ask_version()
             self._wake.set()
             return CommandResult(ok=True, detail="asked; the answer is an observation", value=self._listed(node))
+        if command.name == "plan":
+            return await self._plan(str(command.arguments.get("transfer", "")))
         return CommandResult(ok=False, detail=f"{command.name}: devices are managed in the network server")
 
     async def observations(self) -> AsyncIterator[NodeObservation]:
@@ -147,7 +157,7 @@ class LorawanRadio:
         cohorts = self._cohorts.status()
         air: dict[str, Json] = {
             gateway: {"used_s": round(ledger.used(now), 3), "budget_s": ledger.budget_s}
-            for gateway, ledger in self._cohorts.ledgers.items()
+            for gateway, ledger in self._cohorts.book.of(self._settings.frequency_hz).items()
         }
         return {
             "link": link,
@@ -156,6 +166,11 @@ class LorawanRadio:
             "gateways": list(self._cohorts.gateways),
             "cohorts": cohorts,
             "air": air,
+            "gateway_bus": {
+                "downlinks": self._cohorts.watch.downlinks,
+                "acks": self._cohorts.watch.acks,
+                "unacknowledged": self._cohorts.watch.unacknowledged,
+            },
         }
 
     # Tasks.
@@ -163,6 +178,10 @@ class LorawanRadio:
     async def _listen(self) -> None:
         async for uplink in self._network.uplinks():
             self._heard(uplink)
+
+    async def _watch_gateways(self) -> None:
+        async for event in self._network.gateway_events():
+            self._cohorts.watch.hear(event, self._clock.now())
 
     def _heard(self, uplink: Uplink) -> None:
         now = self._clock.now()
@@ -185,6 +204,7 @@ class LorawanRadio:
             try:
                 devices = await self._network.devices()
                 self._cohorts.gateways = tuple(await self._network.gateways())
+                self._cohorts.book.know(self._cohorts.gateways)
                 self._device_error = ""
             except (LinkError, Unsupported) as error:
                 self._device_error = str(error)
@@ -212,6 +232,7 @@ class LorawanRadio:
         """Asks nodes what they are, and gives those that are wanted a place in a cohort."""
         while True:
             self._wake.clear()
+            self._keep_air()
             await self._ask_nodes()
             try:
                 await self._cohorts.place()
@@ -219,6 +240,8 @@ class LorawanRadio:
                 _log.error("lorawan journal: %s", error)
             now = self._clock.now()
             due = [node.not_before for node in self._cohorts.nodes.values() if node.not_before > now]
+            if self._cohorts.claiming:
+                due.append(now + self._settings.claim_settle_s)
             free_at = self._cohorts.turn.free_at(now)
             if free_at > now and any(node.not_before <= now for node in self._cohorts.nodes.values()):
                 due.append(free_at)
@@ -244,11 +267,17 @@ class LorawanRadio:
                 node.postpone(self._clock.now() + self._settings.session.retry_s)
 
     async def _send(self, action: Unicast) -> bool:
+        size = len(action.data)
+        if reason := self._cohorts.single.oversize(action.dev_eui, size):
+            _log.info("lorawan:%s %s: %s", action.dev_eui, action.name, reason)
+            return False
         try:
             await self._network.enqueue(action.dev_eui, action.port, action.data, action.expires)
         except (LinkError, Unsupported) as error:
             _log.info("lorawan:%s %s: %s", action.dev_eui, action.name, error)
             return False
+        self._cohorts.single.book(action.dev_eui, size, self._clock.now())
+        self._cohorts.watch.unsaved = True
         return True
 
     def _restore_network(self, records: Records) -> None:
@@ -259,16 +288,28 @@ class LorawanRadio:
                 _log.error("lorawan: %s", error)
             else:
                 self._cohorts.known[known.dev_eui] = known
-        duty_cycle = self._settings.plan.sub_band(self._settings.frequency_hz).duty_cycle
         for record in records.air:
             try:
-                self._cohorts.ledgers[record.key.removeprefix("air/")] = DutyCycleLedger.from_bytes(
-                    record.value, duty_cycle
-                )
+                self._cohorts.book.restore(record)
             except ValueError as error:
                 _log.error("lorawan %s: %s", record.key, error)
 
+    async def _plan(self, transfer: str) -> CommandResult:
+        """The plan of a transfer that was put, for the nodes that are directed to it."""
+        order = self._cohorts.orders.get(transfer)
+        if order is None:
+            return CommandResult(ok=False, detail=f"transfer {transfer!r} is not known")
+        nodes = [directive.node for directive in self._cohorts.directives.values() if directive.transfer == transfer]
+        made = asdict(await self.plan(order, nodes))
+        return CommandResult(ok=True, detail=ASSUMPTIONS, value=made | {"parts": list(made["parts"])})
+
     # Small things.
+
+    def _keep_air(self) -> None:
+        """What others sent; what we send is kept when it is sent."""
+        if self._cohorts.watch.unsaved:
+            self._cohorts.watch.unsaved = False
+            self._cohorts.keep_air()
 
     def _keep_known(self, known: Known) -> None:
         """What a node told of itself can be asked again: no commit of its own."""
@@ -291,6 +332,14 @@ class LorawanRadio:
             "name": node.device.name,
             "class": str(node.device.device_class),
             "version": node.known.fw_version,
+            "region": node.device.region,
+            "mac_version": ".".join(map(str, node.device.mac_version)),
+            "profile": node.device.profile,
+            "last_seen": node.device.last_seen,
+            "battery_percent": node.device.battery_percent,
+            "external_power": node.device.external_power,
+            "margin_db": node.device.margin_db,
+            "tags": dict(node.device.tags),
             "hardware": None if node.known.hw_version is None else f"lorawan:{node.known.hw_version:08x}",
             "packages": {str(package): version for package, version in node.known.packages.items()},
             "refused": self._cohorts.obstacle(node),

@@ -57,6 +57,8 @@ class FuotaSession:
         self._new_group = new_group
         self._out = Outgoing(cohort, mc_key, settings, new=nodes is None)
         self._out.nodes.update({node.dev_eui: node for node in nodes or ()})
+        for node in self._out.nodes.values():
+            node.block.unsent = cohort.unsent
         counters = Counters(self._out)
         self._feeds = Feeds(self._out, block, unicast, counters)
         self._rounds = Rounds(self._out, block, pace, port, counters, self._feeds)
@@ -107,7 +109,7 @@ class FuotaSession:
             profile=profile,
             generation=directive.generation,
             want=directive.want,
-            block=BlockStatus(nb_frag=self.cohort.nb_frag),
+            block=BlockStatus(nb_frag=self.cohort.nb_frag, unsent=self.cohort.unsent),
             install_at=_install_at(directive),
             session_cnt=session_cnt,
             attempt=attempt,
@@ -226,6 +228,10 @@ class FuotaSession:
     def multicast_done(self, now: float) -> None:
         self._rounds.done(now)
 
+    def multicast_transmitted(self, n: int | None, sent: bool, now: float, reason: str = "") -> None:
+        """What the gateways did with a frame that was taken, where that is known; `n`: of the fragment, None for a poll."""
+        self._rounds.transmitted(n, sent, reason, now)
+
     def multicast_refused(self, now: float) -> None:
         """Not taken, or an earlier frame is still queued: the same frame again in a while."""
         self._rounds.refused(now, self.settings.retry_s)
@@ -249,6 +255,14 @@ class FuotaSession:
         if node is not None:
             node.asked = max(0, node.asked - 1)
             node.not_before = now + self.settings.retry_s
+
+    def unicast_oversize(self, dev_eui: str, detail: str, now: float) -> None:
+        """It would not fit the node's data rate: not sent, and tried again in a while."""
+        self.unicast_refused(dev_eui, now)
+        node = self.nodes.get(dev_eui)
+        if node is not None and not node.stalled:
+            node.stalled = True
+            self._out.event(node, Fact.STALLED, now, code="data_rate", detail=detail)
 
     def impossible(self, dev_eui: str, detail: str, now: float) -> None:
         """The network server can never send to this node."""
@@ -281,7 +295,7 @@ class FuotaSession:
             self._wake.append(node.not_before)
             return None
         # A node that does not always listen is asked at its next uplink: until then the request waits in its queue.
-        if node.profile.always_on and (free_at := self._turn.free_at(now)) > now:
+        if node.profile.always_on and (free_at := self._turn.request_at(now)) > now:
             self._wake.append(free_at)
             return None
         wanted = question(node, self.cohort, self._out.mc_key, self._block, self.settings, now)

@@ -1,4 +1,4 @@
-"""Messages of ChirpStack's gateway bus, protobuf or JSON, into `GatewayBus`. SHELL around chirpstack_api.
+"""Messages of ChirpStack's gateway bus, protobuf or JSON, into this project's dataclasses. SHELL around chirpstack_api.
 
 Hostile bytes give a reason, no exception. Topics and connections are not its business.
 """
@@ -9,26 +9,31 @@ from chirpstack_api import gw
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
-from radios.lorawan.gateway_bus import GatewayBus, Transmitted
+from radios.lorawan.gateway_bus import GatewayAck, GatewayDownlink, GatewayFrame
 
 MAX_MESSAGE_BYTES = 64 * 1024
 
 
-def hear_downlink(bus: GatewayBus, gateway_id: str, payload: bytes, *, as_json: bool = False) -> str:
-    """A message of `gateway/<id>/command/down`; what is wrong with it, empty when nothing is."""
-    frame = _parsed(gw.DownlinkFrame, payload, as_json)
+def downlink_of(gateway_id: str, payload: bytes) -> GatewayDownlink | str:
+    """A message of `gateway/<id>/command/down`; what is wrong with it, when it is none."""
+    frame = _parsed(gw.DownlinkFrame, payload)
     if isinstance(frame, str):
         return frame
-    bus.downlink(gateway_id, frame.downlink_id, [item.phy_payload for item in frame.items])
-    return ""
+    return GatewayDownlink(gateway_id, frame.downlink_id, tuple(_frame(item) for item in frame.items))
 
 
-def hear_ack(bus: GatewayBus, gateway_id: str, payload: bytes, *, as_json: bool = False) -> Transmitted | str | None:
-    """A message of `gateway/<id>/event/ack`; None when it is about nothing known, a text when it is no such message."""
-    ack = _parsed(gw.DownlinkTxAck, payload, as_json)
+def ack_of(gateway_id: str, payload: bytes) -> GatewayAck | str:
+    """A message of `gateway/<id>/event/ack`; what is wrong with it, when it is none."""
+    ack = _parsed(gw.DownlinkTxAck, payload)
     if isinstance(ack, str):
         return ack
-    return bus.ack(gateway_id, ack.downlink_id, [_status(item.status) for item in ack.items])
+    return GatewayAck(gateway_id, ack.downlink_id, tuple(_status(item.status) for item in ack.items))
+
+
+def _frame(item: Any) -> GatewayFrame:
+    info = item.tx_info
+    lora = info.modulation.lora
+    return GatewayFrame(item.phy_payload, info.frequency, lora.spreading_factor, lora.bandwidth)
 
 
 def _status(value: int) -> str:
@@ -36,11 +41,12 @@ def _status(value: int) -> str:
     return str(gw.TxAckStatus.Name(value)) if value in gw.TxAckStatus.values() else str(value)
 
 
-def _parsed(kind: Any, payload: bytes, as_json: bool) -> Any:
+def _parsed(kind: Any, payload: bytes) -> Any:
+    """JSON begins with a brace, which begins no message of these in protobuf: a field 15 that they have not."""
     if len(payload) > MAX_MESSAGE_BYTES:
         return f"{len(payload)} bytes, more than {MAX_MESSAGE_BYTES}"
     try:
-        if as_json:
+        if payload.startswith(b"{"):
             return json_format.Parse(payload, kind(), ignore_unknown_fields=True)
         return kind.FromString(payload)
     except (DecodeError, json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:

@@ -102,7 +102,7 @@ def node_record(cohort: str, node: SessionNode) -> Record:
         "grouped": node.grouped,
         "holds_image": node.holds_image,
         "installing_since": node.installing_since,
-        "block": asdict(node.block),
+        "block": {name: item for name, item in asdict(node.block).items() if name != "unsent"},  # the cohort's
     }
     return _record("node", f"{cohort}/{node.dev_eui}", value)
 
@@ -122,6 +122,7 @@ def deleted(record: Record) -> Record:
 def read_cohort(record: Record) -> Cohort:
     value = _value(record)
     value["gateways"] = tuple(_list(value.get("gateways", []), record))
+    value["unsent"] = _list(value.get("unsent", []), record)
     return _made(Cohort, _names(Cohort), value, record)
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from radios.errors import Unsupported
+from radios.lorawan.gateway_bus import GatewayAck, GatewayDownlink
 from radios.lorawan.keys import Key
 
 
@@ -88,6 +89,14 @@ class NetworkServer(Protocol):
         """Every device of the application."""
         ...
 
+    async def tags(self, dev_eui: str) -> Mapping[str, str]:
+        """A device's, as they are now."""
+        ...
+
+    async def set_tag(self, dev_eui: str, name: str, value: str) -> None:
+        """Its other tags stay."""
+        ...
+
     async def root_key(self, dev_eui: str, mac_version: tuple[int, int]) -> Key:
         """GenAppKey (LoRaWAN 1.0.x) or AppKey (1.1). Unsupported when the server has none."""
         ...
@@ -101,6 +110,10 @@ class NetworkServer(Protocol):
         ...
 
     async def queue_length(self, dev_eui: str) -> int: ...
+
+    async def queued(self, dev_eui: str) -> Sequence[tuple[int, bytes]]:
+        """(port, data) of the downlinks that wait for the device."""
+        ...
 
     async def flush(self, dev_eui: str) -> None:
         """Forget every downlink queued for the device."""
@@ -134,6 +147,13 @@ class NetworkServer(Protocol):
 
     def uplinks(self) -> AsyncIterator[Uplink]:
         """Uplinks until cancelled; a lost connection is made again within. Frames sent meanwhile are lost."""
+        ...
+
+    def gateway_events(self) -> AsyncIterator[GatewayDownlink | GatewayAck]:
+        """What gateways are given to send, and what they did, until cancelled; ends at once where that cannot be known.
+
+        Events are lost while the connection `gateway_bus` of `link_up` is down.
+        """
         ...
 
     def link_up(self) -> Mapping[str, bool]:

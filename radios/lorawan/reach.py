@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from radios.lorawan.cohort import Cohort
 from radios.lorawan.inventory import Node
 from radios.lorawan.link import usable
 from radios.lorawan.network_server import DeviceClass
 from radios.lorawan.packages import fragmentation
-from radios.lorawan.placement import Candidate
+from radios.lorawan.placement import Candidate, Place
 from radios.lorawan.regions import Region
 from radios.lorawan.unicast_air import UnicastAir
 
@@ -30,3 +31,13 @@ def candidate(
 def unicast_rate(node: Node, air: UnicastAir) -> int | None:
     """Data rate of downlinks to the node alone, as it was heard last."""
     return air.data_rate(node.known.uplink_dr, always_on=node.device.device_class is DeviceClass.C)
+
+
+def place_of(cohort: Cohort) -> Place:
+    return Place(cohort.frag_version, cohort.data_rate, cohort.gateways, cohort.port, cohort.unicast)
+
+
+def coded(reason: str) -> tuple[str, str]:
+    """Stable code and text of a reason that may begin with its code; else it is `refused`."""
+    code, _, detail = reason.partition(": ")
+    return (code, detail) if detail and code.isidentifier() else ("refused", reason)

@@ -20,6 +20,7 @@ from radios.lorawan.messages import Multicast
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.packages import fragmentation
 from radios.lorawan.packages.fragmentation import N_MAX
+from radios.lorawan.refusals import Refusals
 from radios.lorawan.session_node import UNPROVEN_MOST, SessionNode
 from radios.radio import Fact
 
@@ -40,6 +41,8 @@ class Pace(Protocol):
     def book(self, payload_len: int, now: float) -> None: ...
 
     def spacing_s(self, payload_len: int) -> float: ...
+
+    def duration_s(self, frames: int, payload_len: int) -> float: ...
 
 
 @dataclass(slots=True)
@@ -78,6 +81,7 @@ class Rounds:
         self._in_flight: Multicast | None = None
         self._not_before = 0.0
         self._silence_s = 0.0
+        self._refusals = Refusals(out)
 
     @property
     def in_flight(self) -> bool:
@@ -106,7 +110,7 @@ class Rounds:
         size = fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size
         needed = self._most((node, 2.0) for node in self._out.nodes.values() if node.in_demand)
         left = max(self._settings.reserve_fragments, self._last_of_round - self._counters.next + 1, needed)
-        return 1.3 * left * self._pace.spacing_s(size) + 3 * self._answers_s()
+        return 1.3 * self._pace.duration_s(left, size) + 3 * self._answers_s()
 
     def may_be_complete(self, node: SessionNode) -> bool:
         """Whether a node that does not tell has probably all that it needs: its image is to be asked about."""
@@ -158,6 +162,23 @@ class Rounds:
             self._polls, self._since_poll = self._polls - 1, self._settings.round_most  # a poll on the way is still due
         self._in_flight = None
         self._not_before = now + wait_s
+
+    def transmitted(self, n: int | None, sent: bool, reason: str, now: float) -> None:
+        """What the gateways did with a frame that `done` was told of; `n`: None for a poll.
+
+        A refused fragment is no loss of a node and is never repeated: a new coded one makes it up. A refused poll is.
+        """
+        self._not_before = max(self._not_before, self._refusals.told(sent, reason, now))
+        if n is not None:
+            self._counters.transmitted(n, sent=sent)
+            if not sent and n > self._cohort.nb_frag and self._poll is None:
+                self.shift(1)
+        elif not sent and now < self._answers_until:
+            self._answers_until = now
+            if self._poll is not None:
+                self._poll.deadline = 0.0
+            else:
+                self._polls, self._since_poll = self._polls - 1, self._settings.round_most
 
     @property
     def _cohort(self) -> Cohort:

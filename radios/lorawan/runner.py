@@ -11,6 +11,7 @@ from radios.clock import Clock
 from radios.errors import ImageError, LinkError, Unsupported
 from radios.lorawan import keys
 from radios.lorawan.fuota_session import FuotaSession
+from radios.lorawan.gateway_bus import FrameKey, Transmitted
 from radios.lorawan.messages import (
     Action,
     Commit,
@@ -23,6 +24,8 @@ from radios.lorawan.messages import (
     Unicast,
 )
 from radios.lorawan.network_server import MulticastGroup, NetworkServer, NotThere, Uplink
+from radios.lorawan.single_air import SingleAir
+from radios.lorawan.transmissions import Transmissions, Verdict
 from radios.radio import Fact, Journal, NodeDirective
 
 _log = logging.getLogger(__name__)
@@ -50,15 +53,19 @@ class Runner:
         clock: Clock,
         released: Callable[[Release], None],
         sent: Callable[[], None],
+        single: SingleAir,
     ) -> None:
         self.session = session
         self.multicasts = 0
         self.unicasts = 0
+        self.transmissions = Transmissions()
         self._network = network
         self._journal = journal
         self._clock = clock
         self._released = released
         self._sent = sent
+        self._single = single
+        self._looked: set[str] = set()  # nodes whose queue was looked into
         self._wake = asyncio.Event()
         self._root_keys_at = 0.0
 
@@ -70,8 +77,22 @@ class Runner:
         self.session.direct(directive, self._clock.now())
         self._wake.set()
 
+    def transmitted(self, word: Transmitted) -> None:
+        """A gateway's word about a frame to the group."""
+        verdict = self.transmissions.heard(word)
+        if verdict is not None:
+            self._judge(verdict)
+            self._wake.set()
+
     def wake(self) -> None:
         self._wake.set()
+
+    def _judge(self, verdict: Verdict) -> None:
+        session = self.session
+        if not verdict.sent:
+            what = "a poll" if verdict.n is None else f"fragment {verdict.n}"
+            _log.info("lorawan cohort %s: no gateway sent %s: %s", session.cohort.cohort, what, verdict.status)
+        session.multicast_transmitted(verdict.n, verdict.sent, self._clock.now(), verdict.status)
 
     async def run(self) -> None:
         """Until nobody is left. JournalFailed when a commit failed."""
@@ -117,7 +138,13 @@ class Runner:
             raise JournalFailed(error, installing) from error
 
     async def _unicast(self, action: Unicast) -> None:
+        size = len(action.data)
+        if reason := self._single.oversize(action.dev_eui, size):
+            self.session.unicast_oversize(action.dev_eui, f"{action.name}: {reason}", self._clock.now())
+            return
         try:
+            if await self._waits(action):
+                return
             await self._network.enqueue(action.dev_eui, action.port, action.data, action.expires)
         except LinkError as error:
             _log.info("lorawan:%s %s: %s", action.dev_eui, action.name, error)
@@ -126,6 +153,15 @@ class Runner:
             self.session.impossible(action.dev_eui, str(error), self._clock.now())
         else:
             self.unicasts += 1
+            self._single.book(action.dev_eui, size, self._clock.now())
+
+    async def _waits(self, action: Unicast) -> bool:
+        """Whether the same request is queued since before this session was made: class A would get it twice."""
+        if action.dev_eui in self._looked:
+            return False  # later ones expire before they are repeated
+        queued = await self._network.queued(action.dev_eui)
+        self._looked.add(action.dev_eui)
+        return (action.port, action.data) in queued
 
     async def _multicast(self, action: Multicast) -> None:
         session, network = self.session, self._network
@@ -133,7 +169,7 @@ class Runner:
             if await network.multicast_queue_length(action.group_id):
                 session.multicast_busy(self._clock.now(), _BUSY_WAIT_S)
                 return
-            await network.enqueue_multicast(action.group_id, action.port, action.data)
+            f_cnt = await network.enqueue_multicast(action.group_id, action.port, action.data)
         except LinkError as error:
             _log.info("lorawan cohort %s: %s", session.cohort.cohort, error)
             session.multicast_refused(self._clock.now())
@@ -145,6 +181,9 @@ class Runner:
         else:
             self.multicasts += 1
             session.multicast_done(self._clock.now())
+            key = FrameKey(session.cohort.mc_addr, f_cnt & 0xFFFF)
+            for verdict in self.transmissions.given(key, action.n, session.cohort.gateways):
+                self._judge(verdict)
             self._sent()
 
     async def _feed(self, action: Feed) -> None:

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from radios.lorawan.air import MulticastAir, Turn
-from radios.lorawan.airtime import DutyCycleLedger
+from radios.lorawan.air_book import AirBook
 from radios.lorawan.cohort import BlockSource, Cohort, fragment_size
 from radios.lorawan.fec import Encoder
 from radios.lorawan.fuota_session import FuotaSession
@@ -13,26 +13,35 @@ from radios.lorawan.packages.fragmentation import N_MAX
 from radios.lorawan.placement import Place
 from radios.lorawan.session_node import SessionNode
 from radios.lorawan.settings import LorawanSettings
-from radios.lorawan.unicast_air import UnicastAir
+from radios.lorawan.unicast_air import UnicastAir, rx1_frequency_hz
 from radios.radio import TransferOrder
 
 _CODED_AT_ONCE = 16
 
 
 class SessionFactory:
-    """`read(digest, offset, length)` raises ImageError. `ledgers` by gateway are kept by the caller."""
+    """`read(digest, offset, length)` raises ImageError. `book` is kept by the caller; `bus_hears`: see `UnicastAir`."""
 
     def __init__(
         self,
         settings: LorawanSettings,
         turn: Turn,
-        ledgers: dict[str, DutyCycleLedger],
+        book: AirBook,
         read: Callable[[str, int, int], bytes],
+        bus_hears: Callable[[], bool],
     ) -> None:
-        self.unicast_air = UnicastAir(settings.plan, repeater=settings.repeater_compatible, rx2=ledgers)
+        plan = settings.plan
+        self.unicast_air = UnicastAir(
+            plan,
+            repeater=settings.repeater_compatible,
+            rx2=book.of(plan.rx2_frequency_hz),
+            rx1=book.of(rx1_frequency_hz(plan)),
+            reserve=settings.air.reserve,
+            told_elsewhere=bus_hears,
+        )
         self._settings = settings
         self._turn = turn
-        self._ledgers = ledgers
+        self._book = book
         self._read = read
 
     def frag_size(self, place: Place) -> int:
@@ -63,10 +72,17 @@ class SessionFactory:
 
     def pace(self, share: float, gateways: Sequence[str], data_rate: int) -> MulticastAir:
         plan, settings = self._settings.plan, self._settings
-        duty_cycle = plan.sub_band(settings.frequency_hz).duty_cycle
-        ledgers = {name: self._ledgers.setdefault(name, DutyCycleLedger(duty_cycle)) for name in gateways}
-        modulation = plan.downlink(data_rate).modulation
-        return MulticastAir(ledgers, modulation, self._turn, share=share, gateway_gap_s=settings.class_c_margin_s)
+        self._book.know(gateways)
+        opened = self._book.of(settings.frequency_hz)
+        return MulticastAir(
+            {name: opened[name] for name in gateways},
+            plan.downlink(data_rate).modulation,
+            self._turn,
+            share=share,
+            gateway_gap_s=settings.class_c_margin_s,
+            limits=settings.air,
+            minute_of_day=settings.minute_of_day,
+        )
 
     def session(
         self, cohort: Cohort, mc_key: Key, nodes: Sequence[SessionNode] | None, order: TransferOrder | None

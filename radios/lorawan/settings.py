@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
 
+from radios.lorawan.air import AirLimits
 from radios.lorawan.chirpstack import ChirpStackSettings
 from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.inventory import InventorySettings
@@ -21,7 +23,10 @@ class LorawanSettings:
     class_c_margin_s: float = 5.0  # ChirpStack's multicast_class_c_margin: between two gateways of one group
     owner_tag: str = "gatewayd"  # device tag that names the gateway whose daemon may update it
     owner: str = ""  # this gateway's id; empty: tags are not looked at
-    owner_required: bool = False  # True: a device without the tag is only observed
+    owner_required: bool = False  # True: a device without the tag is only observed, False: it is claimed
+    claim_settle_s: float = 30.0  # more than a call to the network server may take
+    air: AirLimits = field(default_factory=AirLimits)
+    timezone: tzinfo = UTC  # of the quiet hours in `air`
     device_poll_s: float = 300.0
     steward_s: float = 30.0  # at least so often: who has to be asked, who can join
     session: SessionSettings = field(default_factory=SessionSettings)
@@ -48,8 +53,17 @@ class LorawanSettings:
     def max_payload(self) -> int:
         return self.plan.max_payload(self.data_rate, repeater=self.repeater_compatible)
 
+    def minute_of_day(self, now: float) -> int:
+        """The site's own minutes since midnight."""
+        local = datetime.fromtimestamp(now, self.timezone)
+        return local.hour * 60 + local.minute
+
+    def foreign(self, tags: Mapping[str, str]) -> bool:
+        """Whether these tags name another gateway."""
+        return bool(self.owner) and tags.get(self.owner_tag, self.owner) != self.owner
+
     def may_set_up(self, tags: Mapping[str, str]) -> bool:
-        """Whether a device with these tags belongs to this daemon."""
+        """Whether a device with these tags belongs to this daemon, or to none."""
         if not self.owner:
             return True
         owner = tags.get(self.owner_tag)

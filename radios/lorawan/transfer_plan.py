@@ -1,17 +1,24 @@
-"""What a transfer would cost on the air before it starts, cohort by cohort. PURE."""
+"""What a transfer would cost before it starts, cohort by cohort: air, time, and energy at a node. PURE."""
 
 from collections.abc import Callable, Sequence
 from math import ceil
 
 from radios.lorawan.air import MulticastAir
+from radios.lorawan.airtime import downlink_airtime, uplink_airtime
 from radios.lorawan.cohort import check_fits, fragment_size
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD
 from radios.lorawan.placement import Candidate, Place, assign
 from radios.lorawan.regions import Region
 from radios.lorawan.unicast_air import UnicastAir
-from radios.radio import ImageRef
+from radios.radio import ImageRef, PlanPart
 
 CODED_SHARE = 0.15  # of M, before any loss is known
+RECEIVING_W = 3.3 * 0.011  # a LoRa transceiver listening, at 3.3 V
+SENDING_W = 3.3 * 0.044  # at 14 dBm
+ASSUMPTIONS = (
+    f"{CODED_SHARE:.0%} coded fragments; radio at 3.3 V, 11 mA listening and 44 mA sending; class C listens from the first fragment "
+    "to the last, class A sends an empty uplink for each; set-up, flash and restart are left out"
+)
 
 
 def planned(
@@ -24,23 +31,52 @@ def planned(
     uplink_s: Callable[[str], float],
     *,
     repeater: bool,
-) -> tuple[int, float, float]:
-    """Frames, seconds on air and seconds until the last node holds the image; groups of one gateway set wait for each other.
+) -> tuple[PlanPart, ...]:
+    """A part for each cohort. Groups of one set of gateways take their turns, so a later one is done later.
 
     `uplink_s`: between two uplinks of a node, by DevEUI; 0 where its queue is served at once.
     """
-    frames, airtime_s, multicast_s, unicast_s = 0, 0.0, 0.0, 0.0
+    parts: list[PlanPart] = []
+    multicast_s = 0.0
     for place, members in assign(candidates, (), gateways):
         frag_size = fragment_size(plan.max_payload(place.data_rate, repeater=repeater))
         size = FRAGMENT_OVERHEAD + frag_size
         count = ceil(check_fits(image, frag_size) * (1 + CODED_SHARE))
-        frames += count
         if place.unicast:
             one = air.airtime_s(place.data_rate, size)
-            airtime_s += count * one
-            unicast_s = max(unicast_s, count * max(one, uplink_s(members[0])))
+            between_s = uplink_s(members[0])
+            airtime_s, eta_s = count * one, count * max(one, between_s)
+            energy_j = count * (one * RECEIVING_W + _uplink_airtime_s(plan, place.data_rate) * SENDING_W)
         else:
             pace = pace_of(place)
-            airtime_s += count * max(1, len(place.gateways)) * pace.airtime_s(size)
-            multicast_s += count * pace.spacing_s(size)
-    return frames, airtime_s, max(multicast_s, unicast_s)
+            airtime_s = count * max(1, len(place.gateways)) * pace.airtime_s(size)
+            lasts_s = pace.duration_s(count, size)
+            multicast_s += lasts_s
+            eta_s, energy_j = multicast_s, lasts_s * RECEIVING_W
+        always_on = not any(uplink_s(dev_eui) for dev_eui in members)
+        parts.append(
+            PlanPart(
+                name=_name(place),
+                nodes=len(members),
+                frames=count,
+                airtime_s=airtime_s,
+                eta_s=eta_s,
+                node_energy_j=0.0 if always_on else energy_j,  # one that listens all the time uses no more
+            )
+        )
+    return tuple(parts)
+
+
+def _uplink_airtime_s(plan: Region, data_rate: int) -> float:
+    """Of an empty uplink of a node that is answered at this data rate; the downlink's where they differ."""
+    modulation = plan.uplinks.get(data_rate)
+    return (
+        downlink_airtime(plan.downlink(data_rate).modulation, 0)
+        if modulation is None
+        else uplink_airtime(modulation, 0)
+    )
+
+
+def _name(place: Place) -> str:
+    way = "unicast" if place.unicast else f"multicast by {', '.join(place.gateways)}"
+    return f"DR{place.data_rate} {way}, TS004 version {place.frag_version}"

@@ -1,10 +1,11 @@
 """What unicast downlinks cost on the air, by the data rate that a node really uses, and when they may go. PURE.
 
 A class A node is answered in RX1, on the channel and at about the data rate of its uplink; a class C node in RX2. Which
-gateway answers is the network server's choice, so one ledger stands for all gateways: it errs to the safe side.
+gateway answers is the network server's choice, so a downlink is booked for every gateway: it errs to the safe side. Where the
+gateway bus tells what each of them sends, that is booked instead.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from radios.errors import Unsupported
 from radios.lorawan.air import RESERVE
@@ -17,14 +18,27 @@ _RX1_MOST = 13
 
 
 class UnicastAir:
-    """`rx2`: the ledgers of the gateways for the sub-band of RX2, shared with multicast there."""
+    """`rx1` and `rx2`: the ledgers of the gateways for the sub-bands of the receive windows, shared with multicast there.
 
-    def __init__(self, plan: Region, *, repeater: bool, rx2: Mapping[str, DutyCycleLedger]) -> None:
+    `told_elsewhere`: whether what is sent is booked by others, as it is heard.
+    """
+
+    def __init__(
+        self,
+        plan: Region,
+        *,
+        repeater: bool,
+        rx2: Mapping[str, DutyCycleLedger],
+        rx1: Mapping[str, DutyCycleLedger] | None = None,
+        reserve: float = RESERVE,
+        told_elsewhere: Callable[[], bool] = bool,
+    ) -> None:
         self._plan = plan
         self._repeater = repeater
-        first_hz = _FIRST_CHANNEL_HZ.get(plan.name, plan.rx2_frequency_hz)
-        self._rx1 = DutyCycleLedger(plan.sub_band(first_hz).duty_cycle)
+        self._rx1 = {"": DutyCycleLedger(plan.sub_band(rx1_frequency_hz(plan)).duty_cycle)} if rx1 is None else rx1
         self._rx2 = rx2
+        self._reserve = reserve
+        self._told_elsewhere = told_elsewhere
 
     def data_rate(self, uplink_dr: int | None, *, always_on: bool) -> int | None:
         """Of a downlink to a node with this last uplink; None: not known, or not LoRa."""
@@ -48,11 +62,23 @@ class UnicastAir:
 
     def earliest(self, airtime_s: float, now: float, *, always_on: bool) -> float:
         """When so much may be handed to the network server, at or after `now`."""
-        return max([now, *(ledger.earliest(now, airtime_s, RESERVE) for ledger in self._ledgers(always_on))])
+        whens = [ledger.earliest(now, airtime_s, self._left(ledger, airtime_s)) for ledger in self._ledgers(always_on)]
+        return max([now, *whens])
 
     def book(self, airtime_s: float, now: float, *, always_on: bool) -> None:
+        if self._told_elsewhere():
+            return
         for ledger in self._ledgers(always_on):
             ledger.add(now, airtime_s)
 
+    def _left(self, ledger: DutyCycleLedger, airtime_s: float) -> float:
+        """The reserve, or as much of it as lets so long a batch go at all."""
+        return max(0.0, min(self._reserve, 1 - 1.001 * airtime_s / ledger.budget_s))
+
     def _ledgers(self, always_on: bool) -> list[DutyCycleLedger]:
-        return list(self._rx2.values()) if always_on else [self._rx1]
+        return list((self._rx2 if always_on else self._rx1).values())
+
+
+def rx1_frequency_hz(plan: Region) -> int:
+    """A frequency in the sub-band of RX1."""
+    return _FIRST_CHANNEL_HZ.get(plan.name, plan.rx2_frequency_hz)

@@ -9,6 +9,8 @@ from enum import StrEnum
 from math import exp
 from typing import Final
 
+from radios.quiet_hours import QuietHours
+
 BLOCK_AIR_S: Final = 0.013  # one hop of a 50-byte block: request, response and APS acknowledgement
 APS_ACK_AIR_S: Final = 0.0034  # of BLOCK_AIR_S, the acknowledgement
 PAGE_BLOCK_AIR_S: Final = 0.0056  # one hop of a block of a page: no request of its own, no acknowledgement
@@ -27,20 +29,6 @@ class Why(StrEnum):
     QUIET_HOURS = "quiet hours"
     FOREGROUND = "foreground"
     DELIVERIES = "failed deliveries"
-
-
-@dataclass(frozen=True, slots=True)
-class QuietHours:
-    """Minutes of the site's day, [start, end), over midnight when end <= start, in which OTA takes `air_share` at most."""
-
-    start_minute: int
-    end_minute: int
-    air_share: float
-
-    def cover(self, minute: int) -> bool:
-        if self.start_minute < self.end_minute:
-            return self.start_minute <= minute < self.end_minute
-        return minute >= self.start_minute or minute < self.end_minute
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from gatewayd.config import Zigbee
 from gatewayd.radio_settings import zigbee_settings
-from radios.zigbee.air import QuietHours, ShareLimits
+from radios.quiet_hours import QuietHours
+from radios.zigbee.air import ShareLimits
 from radios.zigbee.pacing import PacingLimits
 
 QUIET = {"start": "22:00", "end": "06:30", "air_share": 0.1}

@@ -14,7 +14,7 @@ from enum import StrEnum
 from radios.simulated.chirpstack.agenda import Agenda
 from radios.simulated.lorawan.node import VirtualNode
 from radios.simulated.lorawan.phy import PHY_OVERHEAD_BYTES, Activation, Downlink, JoinRequest, Uplink
-from radios.simulated.lorawan.region import sub_band, time_on_air_s
+from radios.simulated.lorawan.region import HIGHEST_HZ, LOWEST_HZ, sub_band, time_on_air_s
 
 _DUTY_WINDOW_S = 3600.0
 _QUEUE_LIMIT = 32
@@ -27,6 +27,9 @@ class TxStatus(StrEnum):
     """gw.TxAckStatus of a transmission request."""
 
     OK = "OK"
+    IGNORED = "IGNORED"
+    TOO_LATE = "TOO_LATE"
+    TX_FREQ = "TX_FREQ"
     COLLISION_PACKET = "COLLISION_PACKET"
     QUEUE_FULL = "QUEUE_FULL"
     DUTY_CYCLE_OVERFLOW = "DUTY_CYCLE_OVERFLOW"
@@ -48,12 +51,17 @@ class Gateway:
     transmissions: deque[Transmission] = field(default_factory=deque)
     statuses: Counter[str] = field(default_factory=Counter)
     airtime_s: float = 0.0
+    refuse_next: deque[TxStatus] = field(default_factory=deque)  # answers to the next requests, whatever they are
+    refused_share: float = 0.0  # of requests to send at once: its host was too slow for them
+    dice: random.Random = field(default_factory=lambda: random.Random(0))
 
     def request(self, duration_s: float, frequency_hz: int, now: float, at: float | None) -> tuple[TxStatus, float]:
         """Take a transmission at `at`, or as soon as the transmitter is free; the second value is its start."""
         self._forget(now)
         start = max(now, self._free_at(now)) if at is None else at
         status = self._refusal(start, duration_s, frequency_hz, now)
+        if at is None and self.refused_share and self.dice.random() < self.refused_share:
+            status = self.dice.choice((TxStatus.TOO_LATE, TxStatus.COLLISION_PACKET))
         self.statuses[status] += 1
         if status is TxStatus.OK:
             band = sub_band(frequency_hz)
@@ -69,6 +77,12 @@ class Gateway:
         return sum(t.end - t.start for t in self.transmissions if t.band == band and t.end > at - _DUTY_WINDOW_S)
 
     def _refusal(self, start: float, duration_s: float, frequency_hz: int, now: float) -> TxStatus:
+        if self.refuse_next:
+            return self.refuse_next.popleft()
+        if start < now:
+            return TxStatus.TOO_LATE
+        if not LOWEST_HZ <= frequency_hz < HIGHEST_HZ:
+            return TxStatus.TX_FREQ
         if self.sends_during(start, start + duration_s):
             return TxStatus.COLLISION_PACKET
         if sum(t.start > now for t in self.transmissions) >= _QUEUE_LIMIT:

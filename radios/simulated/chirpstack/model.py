@@ -42,6 +42,10 @@ class DeviceProfile:
     supports_class_c: bool
     mac_1_1: bool
     uplink_interval_s: int
+    supports_class_b: bool = False
+    ts003_version: int = 0  # 0: not set
+    ts004_version: int = 0
+    ts005_version: int = 0
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from datetime import datetime
 
 import aiomqtt
 
+from radios.simulated.chirpstack.bus import BusMessage, encoded
 from radios.simulated.chirpstack.model import ApiError, Event
 from radios.simulated.chirpstack.network import NetworkServer
 
@@ -30,6 +31,8 @@ class MqttSettings:
     password: str | None = None
     tls: ssl.SSLContext | None = None
     client_id: str = "chirpstack"
+    gateway_prefix: str | None = None  # of the topics of the gateway bus; None: it is not on this broker
+    gateway_json: bool = False  # default: protobuf
 
 
 class MqttIntegration:
@@ -40,14 +43,21 @@ class MqttIntegration:
         self._network = network
         self._before_command = before_command
         self._application_id = network.settings.application_id
-        self._waiting: deque[Event] = deque(maxlen=_KEPT_WHILE_OFFLINE)
+        self._waiting: deque[tuple[str, bytes]] = deque(maxlen=_KEPT_WHILE_OFFLINE)
         self._more = asyncio.Event()
         self.connected = asyncio.Event()
         self.connections = 0
 
     def publish(self, event: Event) -> None:
-        self._waiting.append(event)
+        topic = f"application/{self._application_id}/device/{event.dev_eui}/event/{event.kind}"
+        self._waiting.append((topic, json.dumps(event.body).encode()))
         self._more.set()
+
+    def publish_bus(self, message: BusMessage) -> None:
+        if self._settings.gateway_prefix is not None:
+            prefix, as_json = self._settings.gateway_prefix, self._settings.gateway_json
+            self._waiting.append(encoded(message, prefix, as_json=as_json))
+            self._more.set()
 
     async def run(self) -> None:
         wait_s = _FIRST_WAIT_S
@@ -82,12 +92,11 @@ class MqttIntegration:
     async def _send(self, client: aiomqtt.Client) -> None:
         while True:
             while self._waiting:
-                event = self._waiting[0]
-                topic = f"application/{self._application_id}/device/{event.dev_eui}/event/{event.kind}"
-                await client.publish(topic, json.dumps(event.body).encode(), qos=0)
+                message = self._waiting[0]
+                await client.publish(*message, qos=0)
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     raise asyncio.CancelledError  # aiomqtt uses asyncio.wait_for, which can swallow it before 3.12
-                if self._waiting and self._waiting[0] is event:
+                if self._waiting and self._waiting[0] is message:
                     self._waiting.popleft()
             self._more.clear()
             await self._more.wait()

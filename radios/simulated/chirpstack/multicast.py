@@ -1,10 +1,12 @@
 """Multicast groups and their queue, with ChirpStack's habits: counters are the server's, refusals are silent."""
 
 import math
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping
 
 from radios.simulated.chirpstack.agenda import Agenda
 from radios.simulated.chirpstack.air import Air
+from radios.simulated.chirpstack.class_b import next_ping_slot
 from radios.simulated.chirpstack.model import (
     ApiCode,
     ApiError,
@@ -12,19 +14,30 @@ from radios.simulated.chirpstack.model import (
     Group,
     GroupQueueItem,
     GroupSettings,
+    GroupType,
     Scheduling,
 )
 from radios.simulated.lorawan.phy import Activation, Downlink, build_downlink
 from radios.simulated.lorawan.region import max_frm_payload_bytes
 
 _SCHEDULER_INTERVAL_S = 1.0
+_LOCK_S = 2.0  # an item without an acknowledgement is sent again after it
+_AT_ONCE_S = 0.01
+_PING_SLOT_AHEAD_S = 1.0
+
+Say = Callable[[str, tuple[Downlink, ...], tuple[str, ...]], bool]
+"""What a gateway was given and did; False when its acknowledgement was lost."""
 
 
 class MulticastGroups:
-    def __init__(self, agenda: Agenda, air: Air, devices: Mapping[str, Device], margin_s: float) -> None:
+    def __init__(self, agenda: Agenda, air: Air, devices: Mapping[str, Device], margin_s: float, say: Say) -> None:
         self.groups: dict[str, Group] = {}
         self.dropped_oversize = 0
         self.dropped_refused = 0
+        self.sent_again = 0  # no acknowledgement came
+        self._say = say
+        self._stalled_until = 0.0
+        self._random = random.Random(0)
         self._agenda = agenda
         self._air = air
         self._devices = devices
@@ -97,6 +110,10 @@ class MulticastGroups:
             self._agenda.at(tick, lambda now, item=item: self._send(group, item, now))  # type: ignore[misc]
         return f_cnt
 
+    def stall(self, seconds: float) -> None:
+        """The scheduler does nothing for so long, as on a busy database."""
+        self._stalled_until = self._agenda.now + seconds
+
     def flush_queue(self, group_id: str) -> None:
         self.get(group_id).queue.clear()
 
@@ -118,14 +135,29 @@ class MulticastGroups:
     def _send(self, group: Group, item: GroupQueueItem, now: float) -> None:
         if self.groups.get(group.id) is not group or item not in group.queue:
             return
-        group.queue.remove(item)  # on any gateway answer, good or bad; the integrations hear nothing
+        if now < self._stalled_until:
+            # What is overdue is sent by tasks of its own, all at once: in any order.
+            again_at = self._stalled_until + self._random.random() * _AT_ONCE_S
+            self._agenda.at(again_at, lambda when: self._send(group, item, when))
+            return
         if item.expires_at is not None and item.expires_at < now:
+            group.queue.remove(item)
             return
         settings = group.settings
         if len(item.data) > max_frm_payload_bytes(settings.data_rate):
+            group.queue.remove(item)
             self.dropped_oversize += 1
             return
         session = Activation(settings.mc_addr, settings.mc_nwk_s_key, settings.mc_app_s_key)
         phy = build_downlink(session, item.f_cnt, item.f_port, item.data)
-        status = self._air.transmit(item.gateway_id, Downlink(phy, settings.frequency_hz, settings.data_rate), now)
+        frame = Downlink(phy, settings.frequency_hz, settings.data_rate)
+        send_at: float | None = None
+        if settings.group_type is GroupType.CLASS_B:
+            send_at = next_ping_slot(settings.mc_addr, settings.class_b_ping_slot_periodicity, now + _PING_SLOT_AHEAD_S)
+        status = self._air.transmit(item.gateway_id, frame, now, send_at)
         self.dropped_refused += status != "OK"
+        if self._say(item.gateway_id, (frame,), (status,)):
+            group.queue.remove(item)  # on any gateway answer, good or bad; the integrations hear nothing
+            return
+        self.sent_again += 1
+        self._agenda.at(now + _LOCK_S, lambda when: self._send(group, item, when))

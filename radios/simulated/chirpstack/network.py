@@ -5,13 +5,15 @@
 """
 
 import hashlib
+import random
 import uuid
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from radios.simulated.chirpstack.agenda import Agenda
 from radios.simulated.chirpstack.air import Air, Gateway, TxStatus
+from radios.simulated.chirpstack.bus import BusMessage
 from radios.simulated.chirpstack.events import EventMaker
 from radios.simulated.chirpstack.model import (
     ApiCode,
@@ -52,13 +54,24 @@ class NetworkSettings:
     status_interval_s: float = 3600.0  # between DevStatusReq
     enforce_duty_cycle: bool = True
     seed: int = 0
+    refused_share: float = 0.0  # 0..1, of requests to gateways to send at once
+    ack_loss: float = 0.0  # 0..1, of gateways' acknowledgements of multicasts: nobody hears them
+    app_layer: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)  # DevEUI -> ts003, ts004, ts005 version
 
 
 class NetworkServer:
     def __init__(self, settings: NetworkSettings, specs: Sequence[NodeSpec], verify: Verify, now: float) -> None:
         self.settings = settings
         self.agenda = Agenda(now)
-        gateways = [Gateway(gateway_id, settings.enforce_duty_cycle) for gateway_id in settings.gateway_ids]
+        gateways = [
+            Gateway(
+                gateway_id,
+                settings.enforce_duty_cycle,
+                refused_share=settings.refused_share,
+                dice=random.Random(f"{settings.seed}/{gateway_id}"),
+            )
+            for gateway_id in settings.gateway_ids
+        ]
         self.air = Air(self.agenda, gateways, settings.seed)
         self.profiles: dict[str, DeviceProfile] = {}
         self.devices: dict[str, Device] = {}
@@ -69,7 +82,12 @@ class NetworkServer:
             activation = _activation(spec, 0)
             self.devices[spec.dev_eui] = Device(spec, self._profile_of(spec), activation)
             self.nodes[spec.dev_eui] = VirtualNode(spec, verify, now, activation)
-        self.multicast = MulticastGroups(self.agenda, self.air, self.devices, settings.multicast_margin_s)
+        self.bus: deque[BusMessage] = deque(maxlen=_EVENTS_KEPT)
+        self._downlinks = 0
+        self._lossy = random.Random(f"{settings.seed}/bus")
+        self.multicast = MulticastGroups(
+            self.agenda, self.air, self.devices, settings.multicast_margin_s, self._say_on_bus
+        )
         self._joins: dict[str, int] = {}
         self.air.start(self.nodes, self._received)
 
@@ -103,11 +121,25 @@ class NetworkServer:
     def flush_queue(self, dev_eui: str) -> None:
         self.device(dev_eui).queue.clear()
 
+    def _say_on_bus(
+        self, gateway_id: str, frames: tuple[Downlink, ...], statuses: tuple[str, ...], *, heard: bool = False
+    ) -> bool:
+        """A downlink and the gateway's word about it, which may be lost unless `heard`; whether it was not."""
+        self._downlinks += 1
+        self.bus.append(BusMessage(gateway_id, self._downlinks, frames))
+        if not heard and self._lossy.random() < self.settings.ack_loss:
+            return False
+        self.bus.append(BusMessage(gateway_id, self._downlinks, frames, tuple(str(status) for status in statuses)))
+        return True
+
     def _profile_of(self, spec: NodeSpec) -> DeviceProfile:
         class_c, interval = spec.device_class == "C", int(spec.uplink_interval_s)
         name = f"class {spec.device_class}, LoRaWAN {'1.1' if spec.mac_1_1 else '1.0.4'}, uplink every {interval} s"
+        versions = self.settings.app_layer.get(spec.dev_eui, (0, 0, 0))
+        if any(versions):
+            name += f", TS003 {versions[0]}, TS004 {versions[1]}, TS005 {versions[2]}"
         profile_id = str(uuid.uuid5(_PROFILE_NAMESPACE, f"{self.settings.tenant_id}/{name}"))
-        profile = DeviceProfile(profile_id, name, class_c, spec.mac_1_1, interval)
+        profile = DeviceProfile(profile_id, name, class_c, spec.mac_1_1, interval, spec.device_class == "B", *versions)
         return self.profiles.setdefault(profile_id, profile)
 
     def _received(self, uplink: Uplink | JoinRequest, gateways: Sequence[str], ended: float) -> None:
@@ -152,9 +184,17 @@ class NetworkServer:
         rx1 = Downlink(phy, uplink.frequency_hz, uplink.data_rate)
         status = self.air.transmit(gateway_id, rx1, now, ended + RX1_DELAY_S)
         sent = rx1
-        if status is not TxStatus.OK and len(item.data) <= max_frm_payload_bytes(RX2_DATA_RATE):
-            sent = Downlink(phy, RX2_FREQUENCY_HZ, RX2_DATA_RATE)
-            status = self.air.transmit(gateway_id, sent, now, ended + RX2_DELAY_S)
+        given, statuses = [rx1], [str(status)]
+        if len(item.data) <= max_frm_payload_bytes(RX2_DATA_RATE):
+            rx2 = Downlink(phy, RX2_FREQUENCY_HZ, RX2_DATA_RATE)
+            given.append(rx2)
+            if status is not TxStatus.OK:
+                sent = rx2
+                status = self.air.transmit(gateway_id, sent, now, ended + RX2_DELAY_S)
+                statuses.append(str(status))
+            else:
+                statuses.append(str(TxStatus.IGNORED))
+        self._say_on_bus(gateway_id, tuple(given), tuple(statuses), heard=True)
         self._transmitted(device, item, gateway_id, sent, status, now)
         self._class_c_later(device, now)
 
@@ -172,6 +212,7 @@ class NetworkServer:
         frame = Downlink(self._phy(device, item), RX2_FREQUENCY_HZ, RX2_DATA_RATE)
         gateway_id = device.last_gateways[0]
         status = self.air.transmit(gateway_id, frame, now)
+        self._say_on_bus(gateway_id, (frame,), (status,), heard=True)
         device.class_c_busy_until = now + (_CLASS_C_LOCK_S if status is TxStatus.OK else _CLASS_C_RETRY_S)
         self._transmitted(device, item, gateway_id, frame, status, now)
         self._class_c_later(device, now)

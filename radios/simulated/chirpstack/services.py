@@ -1,6 +1,7 @@
 """DeviceService, DeviceProfileService, GatewayService and ApplicationService over the simulated network."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from chirpstack_api.api import application_pb2, device_pb2, device_profile_pb2, gateway_pb2
@@ -48,6 +49,12 @@ def device_methods(network: NetworkServer) -> dict[str, Callable[[Any], Any]]:
             class_enabled=common_pb2.CLASS_C if device.class_c else common_pb2.CLASS_A,
             **_seen(network, device),
         )
+
+    def update(request: Any) -> Any:
+        """Name and profile stay as they are here: tags are all that a client of the simulation changes."""
+        device = network.device(request.device.dev_eui)
+        device.spec = replace(device.spec, tags=dict(request.device.tags))
+        return Empty()
 
     def list_(request: Any) -> Any:
         if request.application_id not in ("", network.settings.application_id):
@@ -130,6 +137,7 @@ def device_methods(network: NetworkServer) -> dict[str, Callable[[Any], Any]]:
 
     return {
         "Get": get,
+        "Update": update,
         "List": list_,
         "GetKeys": get_keys,
         "GetActivation": get_activation,
@@ -157,9 +165,15 @@ def device_profile_methods(network: NetworkServer) -> dict[str, Callable[[Any], 
                 uplink_interval=profile.uplink_interval_s,
                 device_status_req_interval=1,
                 supports_otaa=True,
+                supports_class_b=profile.supports_class_b,
                 supports_class_c=profile.supports_class_c,
                 app_layer_params=device_profile_pb2.AppLayerParams(
-                    ts003_f_port=202, ts004_f_port=201, ts005_f_port=200
+                    ts003_version=profile.ts003_version,
+                    ts003_f_port=202,
+                    ts004_version=profile.ts004_version,
+                    ts004_f_port=201,
+                    ts005_version=profile.ts005_version,
+                    ts005_f_port=200,
                 ),
             )
         )

@@ -131,3 +131,5 @@ class LorawanSite:
         if self.mqtt is not None:
             while self.network.events:
                 self.mqtt.publish(self.network.events.popleft())
+            while self.network.bus:
+                self.mqtt.publish_bus(self.network.bus.popleft())

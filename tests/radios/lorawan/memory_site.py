@@ -14,9 +14,11 @@ from radios.errors import LinkError
 from radios.lorawan.chirpstack import ChirpStackSettings
 from radios.lorawan.chirpstack_events import parse_uplink
 from radios.lorawan.driver import LorawanRadio, LorawanSettings
+from radios.lorawan.gateway_bus_messages import ack_of, downlink_of
 from radios.lorawan.keys import Key
 from radios.lorawan.network_server import Device, DeviceClass, NotThere
 from radios.radio import Fact, ImageRef, NodeId, TransferOrder
+from radios.simulated.chirpstack.bus import encoded
 from radios.simulated.chirpstack.model import ApiError, GroupSettings, GroupType, Scheduling
 from radios.simulated.chirpstack.network import NetworkServer, NetworkSettings
 from radios.simulated.lorawan import firmware
@@ -36,6 +38,7 @@ class Network:
         self.down = False
         self.regions = {}
         self.names = []
+        self.heard_of_gateways = asyncio.Queue()  # what the gateway bus says
 
     def _catch_up(self):
         if self.down:
@@ -72,6 +75,10 @@ class Network:
     async def queue_length(self, dev_eui):
         self._catch_up()
         return len(self.simulated.devices[dev_eui].queue)
+
+    async def queued(self, dev_eui):
+        self._catch_up()
+        return [(item.f_port, item.data) for item in self.simulated.devices[dev_eui].queue]
 
     async def flush(self, dev_eui):
         pass
@@ -127,13 +134,24 @@ class Network:
         while True:
             await asyncio.sleep(0.001)
             self.simulated.advance(self.clock.now())
+            self._tell_of_gateways()
             while self.simulated.events:
                 event = self.simulated.events.popleft()
                 if event.kind == "up" and not self.down:
                     yield parse_uplink(json.dumps(event.body).encode())
 
+    async def gateway_events(self):
+        while True:
+            yield await self.heard_of_gateways.get()
+
+    def _tell_of_gateways(self):
+        while self.simulated.bus:
+            _, payload = encoded(said := self.simulated.bus.popleft(), "", as_json=False)
+            heard = downlink_of if said.statuses is None else ack_of
+            self.heard_of_gateways.put_nowait(heard(said.gateway_id, payload))
+
     def link_up(self):
-        return {"memory": not self.down}
+        return {"memory": not self.down, "gateway_bus": True}
 
     async def close(self):
         pass

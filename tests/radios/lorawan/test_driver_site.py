@@ -123,10 +123,10 @@ async def running(radio, journal, store):
 
 
 @asynccontextmanager
-async def site_of(specs, tmp_path, clock):
+async def site_of(specs, tmp_path, clock, *, mqtt_changes=None, **network):
     with Mosquitto(tmp_path) as broker:
-        settings = NetworkSettings(TENANT, APPLICATION, [GATEWAY])
-        mqtt = MqttSettings("127.0.0.1", broker.port)
+        settings = NetworkSettings(TENANT, APPLICATION, [GATEWAY], **network)
+        mqtt = MqttSettings("127.0.0.1", broker.port, **(mqtt_changes or {}))
         async with LorawanSite(specs, clock, verify=verify, settings=settings, api_token=TOKEN, mqtt=mqtt) as site:
             yield site, radio_settings(site, broker.port)
 

@@ -9,6 +9,7 @@ from radios.lorawan.chirpstack_events import parse_uplink
 from radios.lorawan.cohort import BlockSource, Cohort, SessionSettings
 from radios.lorawan.fec import Encoder
 from radios.lorawan.fuota_session import FuotaSession
+from radios.lorawan.gateway_bus import FrameKey, GatewayBus, GatewayFrame
 from radios.lorawan.inventory import time_answer
 from radios.lorawan.journal_codec import read_cohort, read_key, read_node
 from radios.lorawan.keys import Key, mc_app_s_key, mc_net_s_key
@@ -17,6 +18,7 @@ from radios.lorawan.network_server import Device, DeviceClass, Uplink
 from radios.lorawan.packages import fragmentation
 from radios.lorawan.regions import region
 from radios.lorawan.session_node import NodeProfile, Ports
+from radios.lorawan.transmissions import Transmissions
 from radios.lorawan.unicast_air import UnicastAir
 from radios.radio import Fact, NodeDirective, NodeId, Want
 from radios.simulated.chirpstack.model import GroupSettings, GroupType, Scheduling
@@ -75,15 +77,20 @@ class World:
         unicast=False,
         alone=False,
         limit=None,
+        bus=False,
+        **network,
     ):
-        """`unicast`: single nodes may be fed; `alone`: the cohort has no group; `limit`: lost fragments that are made up."""
+        """`unicast`: single nodes may be fed; `alone`: the cohort has no group; `limit`: lost fragments that are made up.
+
+        `bus`: the gateway bus is heard; `network`: changes to the `NetworkSettings`.
+        """
         self.now = T0
         self.gateways = gateways
         self.unicast = unicast or alone
         self.limit = limit
         self.image = image
         self.network = NetworkServer(
-            NetworkSettings("tenant", "app", list(gateways), seed=seed), specs, self._signed, T0
+            NetworkSettings("tenant", "app", list(gateways), seed=seed, **network), specs, self._signed, T0
         )
         self.specs = {s.dev_eui: s for s in specs}
         self.settings = settings or SessionSettings()
@@ -93,6 +100,9 @@ class World:
         self.released = []
         self.log = []  # every action performed
         self.fed = []  # (DevEUI, counter) by unicast
+        self.transmissions = Transmissions() if bus else None
+        self.verdicts = []
+        self._bus = GatewayBus()
         self.violations = []
         self.restarts = 0
         self.crash_at = set()
@@ -213,6 +223,7 @@ class World:
 
     def _advance(self):
         self.network.advance(self.now)
+        self._hear_bus()
         while self.network.events:
             event = self.network.events.popleft()
             if event.kind == "up":
@@ -220,6 +231,22 @@ class World:
                 assert isinstance(uplink, Uplink), uplink
                 self._answer_time(uplink)
                 self.session.receive(uplink, self.now)
+
+    def _hear_bus(self):
+        while self.network.bus:
+            said = self.network.bus.popleft()
+            if said.statuses is None:
+                self._bus.downlink(said.gateway_id, said.downlink_id, [GatewayFrame(f.phy) for f in said.frames])
+            elif self.transmissions is not None:
+                word = self._bus.ack(said.gateway_id, said.downlink_id, said.statuses)
+                if word is not None and word.key.mc_addr == self.cohort.mc_addr:
+                    self._judge([self.transmissions.heard(word)])
+
+    def _judge(self, verdicts):
+        for verdict in verdicts:
+            if verdict is not None:
+                self.verdicts.append(verdict)
+                self.session.multicast_transmitted(verdict.n, verdict.sent, self.now, verdict.status)
 
     def perform(self, actions):
         for action in actions:
@@ -295,8 +322,11 @@ class World:
             if not (stored.data_started and action.n <= stored.reserved):
                 self.violations.append(f"fragment {action.n} before its reservation {stored.reserved}")
         self.log.append(action)
-        self.network.multicast.enqueue(action.group_id, action.port, action.data, None)
+        f_cnt = self.network.multicast.enqueue(action.group_id, action.port, action.data, None)
         self.session.multicast_done(self.now)
+        if self.transmissions is not None:
+            key = FrameKey(self.cohort.mc_addr, f_cnt & 0xFFFF)
+            self._judge(self.transmissions.given(key, action.n, self.gateways))
 
     def _feed(self, action):
         if self.network.devices[action.dev_eui].queue:

@@ -5,7 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radios.zigbee.air import BLOCK_AIR_S, QuietHours, ShareLimits, Why
+from radios.quiet_hours import QuietHours
+from radios.zigbee.air import BLOCK_AIR_S, ShareLimits, Why
 from radios.zigbee.pacing import Pacer, PacingLimits
 
 ALL = PacingLimits(max_active_nodes=50)
