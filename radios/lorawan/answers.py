@@ -3,7 +3,7 @@
 Not here: what is asked (`questions`), and what the answers of all nodes mean for the next round (`rounds`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from radios.lorawan.cohort import FRAG_INDEX
 from radios.lorawan.messages import Release, Unicast
@@ -17,7 +17,10 @@ _ACK_EXPIRES_S = 60.0
 _AFTER_RESYNC_S = 10.0
 _WINDOW_ERRORS_MOST = 3
 _RESYNCS_MOST = 2
+_WINDOWS_REFUSED_MOST = 24  # in one session: a clock beyond all means
+_AHEAD_LEAST_S = 60.0
 _WITHOUT_SESSION_MOST = 3
+_OF_FIRMWARE = (firmware_management.DevVersionAns, firmware_management.DevUpgradeImageAns)
 _WRAP_RISK = 128  # from so many missing on, "0 missing" may be 256
 
 
@@ -55,12 +58,16 @@ def decode(node: SessionNode, port: int, data: bytes) -> codec.Decoded[codec.Com
 
 def answer(out: Outgoing, node: SessionNode, command: codec.Command, received_at: float, air: Air, now: float) -> None:
     """One command of a node. What does not fit its step is ignored: it answers an older question."""
+    if not node.profile.firmware_management and isinstance(command, _OF_FIRMWARE):
+        _has_firmware_management(out, node)
     match command:
         case multicast.McGroupSetupAns(mc_group_id=group) if node.step is Step.GROUP and group == node.mc_group_id:
             _group_set_up(out, node, command, now)
         case fragmentation.FragSessionSetupAns() if node.step is Step.BLOCK and command.frag_index == FRAG_INDEX:
             _block_set_up(out, node, command, now)
-        case multicast.McClassCSessionAns() if node.step is Step.WINDOW and command.mc_group_id == node.mc_group_id:
+        case multicast.McClassCSessionAns() | multicast.McClassBSessionAns() if (
+            node.step is Step.WINDOW and command.mc_group_id == node.mc_group_id
+        ):
             _window(out, node, command, received_at, now)
         case clock_sync.AppTimeReq() if node.resync:
             node.resync = False
@@ -136,8 +143,14 @@ def _block_set_up(out: Outgoing, node: SessionNode, command: fragmentation.FragS
 
 
 def _window(
-    out: Outgoing, node: SessionNode, command: multicast.McClassCSessionAns, received_at: float, now: float
+    out: Outgoing,
+    node: SessionNode,
+    command: multicast.McClassCSessionAns | multicast.McClassBSessionAns,
+    received_at: float,
+    now: float,
 ) -> None:
+    if isinstance(command, multicast.McClassBSessionAns) is (out.cohort.ping_periodicity is None):
+        return  # of another session
     if command.dr_error or command.freq_error:
         _no_multicast(out, node, f"DR{out.cohort.data_rate} at {out.cohort.frequency_hz} Hz: {command}")
         return
@@ -148,15 +161,28 @@ def _window(
         out.move(node, Step.RECEIVING)
         return
     node.window_errors += 1
+    node.windows_refused += 1
     node.ask_afresh()
-    if told is None and command.mc_group_undefined and node.window_errors >= _WINDOW_ERRORS_MOST:
+    if node.windows_refused >= _WINDOWS_REFUSED_MOST:
+        _no_multicast(out, node, f"its clock cannot be met: {command}")
+    elif told is None and command.mc_group_undefined and node.window_errors >= _WINDOW_ERRORS_MOST:
         # Version 1 says so of a start in the past too; by now it is the group that is gone.
         node.window_errors = 0
         out.move(node, Step.GROUP)
-    elif told is not None and (node.profile.clock_version is None or node.window_errors > _RESYNCS_MOST):
+    elif node.profile.clock_version is not None and node.window_errors <= _RESYNCS_MOST:
+        node.resync = True
+    elif told is not None:
         node.clock_error_s += expected - told  # it is told the time by its own clock
     else:
-        node.resync = node.profile.clock_version is not None
+        node.clock_error_s = _ahead_s(node.clock_error_s)
+
+
+def _ahead_s(thought_s: float) -> float:
+    """How far a node's clock may be ahead that calls a start missed; where it accepts one, its answer tells.
+
+    First that it was set since, as by a reboot.
+    """
+    return 0.0 if thought_s < 0 else max(_AHEAD_LEAST_S, 4 * thought_s)
 
 
 def _status(
@@ -171,11 +197,15 @@ def _status(
         out.again(node, now, "session_lost", "FragSessionStatusAns: SessionDoesNotExist")
         return
     if command.memory_error:
-        limit = max(0, (node.block.missing or 1) - 1)
+        limit = max(0, min(node.block.missing or 1, out.cohort.nb_frag) - 1)
         out.again(node, now, "no_space", "FragSessionStatusAns: more was lost than the node can make up", limit=limit)
         return
     if command.mic_error:
         out.again(node, now, "invalid_image", "FragSessionStatusAns: MICError")
+        return
+    of_group = not (node.unicast or out.cohort.unicast)
+    if of_group and not command.nb_frag_received and told_at >= max(out.cohort.nb_frag, out.settings.deaf_fragments):
+        _deaf(out, node, now, told_at)
         return
     block, before = node.block, node.block.confirmed
     wrapped = (block.missing or 0) >= _WRAP_RISK
@@ -203,6 +233,15 @@ def _without_session(out: Outgoing, node: SessionNode, now: float) -> None:
 
 def _no_multicast(out: Outgoing, node: SessionNode, detail: str) -> None:
     out.leave(node, Release(node.dev_eui, again=True, reason="no_multicast", detail=detail))
+
+
+def _deaf(out: Outgoing, node: SessionNode, now: float, told_at: int) -> None:
+    """A session alone was bad luck, a clock perhaps; twice it is other keys or another radio. It gets a plain pass of its own."""
+    detail = f"it has heard none of {told_at} fragments to the group"
+    if node.attempt > 1:
+        _no_multicast(out, node, detail)
+    else:
+        out.again(node, now, "deaf", detail)
 
 
 def _doubtful_for_good(out: Outgoing, node: SessionNode, air: Air, now: float) -> None:
@@ -264,6 +303,16 @@ def _image(
     elif node.suspect or node.step is Step.VERIFYING:
         found = f"version {command.next_fw_version}" if valid else command.up_image_status.name
         image_refused(out, node, now, f"DevUpgradeImageAns: {found}", air.highest)
+
+
+def _has_firmware_management(out: Outgoing, node: SessionNode) -> None:
+    """It was silent when it was asked for TS006, and has it after all: no need to wait until it updates itself."""
+    node.profile = replace(node.profile, firmware_management=True)
+    out.changed(node)
+    if node.step in (Step.READY, Step.INSTALLING, Step.CONFIRMING):
+        node.holds_image = True
+    if node.step is Step.CONFIRMING:
+        out.move(node, Step.INSTALLING)
 
 
 def _version(out: Outgoing, node: SessionNode, version: int, now: float) -> None:

@@ -110,6 +110,7 @@ class ChirpStack:
         service = api.MulticastGroupServiceStub(self._channel())
         group_id = await self._group_named(group)
         if group_id is None:
+            class_b = group.ping_periodicity is not None
             made = api.MulticastGroup(
                 name=group.name,
                 application_id=self._settings.application_id,
@@ -117,7 +118,8 @@ class ChirpStack:
                 mc_addr=group.mc_addr,
                 mc_nwk_s_key=group.mc_net_s_key.reveal().hex(),
                 mc_app_s_key=group.mc_app_s_key.reveal().hex(),
-                group_type=api.MulticastGroupType.CLASS_C,
+                group_type=api.MulticastGroupType.CLASS_B if class_b else api.MulticastGroupType.CLASS_C,
+                class_b_ping_slot_periodicity=group.ping_periodicity or 0,
                 dr=group.data_rate,
                 frequency=group.frequency_hz,
                 class_c_scheduling_type=api.MulticastGroupSchedulingType.DELAY,

@@ -6,12 +6,14 @@ differently. Nothing here knows a single node.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import ceil, log2
+from math import ceil, floor, log2
 
 from radios.errors import Unsupported
 from radios.lorawan import keys
+from radios.lorawan.gps_time import gps_from_unix
 from radios.lorawan.keys import Key
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD, N_MAX
+from radios.lorawan.packages.multicast import BEACON_PERIOD_S
 from radios.radio import ImageRef
 
 FRAG_INDEX = 0
@@ -21,6 +23,8 @@ MIN_FRAGMENT_BYTES = 8
 _MIC_CHUNK_BYTES = 4096
 _TIME_OUT_MOST = 15  # McClassCSessionReq: 2^15 s
 _TIME_OUT_LEAST = 8
+_BEACON_TIME_OUT_LEAST = 1  # McClassBSessionReq, of 128 s each
+_PERIODICITY_MOST = 3
 _BLOCK_ACK_DELAY_MOST = 7
 _ANSWER_SLOT_S = 2.0  # air that an answer needs so that collisions stay rare
 
@@ -92,6 +96,7 @@ class Cohort:
     port: int = 201  # FPort of fragments
     unicast: bool = False  # one node, no group: every fragment goes into its queue
     unsent: list[int] = field(default_factory=list)  # counters that no gateway sent: no node can have them
+    ping_periodicity: int | None = None  # class B: a ping slot every 2^n s; None: class C windows
 
     @property
     def nb_frag(self) -> int:
@@ -151,6 +156,29 @@ def check_fits(image: ImageRef, frag_size: int) -> int:
 def time_out_for(seconds: float) -> int:
     """n of a class C session of 2^n s that is long enough, within what the command can say."""
     return min(_TIME_OUT_MOST, max(_TIME_OUT_LEAST, ceil(log2(max(seconds, 1.0)))))
+
+
+def window_length_s(cohort: Cohort, seconds: float) -> float:
+    """Of the shortest window that is long enough, within what the command can say."""
+    if cohort.ping_periodicity is None:
+        return float(1 << time_out_for(seconds))
+    return float(BEACON_PERIOD_S << beacon_time_out_for(seconds))
+
+
+def beacon_time_out_for(seconds: float) -> int:
+    """n of a class B session of 2^n beacon periods that is long enough."""
+    return min(_TIME_OUT_MOST, max(_BEACON_TIME_OUT_LEAST, ceil(log2(max(seconds / BEACON_PERIOD_S, 1.0)))))
+
+
+def beacon_at(when: float) -> float:
+    """The first beacon at or after this moment, both in Unix seconds."""
+    gps = gps_from_unix(when)
+    return when + (-gps % BEACON_PERIOD_S)
+
+
+def periodicity_for(spacing_s: float) -> int:
+    """n such that two ping slots, one every 2^n s, lie between two frames: the less often, the longer a battery lasts."""
+    return min(_PERIODICITY_MOST, max(0, floor(log2(max(spacing_s / 2, 1.0)))))
 
 
 def block_ack_delay_for(nodes: int) -> int:

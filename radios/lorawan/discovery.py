@@ -40,6 +40,7 @@ class Discovery:
 
     known: Known
     asks: dict[str, int] = field(default_factory=dict)  # unanswered, by name
+    last: str = ""  # name of the last request
     version_at: float = 0.0  # when DevVersionAns came last
     told_version: int | None = None  # by the last DevVersionAns of this run
     told_hardware: int | None = None
@@ -96,6 +97,15 @@ class Discovery:
         if clock not in packages and self._asked(_name(clock)) < _CLOCK_ASKED_MOST:
             return self._package_version(clock)
         return None
+
+    def was_asked(self, name: str) -> None:
+        self.asks[name] = self._asked(name) + 1
+        self.last = name
+
+    def not_asked(self) -> None:
+        """The last request never left: silence about it means nothing."""
+        if self.asks.get(self.last):
+            self.asks[self.last] -= 1
 
     def take(self, uplink: Uplink, now: float) -> bool:
         """Learn from an uplink; True when what is known changed and is to be journalled."""

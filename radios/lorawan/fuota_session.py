@@ -306,7 +306,7 @@ class FuotaSession:
         if wanted.name != node.question:
             node.question, node.asked = wanted.name, 0
         if node.step is Step.WINDOW:
-            node.window_from = session_start(self.cohort, self.settings, now)
+            node.window_from = session_start(node, self.cohort, self.settings, now)
         if wanted.name == "install" and node.asked % 2 == 0:
             node.reboots += 1
             self._out.changed(node)
@@ -353,6 +353,10 @@ class FuotaSession:
             return None
         if not cohort.data_started and any(node.step in (Step.GROUP, Step.WINDOW) for node in self.nodes.values()):
             return None
+        opens = max((node.window_from + guard for node in self.nodes.values() if node.in_demand), default=now)
+        if not cohort.data_started and now < opens:
+            self._wake.append(opens)  # the window of who agreed last
+            return None
         wait_for = cohort.window_start + self.settings.lead_s
         if now < wait_for and any(node.step is Step.WINDOW for node in self.nodes.values()):
             self._wake.append(wait_for)
@@ -384,6 +388,7 @@ class FuotaSession:
                     frequency_hz=cohort.frequency_hz,
                     gateways=cohort.gateways,
                     dev_euis=tuple(self.nodes),
+                    ping_periodicity=cohort.ping_periodicity,
                 )
             )
         else:

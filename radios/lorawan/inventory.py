@@ -78,7 +78,7 @@ class Node:
         return self.discovery.unsupported() or self.device.refused
 
     def answer_timeout_s(self, settings: InventorySettings) -> float:
-        if self.device.device_class is DeviceClass.A:
+        if self.device.device_class is not DeviceClass.C:  # a ping slot may come sooner; its uplink surely comes
             return max(settings.answer_timeout_s, settings.uplink_intervals * self.device.uplink_interval_s)
         return settings.answer_timeout_s
 
@@ -120,13 +120,14 @@ class Node:
         else:
             wait = min(max(settings.most_s, timeout_s), timeout_s * _BACK_OFF ** max(0, self.asked - _STEADY))
         self.asked += 1
-        self.discovery.asks[wanted.name] = self.discovery.asks.get(wanted.name, 0) + 1
+        self.discovery.was_asked(wanted.name)
         self.not_before = now + wait
         return Unicast(self.device.dev_eui, wanted.port, wanted.data, now + wait, wanted.name)
 
     def postpone(self, until: float) -> None:
         """The network server did not take the question."""
         self.asked = max(0, self.asked - 1)
+        self.discovery.not_asked()
         self.not_before = until
 
     def ask_version(self) -> None:

@@ -48,6 +48,7 @@ class CreateGroup:
     frequency_hz: int
     gateways: tuple[str, ...]
     dev_euis: tuple[str, ...]
+    ping_periodicity: int | None = None  # class B: a ping slot every 2^n s; None: class C
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class Uplink:
 
 @dataclass(frozen=True, slots=True)
 class MulticastGroup:
-    """A class C multicast group to be made. The server learns the session keys, never McKey."""
+    """A multicast group to be made. The server learns the session keys, never McKey."""
 
     name: str
     region: str
@@ -80,6 +80,7 @@ class MulticastGroup:
     data_rate: int
     frequency_hz: int
     dev_euis: Sequence[str] = ()
+    ping_periodicity: int | None = None  # class B: a ping slot every 2^n s; None: class C
 
 
 class NetworkServer(Protocol):

@@ -1,4 +1,4 @@
-"""Which nodes share a cohort: gateways, data rate, version of TS004; and which have none to share. PURE.
+"""Which nodes share a cohort: gateways, data rate, version of TS004, class of its windows; and which have none to share. PURE.
 
 Each gateway sends every frame of a group that it is in, so nodes are gathered under the fewest gateways that reach them all.
 Nodes of a lower data rate are apart, so that they slow no others, unless a single node would cost a whole pass of its own
@@ -21,6 +21,7 @@ class Candidate:
     gateways: frozenset[str]
     port: int  # of fragments, on the node
     unicast: bool = False
+    class_b: bool = False  # it opens class B windows, and no class C ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Place:
     gateways: tuple[str, ...]
     port: int
     unicast: bool = False
+    class_b: bool = False
 
 
 def assign(
@@ -57,13 +59,14 @@ def assign(
 
 
 def _fits(candidate: Candidate, place: Place, gateways: Sequence[str]) -> bool:
-    same = (candidate.frag_version, candidate.data_rate, candidate.port) == (
-        place.frag_version,
-        place.data_rate,
-        place.port,
-    )
+    same = _kind(candidate) == _kind(place)
     reached = bool(candidate.gateways & set(place.gateways)) if candidate.gateways else _all(place, gateways)
     return same and not place.unicast and reached
+
+
+def _kind(where: Candidate | Place) -> tuple[int, int, int, bool]:
+    """What nodes of one cohort have in common, apart from the gateways."""
+    return where.frag_version, where.data_rate, where.port, where.class_b
 
 
 def _all(place: Place, gateways: Sequence[str]) -> bool:
@@ -72,23 +75,25 @@ def _all(place: Place, gateways: Sequence[str]) -> bool:
 
 def _cover(left: Iterable[Candidate], gateways: Sequence[str]) -> list[tuple[Place, list[str]]]:
     """New places: of each version and data rate, gateway by gateway, the one that reaches most first."""
-    groups: dict[tuple[int, int, int], list[Candidate]] = {}
+    groups: dict[tuple[int, int, int, bool], list[Candidate]] = {}
     for candidate in left:
-        groups.setdefault((candidate.frag_version, candidate.data_rate, candidate.port), []).append(candidate)
+        groups.setdefault(_kind(candidate), []).append(candidate)
     places: list[tuple[Place, list[str]]] = []
-    for (version, rate, port), members in groups.items():
+    for (version, rate, port, class_b), members in groups.items():
         unheard = [c for c in members if not c.gateways]
         if unheard:  # all gateways are needed for these: then the others are reached too
-            places.append((Place(version, rate, tuple(gateways), port), [c.dev_eui for c in members]))
+            places.append((Place(version, rate, tuple(gateways), port, class_b=class_b), [c.dev_eui for c in members]))
             continue
         while members:
             reach = {gateway: sum(gateway in c.gateways for c in members) for gateway in gateways}
             best = max(reach, key=lambda gateway: (reach[gateway], gateway), default="")
             here = [c for c in members if best in c.gateways]
             if not here:
-                places.append((Place(version, rate, tuple(gateways), port), [c.dev_eui for c in members]))
+                places.append(
+                    (Place(version, rate, tuple(gateways), port, class_b=class_b), [c.dev_eui for c in members])
+                )
                 break
-            places.append((Place(version, rate, (best,), port), [c.dev_eui for c in here]))
+            places.append((Place(version, rate, (best,), port, class_b=class_b), [c.dev_eui for c in here]))
             members = [c for c in members if best not in c.gateways]
     return places
 
@@ -102,7 +107,7 @@ def _merge_single(found: dict[Place, list[str]], by_name: dict[str, Candidate], 
         slower = [
             other
             for other, others in found.items()
-            if (other.frag_version, other.port) == (place.frag_version, place.port)
+            if (other.frag_version, other.port, other.class_b) == (place.frag_version, place.port, place.class_b)
             and other.data_rate < place.data_rate
             and len(others) >= _WORTH_JOINING
             and reached & set(other.gateways)

@@ -9,6 +9,8 @@ from radios.lorawan.cohort import (
     BlockSource,
     Cohort,
     SessionSettings,
+    beacon_at,
+    beacon_time_out_for,
     time_out_for,
 )
 from radios.lorawan.gps_time import WRAP_S, gps_from_unix
@@ -60,7 +62,7 @@ def question(
         case Step.BLOCK:
             return _block_setup(node, cohort, block)
         case Step.WINDOW:
-            return _resync(node) if node.resync else _class_c_session(node, cohort, settings, now)
+            return _resync(node) if node.resync else _session(node, cohort, settings, now)
         case Step.RECEIVING if node.poll_alone:
             return _status(node)
         case Step.RECEIVING if node.suspect:
@@ -83,9 +85,11 @@ def question(
     return None
 
 
-def session_start(cohort: Cohort, settings: SessionSettings, now: float) -> float:
-    """SessionTime (Unix seconds) of a McClassCSessionReq sent now: late ones start when they can have arrived."""
-    return max(cohort.window_start, now + settings.answer_timeout_s / 2)
+def session_start(node: SessionNode, cohort: Cohort, settings: SessionSettings, now: float) -> float:
+    """SessionTime (Unix seconds) of a McClassC/BSessionReq sent now: late ones start when they can have arrived."""
+    arrives_s = settings.answer_timeout_s / 2 if node.profile.always_on else node.profile.answer_timeout_s
+    start = max(cohort.window_start, now + arrives_s)
+    return start if cohort.ping_periodicity is None else beacon_at(start)
 
 
 def _group_setup(node: SessionNode, cohort: Cohort, mc_key: Key) -> Question | None:
@@ -122,8 +126,18 @@ def _block_setup(node: SessionNode, cohort: Cohort, block: BlockSource) -> Quest
     return Question("FragSessionSetupReq", node.profile.ports.fragmentation, data)
 
 
-def _class_c_session(node: SessionNode, cohort: Cohort, settings: SessionSettings, now: float) -> Question:
-    start = session_start(cohort, settings, now)
+def _session(node: SessionNode, cohort: Cohort, settings: SessionSettings, now: float) -> Question:
+    start = session_start(node, cohort, settings, now)
+    if cohort.ping_periodicity is not None:
+        class_b = multicast.McClassBSessionReq(
+            mc_group_id=node.mc_group_id,
+            session_time=round(gps_from_unix(start)) % WRAP_S,  # beacons keep the node's clock
+            time_out=beacon_time_out_for(cohort.window_end - start),
+            periodicity=cohort.ping_periodicity,
+            dl_frequency_hz=cohort.frequency_hz,
+            dr=cohort.data_rate,
+        )
+        return _multicast("McClassBSessionReq", node, class_b)
     command = multicast.McClassCSessionReq(
         mc_group_id=node.mc_group_id,
         session_time=int(gps_from_unix(start + node.clock_error_s)) % WRAP_S,

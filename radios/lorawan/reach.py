@@ -25,7 +25,8 @@ def candidate(
         return Candidate(dev_eui, version, rate, frozenset(), port, unicast=True)
     ceiling = min(ceiling, known.slower.get(transfer, ceiling))
     rate, reaching = usable(plan, ceiling, known.snr_db, known.uplink_dr, gateways)
-    return Candidate(dev_eui, version, rate, reaching, port)
+    class_b = node.device.device_class is DeviceClass.B
+    return Candidate(dev_eui, version, rate, reaching, port, class_b=class_b)
 
 
 def unicast_rate(node: Node, air: UnicastAir) -> int | None:
@@ -34,7 +35,8 @@ def unicast_rate(node: Node, air: UnicastAir) -> int | None:
 
 
 def place_of(cohort: Cohort) -> Place:
-    return Place(cohort.frag_version, cohort.data_rate, cohort.gateways, cohort.port, cohort.unicast)
+    class_b = cohort.ping_periodicity is not None
+    return Place(cohort.frag_version, cohort.data_rate, cohort.gateways, cohort.port, cohort.unicast, class_b)
 
 
 def coded(reason: str) -> tuple[str, str]:

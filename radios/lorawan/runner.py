@@ -213,6 +213,7 @@ class Runner:
             data_rate=action.data_rate,
             frequency_hz=action.frequency_hz,
             dev_euis=action.dev_euis,
+            ping_periodicity=action.ping_periodicity,
         )
         try:
             group_id = await self._network.create_group(group)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 
 from radios.lorawan.air import MulticastAir, Turn
 from radios.lorawan.air_book import AirBook
-from radios.lorawan.cohort import BlockSource, Cohort, fragment_size
+from radios.lorawan.cohort import BlockSource, Cohort, fragment_size, periodicity_for
 from radios.lorawan.fec import Encoder
 from radios.lorawan.fuota_session import FuotaSession
 from radios.lorawan.keys import KEY_BYTES, Key
-from radios.lorawan.packages.fragmentation import N_MAX
+from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD, N_MAX
 from radios.lorawan.placement import Place
 from radios.lorawan.session_node import SessionNode
 from radios.lorawan.settings import LorawanSettings
@@ -67,6 +67,7 @@ class SessionFactory:
             mc_addr=mc_addr,
             port=place.port,
             unicast=place.unicast,
+            ping_periodicity=self._periodicity(order.air_share, place) if place.class_b else None,
         )
         return cohort, mc_key
 
@@ -83,6 +84,10 @@ class SessionFactory:
             limits=settings.air,
             minute_of_day=settings.minute_of_day,
         )
+
+    def _periodicity(self, share: float, place: Place) -> int:
+        payload_len = FRAGMENT_OVERHEAD + self.frag_size(place)
+        return periodicity_for(self.pace(share, place.gateways, place.data_rate).spacing_s(payload_len))
 
     def session(
         self, cohort: Cohort, mc_key: Key, nodes: Sequence[SessionNode] | None, order: TransferOrder | None

@@ -117,7 +117,8 @@ class SessionNode:
     without_session: int = 0  # answers without a word about the session that was asked for
     resync: bool = False  # its clock is off
     window_from: float = 0.0  # SessionTime asked for last, Unix seconds
-    window_errors: int = 0
+    window_errors: int = 0  # one after the other
+    windows_refused: int = 0  # in all
     clock_error_s: float = 0.0  # by which its clock is ahead, when it cannot be set
     group_deleted: bool = False  # while DROPPING: the fragmentation session is gone, the group is next
     recheck_s: float = 0.0

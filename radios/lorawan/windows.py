@@ -1,10 +1,10 @@
-"""When a cohort departs, and when its class C windows are open. PURE.
+"""When a cohort departs, and when its windows, of class C or B, are open. PURE.
 
 A cohort departs when all its nodes are set up, or when the first ones have waited long enough; who is late is released for
 another cohort. A window that ends before all is done is opened again for those that still need data.
 """
 
-from radios.lorawan.cohort import time_out_for
+from radios.lorawan.cohort import beacon_at, window_length_s
 from radios.lorawan.feeds import Feeds
 from radios.lorawan.messages import Release
 from radios.lorawan.outgoing import Outgoing
@@ -32,11 +32,16 @@ class Windows:
             self._depart(now)
         elif self._out.cohort.unicast:
             return None
-        elif not self._out.cohort.data_started:
+        elif not self._out.cohort.data_started and not self._missed(now):
             self._first_window(now)
         else:
             self._reopen(now)
         return self._wake
+
+    def _missed(self, now: float) -> bool:
+        """The first window went by without a fragment, as while the daemon or the network server was away."""
+        over = now >= self._out.cohort.window_end - self._out.settings.window_guard_s
+        return over and any(node.step is Step.RECEIVING for node in self._out.nodes.values())
 
     def _depart(self, now: float) -> None:
         """Close the cohort when all are set up, or when those that are have waited long enough for the others."""
@@ -102,6 +107,8 @@ class Windows:
         if now < end:
             self._wake_at(end)
             return
+        if any(node.poll_alone for node in demand):
+            return  # it needs no window to tell whether it still has its session; asking for one would silence it
         self._rescue()
         for node in demand:
             # One that cannot tell is asked for its image, which needs no window.
@@ -130,9 +137,10 @@ class Windows:
         return max(self._out.settings.lead_s, _ASKED_BEFORE * slowest)
 
     def _plan_window(self, start: float) -> None:
-        self._out.cohort.window_start = start
+        cohort = self._out.cohort
+        cohort.window_start = start if cohort.ping_periodicity is None else beacon_at(start)
         planned = self._rounds.planned_s() + 2 * self._out.settings.window_guard_s
-        self._out.cohort.window_end = start + float(1 << time_out_for(planned))
+        cohort.window_end = cohort.window_start + window_length_s(cohort, planned)
         self._out.cohort_changed()
 
     def _wake_at(self, when: float) -> None:

@@ -181,7 +181,7 @@ class GroupWorld:
     def _arrive(self, frame: Multicast, now: float) -> None:
         for dev_eui, receiver in self._nodes.items():
             draw = receiver.hears if frame.n is not None else receiver.chance
-            if draw.random() < receiver.loss or receiver.node.class_c_session(now) is None:
+            if draw.random() < receiver.loss or receiver.node.group_session(now) is None:
                 continue
             receiver.node.deliver(frame.port, frame.data, now, multicast=True)
             held = receiver.node.fragmentation.session

@@ -2,7 +2,7 @@
 
 A gateway is half-duplex: uplinks that overlap one of its transmissions are lost. It keeps the sub-band's duty cycle over
 a sliding hour and refuses what would exceed it. Every frame towards a node is lost with that node's probability, every
-uplink with its own; two uplinks on one frequency and data rate that overlap are both lost.
+uplink with its own, in bursts where its spec says so; two uplinks on one frequency and data rate that overlap are both lost.
 """
 
 import random
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from radios.simulated.chirpstack.agenda import Agenda
+from radios.simulated.lorawan.link_loss import LinkLoss
 from radios.simulated.lorawan.node import VirtualNode
 from radios.simulated.lorawan.phy import PHY_OVERHEAD_BYTES, Activation, Downlink, JoinRequest, Uplink
 from radios.simulated.lorawan.region import HIGHEST_HZ, LOWEST_HZ, sub_band, time_on_air_s
@@ -131,7 +132,7 @@ class Air:
         self.counters: dict[str, NodeAir] = {}
         self._agenda = agenda
         self._seed = seed
-        self._loss: dict[str, random.Random] = {}
+        self._loss: dict[tuple[str, str], LinkLoss] = {}  # by DevEUI and direction
         self._wakes: dict[str, float] = {}
         self._on_air: deque[_OnAir] = deque()
         self._sink: UplinkSink | None = None
@@ -142,7 +143,9 @@ class Air:
         for dev_eui, node in nodes.items():
             self.nodes[dev_eui] = node
             self.counters[dev_eui] = NodeAir()
-            self._loss[dev_eui] = random.Random(f"{self._seed}/{dev_eui}/air")
+            chance, spec = random.Random(f"{self._seed}/{dev_eui}/air"), node.spec
+            self._loss[dev_eui, "down"] = LinkLoss(chance, spec.downlink_loss, spec.loss_burst_frames)
+            self._loss[dev_eui, "up"] = LinkLoss(chance, spec.uplink_loss, spec.loss_burst_frames)
             self._wake_later(dev_eui)
 
     def transmit(self, gateway_id: str, frame: Downlink, now: float, at: float | None = None) -> TxStatus:
@@ -167,7 +170,7 @@ class Air:
         for dev_eui, node in self.nodes.items():
             if not self._in_reach(node, gateway_id) or not node.listens(frame.frequency_hz, frame.data_rate, start):
                 continue
-            if self._lost(dev_eui, node.spec.downlink_loss):
+            if self._loss[dev_eui, "down"].lost():
                 self.counters[dev_eui].downlinks_lost += 1
                 continue
             self.counters[dev_eui].downlinks_heard += 1
@@ -176,7 +179,7 @@ class Air:
 
     def _deliver_join(self, dev_eui: str, activation: Activation, now: float) -> None:
         node = self.nodes[dev_eui]
-        if not node.joined and not self._lost(dev_eui, node.spec.downlink_loss):
+        if not node.joined and not self._loss[dev_eui, "down"].lost():
             node.accept_join(activation, now)
             self._wake_later(dev_eui)
 
@@ -209,7 +212,7 @@ class Air:
 
     def _receive_up(self, uplink: Uplink | JoinRequest, sent: _OnAir, now: float) -> None:
         node = self.nodes[uplink.dev_eui]
-        lost = self._lost(uplink.dev_eui, node.spec.uplink_loss) or self._collides(sent)
+        lost = self._loss[uplink.dev_eui, "up"].lost() or self._collides(sent)
         received = [
             gateway.gateway_id
             for gateway in self.gateways.values()
@@ -231,6 +234,3 @@ class Air:
 
     def _in_reach(self, node: VirtualNode, gateway_id: str) -> bool:
         return not node.spec.gateways or gateway_id in node.spec.gateways
-
-    def _lost(self, dev_eui: str, probability: float) -> bool:
-        return self._loss[dev_eui].random() < probability

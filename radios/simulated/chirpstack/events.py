@@ -108,7 +108,7 @@ class EventMaker:
                 "deviceProfileName": device.profile.name,
                 "deviceName": device.spec.name,
                 "devEui": device.dev_eui,
-                "deviceClassEnabled": "CLASS_C" if device.class_c else "CLASS_A",
+                "deviceClassEnabled": device.class_enabled,
                 "tags": dict(device.spec.tags),
             },
         }

@@ -82,6 +82,11 @@ class Device:
     def class_c(self) -> bool:
         return self.profile.supports_class_c
 
+    @property
+    def class_enabled(self) -> str:
+        """Name of the API's DeviceClass."""
+        return "CLASS_C" if self.class_c else "CLASS_B" if self.profile.supports_class_b else "CLASS_A"
+
 
 @dataclass(slots=True)
 class GroupSettings:
@@ -111,6 +116,7 @@ class GroupQueueItem:
     expires_at: float | None
     gateway_id: str
     run_after: float
+    emit_at: float | None = None  # class B: Unix seconds
 
 
 @dataclass(slots=True)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 
 from radios.simulated.chirpstack.agenda import Agenda
 from radios.simulated.chirpstack.air import Air
-from radios.simulated.chirpstack.class_b import next_ping_slot
 from radios.simulated.chirpstack.model import (
     ApiCode,
     ApiError,
@@ -17,13 +16,14 @@ from radios.simulated.chirpstack.model import (
     GroupType,
     Scheduling,
 )
+from radios.simulated.lorawan.node_clock import gps_of_unix
 from radios.simulated.lorawan.phy import Activation, Downlink, build_downlink
+from radios.simulated.lorawan.ping_slots import next_ping_slot
 from radios.simulated.lorawan.region import max_frm_payload_bytes
 
 _SCHEDULER_INTERVAL_S = 1.0
 _LOCK_S = 2.0  # an item without an acknowledgement is sent again after it
 _AT_ONCE_S = 0.01
-_PING_SLOT_AHEAD_S = 1.0
 
 Say = Callable[[str, tuple[Downlink, ...], tuple[str, ...]], bool]
 """What a gateway was given and did; False when its acknowledgement was lost."""
@@ -93,7 +93,7 @@ class MulticastGroups:
 
     def enqueue(self, group_id: str, f_port: int, data: bytes, expires_at: float | None) -> int:
         """The counter that the item was given, also when no gateway is there to send it."""
-        group = self.get(group_id)
+        group, emit_at = self.get(group_id), None
         if not 1 <= f_port <= 255:
             raise ApiError(ApiCode.INVALID_ARGUMENT, "f_port must be between 1 - 255")
         group.settings.f_cnt += 1
@@ -101,12 +101,16 @@ class MulticastGroups:
         together = group.settings.scheduling is Scheduling.GPS_TIME
         if together:
             run_after = max([self._agenda.now, *(item.run_after for item in group.queue)]) + self._margin_s
+        if group.settings.group_type is GroupType.CLASS_B:
+            emit_at = self._next_ping_slot(group)
+            together, run_after = True, emit_at - 2 * _SCHEDULER_INTERVAL_S
         for gateway_id in sorted(group.gateways or self._gateways_of_devices(group)):
             if not together:
                 run_after = self._next_slot(group)
-            item = GroupQueueItem(f_cnt, f_port, data, expires_at, gateway_id, run_after)
+            item = GroupQueueItem(f_cnt, f_port, data, expires_at, gateway_id, run_after, emit_at)
             group.queue.append(item)
             tick = math.ceil(run_after / _SCHEDULER_INTERVAL_S) * _SCHEDULER_INTERVAL_S
+            tick = max(tick, self._agenda.now)
             self._agenda.at(tick, lambda now, item=item: self._send(group, item, now))  # type: ignore[misc]
         return f_cnt
 
@@ -126,6 +130,13 @@ class MulticastGroups:
         if not group.queue:
             return self._agenda.now
         return max(item.run_after for item in group.queue) + self._margin_s
+
+    def _next_ping_slot(self, group: Group) -> float:
+        """Unix seconds: the group's next one behind all that waits, or behind now and the margin."""
+        waiting = [item.emit_at for item in group.queue if item.emit_at is not None]
+        after = gps_of_unix(max(waiting) if waiting else self._agenda.now + self._margin_s)
+        slot = next_ping_slot(after, group.settings.mc_addr, group.settings.class_b_ping_slot_periodicity)
+        return slot - gps_of_unix(0.0)
 
     def _gateways_of_devices(self, group: Group) -> set[str]:
         """Without a list: gateways that heard the members; none heard, none used."""
@@ -151,10 +162,7 @@ class MulticastGroups:
         session = Activation(settings.mc_addr, settings.mc_nwk_s_key, settings.mc_app_s_key)
         phy = build_downlink(session, item.f_cnt, item.f_port, item.data)
         frame = Downlink(phy, settings.frequency_hz, settings.data_rate)
-        send_at: float | None = None
-        if settings.group_type is GroupType.CLASS_B:
-            send_at = next_ping_slot(settings.mc_addr, settings.class_b_ping_slot_periodicity, now + _PING_SLOT_AHEAD_S)
-        status = self._air.transmit(item.gateway_id, frame, now, send_at)
+        status = self._air.transmit(item.gateway_id, frame, now, item.emit_at)
         self.dropped_refused += status != "OK"
         if self._say(item.gateway_id, (frame,), (status,)):
             group.queue.remove(item)  # on any gateway answer, good or bad; the integrations hear nothing

@@ -139,7 +139,8 @@ class NetworkServer:
         if any(versions):
             name += f", TS003 {versions[0]}, TS004 {versions[1]}, TS005 {versions[2]}"
         profile_id = str(uuid.uuid5(_PROFILE_NAMESPACE, f"{self.settings.tenant_id}/{name}"))
-        profile = DeviceProfile(profile_id, name, class_c, spec.mac_1_1, interval, spec.device_class == "B", *versions)
+        class_b = spec.device_class == "B"
+        profile = DeviceProfile(profile_id, name, class_c, spec.mac_1_1, interval, class_b, *versions)
         return self.profiles.setdefault(profile_id, profile)
 
     def _received(self, uplink: Uplink | JoinRequest, gateways: Sequence[str], ended: float) -> None:

@@ -46,7 +46,7 @@ def device_methods(network: NetworkServer) -> dict[str, Callable[[Any], Any]]:
                 tags=dict(device.spec.tags),
                 join_eui="0" * 16,
             ),
-            class_enabled=common_pb2.CLASS_C if device.class_c else common_pb2.CLASS_A,
+            class_enabled=common_pb2.DeviceClass.Value(device.class_enabled),
             **_seen(network, device),
         )
 

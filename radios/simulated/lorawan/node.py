@@ -1,7 +1,7 @@
 """One virtual LoRaWAN node, sans-I/O: frames and the time in, uplinks out.
 
 It hears what a real node would: RX1 and RX2 after an uplink, RX2 always in class C, and multicast while a class C
-session is open on the frame's frequency and data rate. Loss on the way is the air's business, not the node's.
+session is open on the frame's frequency and data rate, or in the ping slots of a class B one. Loss on the way is the air's business, not the node's.
 """
 
 import random
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from radios.errors import FrameError
 from radios.simulated.lorawan import crypto
 from radios.simulated.lorawan.bootloader import AbBootloader, Verify
-from radios.simulated.lorawan.node_clock import NodeClock
+from radios.simulated.lorawan.node_clock import NodeClock, gps_of_unix
 from radios.simulated.lorawan.packages.clock_sync import ClockSync
 from radios.simulated.lorawan.packages.commands import Answer
 from radios.simulated.lorawan.packages.firmware_management import FirmwareManagement
 from radios.simulated.lorawan.packages.fragmentation import Fragmentation, FragmentCounters
 from radios.simulated.lorawan.packages.multi_package import MultiPackage
-from radios.simulated.lorawan.packages.multicast import ClassCSession, RemoteMulticast
+from radios.simulated.lorawan.packages.multicast import GroupSession, RemoteMulticast
 from radios.simulated.lorawan.phy import (
     PHY_OVERHEAD_BYTES,
     Activation,
@@ -27,6 +27,7 @@ from radios.simulated.lorawan.phy import (
     full_f_cnt,
     parse_downlink,
 )
+from radios.simulated.lorawan.ping_slots import is_ping_slot
 from radios.simulated.lorawan.region import (
     RX1_DELAY_S,
     RX2_DATA_RATE,
@@ -84,7 +85,8 @@ class VirtualNode:
             delta_formats=spec.delta_formats,
         )
         self.battery_percent = spec.battery_percent
-        self.clock = NodeClock(now, spec.clock_error_s, spec.clock_drift_ppm)
+        beacons = spec.device_class == "B"  # they keep its clock
+        self.clock = NodeClock(now) if beacons else NodeClock(now, spec.clock_error_s, spec.clock_drift_ppm)
         self.counters = LinkCounters()
         self.fragment_counters = FragmentCounters()
         self._seen: set[tuple[int, bytes]] = set()
@@ -121,8 +123,8 @@ class VirtualNode:
     def joined(self) -> bool:
         return self._activation is not None
 
-    def class_c_session(self, now: float) -> ClassCSession | None:
-        """The multicast window that is open now."""
+    def group_session(self, now: float) -> GroupSession | None:
+        """The multicast window, of class B or C, that is open now."""
         return self.multicast.open_session(now) if self.joined else None
 
     def state(self, now: float) -> str:
@@ -132,7 +134,7 @@ class VirtualNode:
         if self.bootloader.download is not None:
             return "image_held"
         if self.fragmentation.session is not None:
-            return "receiving" if self.class_c_session(now) else "session_set_up"
+            return "receiving" if self.group_session(now) else "session_set_up"
         if self.multicast.groups:
             return "in_group"
         return "rolled_back" if self.bootloader.rollbacks else "idle"
@@ -237,13 +239,18 @@ class VirtualNode:
         return tuned_rx2 and abs(after - RX2_DELAY_S) <= _WINDOW_TOLERANCE_S
 
     def _hears_group(self, group: int | None, frequency_hz: int, data_rate: int, start: float) -> bool:
-        session = self.class_c_session(start)
+        session = self.group_session(start)
         return (
             session is not None
             and not self._transmitting(start)
             and group in (None, session.group)
             and (session.frequency_hz, session.data_rate) == (frequency_hz, data_rate)
+            and (session.periodicity is None or self._in_ping_slot(session.group, session.periodicity, start))
         )
+
+    def _in_ping_slot(self, group: int, periodicity: int, start: float) -> bool:
+        held = self.multicast.groups.get(group)
+        return held is not None and is_ping_slot(gps_of_unix(start), held.session.dev_addr, periodicity)
 
     def _transmitting(self, at: float) -> bool:
         return self._sent is not None and self._sent.start <= at < self._sent.end
@@ -342,7 +349,9 @@ class VirtualNode:
         self._tx_free_at = now
         self._pending = []
         self.clock_sync = ClockSync(clock, spec.package_version(ClockSync.package), spec.app_time_period_s, now)
-        self.multicast = RemoteMulticast(clock, spec.package_version(RemoteMulticast.package), self._ke_key)
+        self.multicast = RemoteMulticast(
+            clock, spec.package_version(RemoteMulticast.package), self._ke_key, class_b=spec.device_class == "B"
+        )
         self.fragmentation = Fragmentation(
             spec.package_version(Fragmentation.package),
             style=spec.status_style,

@@ -16,7 +16,9 @@ class NodeSpec:
     name: str = ""
     app_key: bytes = bytes(16)
     mac_1_1: bool = False  # LoRaWAN 1.1: keys derive from AppKey instead
-    device_class: str = "A"  # "A": class C only inside multicast sessions; "C": also always on RX2 for unicast
+    # "A": class C only inside multicast sessions; "B": beacon-locked, class B sessions and no class C; "C": also always on
+    # RX2 for unicast
+    device_class: str = "A"
     package_versions: Mapping[int, int] = field(
         default_factory=dict
     )  # id -> version, 0: not there; absent: 1, TS007: 0
@@ -27,6 +29,7 @@ class NodeSpec:
     delta_formats: tuple[str, ...] = ()  # of patches that it can apply: "detools", "vcdiff"
     downlink_loss: float = 0.0  # 0..1, of every frame towards the node
     uplink_loss: float = 0.0
+    loss_burst_frames: float = 1.0  # lost one after the other, on the mean; 1: each frame by itself
     data_rate: int = 5  # of uplinks, and so of RX1
     uplink_interval_s: float = 300.0
     app_time_period_s: float | None = None  # TS003 AppTimeReq of its own accord

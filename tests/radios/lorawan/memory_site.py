@@ -30,11 +30,12 @@ SCALE = 1500.0
 class Network:
     """`radios.lorawan.network_server.NetworkServer` over the simulated one, called directly."""
 
-    def __init__(self, specs, clock, gateways=(GATEWAY,)):
+    def __init__(self, specs, clock, gateways=(GATEWAY,), signed=verify):
+        """`signed`: the manufacturer's signature; by default whatever has a header is good."""
         self.clock = clock
         self.specs = {s.dev_eui: s for s in specs}
         self.gateway_ids = list(gateways)
-        self.simulated = NetworkServer(NetworkSettings("t", "a", self.gateway_ids), specs, verify, clock.now())
+        self.simulated = NetworkServer(NetworkSettings("t", "a", self.gateway_ids), specs, signed, clock.now())
         self.down = False
         self.regions = {}
         self.names = []
@@ -95,7 +96,8 @@ class Network:
             mc_nwk_s_key=group.mc_net_s_key.reveal(),
             mc_app_s_key=group.mc_app_s_key.reveal(),
             f_cnt=0,
-            group_type=GroupType.CLASS_C,
+            group_type=GroupType.CLASS_C if group.ping_periodicity is None else GroupType.CLASS_B,
+            class_b_ping_slot_periodicity=group.ping_periodicity or 0,
             data_rate=group.data_rate,
             frequency_hz=group.frequency_hz,
             scheduling=Scheduling.DELAY,

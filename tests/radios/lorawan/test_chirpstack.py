@@ -154,6 +154,15 @@ async def test_a_group_is_made_once_and_members_added_twice_are_no_error(chirpst
 
 
 @pytest.mark.services
+async def test_a_class_b_group_is_made_with_its_ping_slots(chirpstack, site):
+    made = await chirpstack.create_group(group(name="b", ping_periodicity=2))
+    settings_of_b = site.network.multicast.get(made).settings
+    assert (settings_of_b.group_type, settings_of_b.class_b_ping_slot_periodicity) == ("CLASS_B", 2)
+    other = await chirpstack.create_group(group(name="c"))
+    assert site.network.multicast.get(other).settings.group_type == "CLASS_C"
+
+
+@pytest.mark.services
 async def test_the_device_queue(chirpstack):
     dev_eui = spec(2).dev_eui
     assert await chirpstack.enqueue(dev_eui, 203, b"\x01", time.time() + 1e6)

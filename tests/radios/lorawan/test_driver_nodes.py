@@ -49,6 +49,29 @@ async def test_a_node_that_refuses_the_window_is_served_by_unicast():
         assert network.names == []
 
 
+async def test_a_node_that_derives_other_group_keys_ends_with_the_image_by_unicast():
+    specs = [spec(1), spec(2)]
+    image = new_image()
+    async with site(specs, image) as (radio, journal, network):
+        vendor = network.simulated.nodes[specs[0].dev_eui]
+        vendor._ke_key = vendor.multicast._ke_key = bytes(16)
+        await deliver(radio, journal, specs, image)
+        await journal.until(Fact.RUNNING, *(node_id(s) for s in specs))
+        assert vendor.running_image == image
+        assert vendor.counters.bad_mic > 0
+
+
+async def test_class_b_nodes_are_served_in_the_ping_slots_of_a_group_of_their_own():
+    specs = [*(spec(n, device_class="B", uplink_interval_s=60.0) for n in (1, 2)), spec(3), spec(4)]
+    image = new_image()
+    async with site(specs, image) as (radio, journal, network):
+        await deliver(radio, journal, specs, image)
+        await journal.until(Fact.RUNNING, *(node_id(s) for s in specs))
+        assert all(network.simulated.nodes[s.dev_eui].running_image == image for s in specs)
+        assert all(network.simulated.nodes[s.dev_eui].counters.multicast_received for s in specs)
+        assert len(network.names) == 2
+
+
 async def test_ts007_tells_all_packages_and_ports_at_once():
     specs = [spec(1, package_versions={0: 1, 3: 2}, ports={1: 12, 2: 10, 3: 11, 4: 13})]
     image = new_image()

@@ -24,7 +24,7 @@ from radios.simulated.lorawan import firmware
 from radios.simulated.lorawan.packages.fragmentation import StatusStyle
 from radios.simulated.zigbee.virtual_time import LoopClock, run_virtual
 from tests.radios.lorawan.memory_site import MemoryJournal, Network, Store, node_id
-from tests.radios.lorawan.world import new_image, spec
+from tests.radios.lorawan.world import new_image, spec, verify
 
 T0 = 1_800_000_000.0
 LIMIT_S = 20 * 86400.0
@@ -57,8 +57,8 @@ class Journal(MemoryJournal):
 class Site(Network):
     """The simulated network server on the loop's time. Events come twice or late now and then."""
 
-    def __init__(self, specs, clock, seed):
-        super().__init__(specs, clock)
+    def __init__(self, specs, clock, seed, image):
+        super().__init__(specs, clock, signed=lambda held: verify(held) if held == image else None)
         self._random = random.Random(seed)
         self._loop = asyncio.get_running_loop()
         self._heard = asyncio.Queue()
@@ -98,7 +98,7 @@ def deliver(specs, troubles, seed=0, image=IMAGE):
     async def main():
         loop = asyncio.get_running_loop()
         clock = LoopClock(loop)
-        network, journal = Site(specs, clock, seed), Journal()
+        network, journal = Site(specs, clock, seed, image), Journal()
         loop.attach(network)
         daemon = Daemon(network, journal, clock, specs, image)
         daemon.start()
@@ -197,9 +197,10 @@ def sites(draw):
             number,
             seed=draw(st.integers(0, 1 << 30)),
             status_style=draw(st.sampled_from(list(StatusStyle))),
-            device_class=draw(st.sampled_from(["A", "C", "C"])),
+            device_class=draw(st.sampled_from(["A", "B", "C", "C"])),
             downlink_loss=draw(LOSSES),
             uplink_loss=draw(LOSSES),
+            loss_burst_frames=draw(st.sampled_from([1.0, 1.0, 4.0])),
             clock_error_s=draw(st.sampled_from([0.0, -400.0, 90.0])),
             clock_drift_ppm=draw(st.sampled_from([0.0, 50.0])),
             redundancy_limit=draw(st.sampled_from([5, 100, 100])),

@@ -211,6 +211,25 @@ def test_fragments_are_counted_from_1_whatever_a_vendor_does():
     assert min(world.fragments()) == 1
 
 
+def test_a_node_that_hears_nothing_of_the_group_leaves_before_coded_fragments_are_sent_for_it():
+    """MultiTech's all-zero McKEKey: every request is answered, and every frame to the group fails its MIC."""
+    node = spec(1)
+    world = World([node, spec(2)], new_image())
+    other_group_keys(world, node)
+    world.run(lambda w: w.released and Fact.RUNNING in w.facts(spec(2)))
+    assert [(r.dev_eui, r.again, r.reason) for r in world.released] == [(node.dev_eui, True, "deaf")]
+    assert len(world.fragments()) <= world.cohort.nb_frag + 4
+    world = World([node, spec(2)], new_image())
+    other_group_keys(world, node)
+    world.session.nodes[node.dev_eui].attempt = 2
+    world.run(lambda w: w.released and Fact.RUNNING in w.facts(spec(2)))
+    assert [(r.again, r.reason) for r in world.released] == [(True, "no_multicast")]
+
+
+def other_group_keys(world, s):
+    world.node(s)._ke_key = world.node(s).multicast._ke_key = bytes(16)
+
+
 def test_answers_of_several_packages_and_commands_in_one_frame_are_all_read():
     """ChirpStack's own parser takes one command only."""
     commands = [

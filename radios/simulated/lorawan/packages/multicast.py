@@ -1,4 +1,4 @@
-"""TS005, remote multicast setup: port 200. Groups, their keys and counters, class C sessions."""
+"""TS005, remote multicast setup: port 200. Groups, their keys and counters, class B and C sessions."""
 
 import struct
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from radios.simulated.lorawan.packages.commands import (
     split_commands,
 )
 from radios.simulated.lorawan.phy import Activation
+from radios.simulated.lorawan.ping_slots import BEACON_PERIOD_S
 from radios.simulated.lorawan.region import DATA_RATES, HIGHEST_HZ, LOWEST_HZ
 
 _STATUS, _SETUP, _DELETE, _CLASS_C, _CLASS_B = 0x01, 0x02, 0x03, 0x04, 0x05
@@ -30,28 +31,33 @@ class McGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassCSession:
-    """A class C window [opens_at, closes_at) in true Unix seconds."""
+class GroupSession:
+    """A window [opens_at, closes_at) in true Unix seconds; `periodicity`: of class B's ping slots, None in class C."""
 
     group: int
     opens_at: float
     closes_at: float
     frequency_hz: int
     data_rate: int
+    periodicity: int | None = None
 
 
 class RemoteMulticast:
     package, port = 2, 200
 
-    def __init__(self, clock: NodeClock, version: int, ke_key: bytes, max_groups: int = 4) -> None:
+    def __init__(
+        self, clock: NodeClock, version: int, ke_key: bytes, max_groups: int = 4, *, class_b: bool = False
+    ) -> None:
+        """`class_b`: its sessions are class B ones, and class C is not there."""
         self.version = version
         self.groups: dict[int, McGroup] = {}
-        self.sessions: dict[int, ClassCSession] = {}
+        self.sessions: dict[int, GroupSession] = {}
         self.malformed = 0
         self.sessions_opened = 0
         self._clock = clock
         self._ke_key = ke_key
         self._max_groups = max_groups
+        self._class_b = class_b
 
     def receive(self, payload: bytes, now: float, *, multicast: bool) -> list[Answer]:
         parsed = split_commands(payload, _LENGTHS)
@@ -67,7 +73,7 @@ class RemoteMulticast:
         self.sessions = {group: s for group, s in self.sessions.items() if now < s.closes_at}
         return []
 
-    def open_session(self, now: float) -> ClassCSession | None:
+    def open_session(self, now: float) -> GroupSession | None:
         """The window that is open now, the latest opened when they overlap."""
         opened = [s for s in self.sessions.values() if s.opens_at <= now < s.closes_at]
         return max(opened, key=lambda s: s.opens_at, default=None)
@@ -116,8 +122,9 @@ class RemoteMulticast:
         status = group
         if group not in self.groups:
             status |= _GROUP_UNDEFINED
-        if data_rate not in DATA_RATES or cid == _CLASS_B:  # no beacon here: class B is refused
-            status |= _DR_ERROR
+        wants_b = cid == _CLASS_B
+        if data_rate not in DATA_RATES or wants_b is not self._class_b or (wants_b and start_gps % BEACON_PERIOD_S):
+            status |= _DR_ERROR  # there is no bit for a class that the node cannot do
         if not LOWEST_HZ <= frequency_hz < HIGHEST_HZ:
             status |= _FREQ_ERROR
         if status == group and to_start < 0:
@@ -125,7 +132,8 @@ class RemoteMulticast:
         if status != group:
             return bytes([cid, status])
         opens_at = now + (int(gps) + to_start - gps)
-        closes_at = opens_at + float(1 << (span & 0x0F))
-        self.sessions[group] = ClassCSession(group, opens_at, closes_at, frequency_hz, data_rate)
+        closes_at = opens_at + float(1 << (span & 0x0F)) * (BEACON_PERIOD_S if wants_b else 1)
+        periodicity = span >> 4 & 0x07 if wants_b else None
+        self.sessions[group] = GroupSession(group, opens_at, closes_at, frequency_hz, data_rate, periodicity)
         self.sessions_opened += 1
         return bytes([cid, status]) + min(to_start, 0xFFFFFF).to_bytes(3, "little")

@@ -6,8 +6,6 @@ from google.protobuf import json_format
 
 from radios.simulated.chirpstack.air import TxStatus
 from radios.simulated.chirpstack.bus import encoded
-from radios.simulated.chirpstack.class_b import BEACON_RESERVED_S, SLOT_S, next_ping_slot, ping_slots
-from radios.simulated.lorawan.node_clock import gps_of_unix
 
 NODE = "0000000000000001"
 GATEWAY = "00800000a0000001"
@@ -98,16 +96,3 @@ def test_after_a_stall_overdue_items_may_go_out_in_another_order(make_network, s
     sent = [m.frames[0].phy[6] for m in network.server.bus if m.statuses is None]
     assert sorted(sent) == list(range(1, 7))
     assert sent != sorted(sent)
-
-
-@pytest.mark.parametrize("periodicity", [0, 3, 7])
-def test_ping_slots_of_class_b(periodicity):
-    beacon = int(gps_of_unix(T0) // 128) * 128
-    slots = ping_slots(0x01020304, periodicity, beacon)
-    assert len(slots) == 2 ** (7 - periodicity)
-    at = next_ping_slot(0x01020304, periodicity, T0)
-    assert 0 <= at - T0 <= 2 * 2**periodicity + 4
-    within = (gps_of_unix(at) - BEACON_RESERVED_S) % 128
-    number = within / SLOT_S
-    assert number == pytest.approx(round(number), abs=0.01)
-    assert next_ping_slot(0x01020304, periodicity, at + 0.001) > at
