@@ -49,6 +49,7 @@ class DaemonView:
 
     def gateway(self) -> Mapping[str, Json]:
         view = self._authority.view
+        downloads = None if self._supply is None else self._supply.status()
         trust: dict[str, Json] = {"known": view is not None}
         if view is not None:
             trust |= {
@@ -64,7 +65,7 @@ class DaemonView:
             "clock": {"trusted": self._wall.trusted(), "reason": self._wall.reason},
             "trust": trust,
             **({} if self._bridge is None else {"bridge": self._bridge.status()}),
-            **({} if self._supply is None else {"downloads": self._supply.status()}),
+            **({"downloads": downloads} if downloads else {}),
         }
 
     def radios(self) -> Mapping[str, Mapping[str, Json]]:

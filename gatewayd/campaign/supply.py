@@ -78,12 +78,12 @@ class Supply:
 
     def status(self) -> Json:
         """For operators: by digest, what is being fetched or is wrong."""
-        found: dict[str, Json] = {}
-        for digest, (held, size) in self.progress.items():
-            found[digest] = {"held": held, "size": size}
-        for (release, digest), (code, detail) in self._problems.items():
-            if (release, digest) not in self._ready:
-                found[digest] = {"release": release, "problem": code, "detail": detail}
+        found: dict[str, Json] = {
+            digest: {"release": release, "problem": code, "detail": detail}
+            for (release, digest), (code, detail) in self._problems.items()
+            if (release, digest) not in self._ready
+        }
+        found |= {digest: {"held": held, "size": size} for digest, (held, size) in self.progress.items()}
         return found
 
     def _rotten(self, digest: str) -> None:

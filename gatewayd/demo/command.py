@@ -21,7 +21,7 @@ EXIT_FAULTS = 1
 EXIT_INTERRUPTED = 130
 
 ZIGBEE_SCALE = 6.0
-REPORTS_PER_S = 0.02  # of the nodes' clock: so few that they do not slow the update down; that is for the bench
+REPORTS_PER_S = 0.05  # of the nodes' clock: so few that they hardly slow the update down; that is for the bench
 
 
 @click.command()

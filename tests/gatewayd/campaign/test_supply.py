@@ -11,7 +11,7 @@ from gatewayd.payload.fetch import Fetcher, Progress
 from gatewayd.trust.release import VerifiedRelease
 from gatewayd.trust.seal import SEAL
 from radios.errors import ImageError
-from radios.radio import Want
+from radios.radio import Json, Want
 from tests.gatewayd.campaign.conftest import Gateway
 from tests.gatewayd.trust.site import Publisher, Site
 
@@ -103,3 +103,38 @@ async def test_rot_that_a_read_meets_is_mended_by_fetching_the_bad_chunk_only(ga
     ranges = [site.ranges[at] for at in range(asked, len(site.asked)) if payload.sha256 in site.asked[at]]
     assert ranges == [f"bytes={payload.chunk_size}-{2 * payload.chunk_size - 1}"]
     assert cache.read(payload.sha256, payload.chunk_size, 50) == good[payload.chunk_size : payload.chunk_size + 50]
+
+
+async def test_what_is_fetched_and_what_is_wrong_is_shown(gateway: Gateway) -> None:
+    fetcher = held(gateway)
+    fetcher.failures.append(ImageError("evicted meanwhile"))
+    await gateway.issue(gateway.document())
+    await gateway.until(gateway.supply.status)
+    payload = gateway.payload()
+    assert gateway.supply.status() == {
+        payload.sha256: {"release": gateway.release, "problem": "payload_unreadable", "detail": "evicted meanwhile"}
+    }
+    seen: list[Json] = []
+    gateway.supply.changed = lambda: None
+
+    class Watched(HeldFetcher):
+        async def fetch(self, payload: Payload, progress: Progress | None = None) -> None:
+            def watch(have: int, size: int) -> None:
+                assert progress is not None
+                progress(have, size)
+                seen.append(gateway.supply.status())
+
+            await self.inner.fetch(payload, watch)
+
+    gateway.supply.fetcher = cast("Fetcher", Watched(fetcher.inner))
+    gateway.supply.judge_again()
+    release, _ = gateway.supplied()
+    view = gateway.authority.view
+    assert view is not None
+    other = VerifiedRelease(
+        "releases/meter/0.0.1.json", release.document, b"", release.verified_at, release.expires, SEAL
+    )
+    async with asyncio.TaskGroup() as group:
+        gateway.supply.require(group, other, payload, view.manufacturers)
+    assert cast("dict[str, Json]", seen[-2])[payload.sha256] == {"held": 131072, "size": payload.size}
+    assert gateway.supply.progress == {}
