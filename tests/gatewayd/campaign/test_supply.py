@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from gatewayd.cloud.messages import Payload
+from gatewayd.cloud.messages import Desired, Gate, Payload, Rollout, Tier
 from gatewayd.payload.fetch import Fetcher, Progress
 from gatewayd.trust.release import VerifiedRelease
 from gatewayd.trust.seal import SEAL
@@ -138,3 +138,15 @@ async def test_what_is_fetched_and_what_is_wrong_is_shown(gateway: Gateway) -> N
         gateway.supply.require(group, other, payload, view.manufacturers)
     assert cast("dict[str, Json]", seen[-2])[payload.sha256] == {"held": 131072, "size": payload.size}
     assert gateway.supply.progress == {}
+
+
+async def test_what_a_later_tier_will_need_is_here_before_it_opens(gateway: Gateway) -> None:
+    """Paused, and in a tier that the cloud has not opened: the payload is fetched all the same, and nobody is touched."""
+    tiers = (Tier(name="canary", nodes=("lorawan:00000000000000ff",)), Tier(name="all", percent=100.0))
+    rollout = Rollout(tiers=tiers, gate=Gate(kind="cloud"), open_tiers=1)
+    await gateway.issue(gateway.document(rollout=rollout, desired=Desired.PAUSED))
+    await gateway.until(lambda: gateway.release in gateway.authority.releases)
+    await gateway.until(lambda: gateway.supply.blocked(*gateway.supplied()) is None)
+    assert gateway.radio.told == []
+    await gateway.issue(gateway.document(rollout=rollout.model_copy(update={"open_tiers": 2}), revision=2))
+    await gateway.until_told(Want.DELIVER)
