@@ -69,34 +69,31 @@ def payloads(rig: Rig, name: str) -> tuple[Payload, ...]:
     return [r for r in rig.world.cloud.repository.releases() if r.name == name][-1].payloads
 
 
-async def test_who_can_gets_a_delta_and_who_cannot_the_full_image_after_it(rig: Rig) -> None:
-    full, delta = payloads(rig, "lamp")
+async def test_who_can_gets_a_delta_and_who_cannot_the_full_image(rig: Rig) -> None:
+    lamp, meter = payloads(rig, "lamp"), payloads(rig, "meter")
+    full, delta = lamp
     assert delta.size < full.size / 20
-    await rig.issue(rig.campaign("patch"))
-    await rig.until(lambda: rig.updated("patch") == {lamp.id for lamp in LAMPS}, limit_s=60)
-    for lamp in LAMPS:
-        node = rig.world.site.nodes[lamp.id]
-        refused = int(str(node["images_refused"]))
-        assert (refused > 0) == (lamp == LAMPS[2])
-        expected = delta.size * refused + full.size if refused else delta.size
-        assert node["bytes_received"] == expected
-    failed = [report for report in rig.reports("patch") if report.state == "failed"]
-    assert [(report.node, report.code) for report in failed] == [(LAMPS[2].id, "invalid_image")]
-
-
-async def test_a_meter_whose_tags_say_so_gets_a_delta(rig: Rig) -> None:
-    _, delta = payloads(rig, "meter")
+    await rig.issue(rig.campaign("lamps"))
     selection = Selection(nodes=tuple(meter.id for meter in METERS[:2]))
     await rig.issue(rig.campaign("meters", release="releases/meter/1.3.0.json", selection=selection))
+    await rig.until(lambda: rig.updated("lamps") == {lamp.id for lamp in LAMPS}, limit_s=60)
     await rig.until(lambda: len(rig.updated("meters")) == 2, limit_s=60)
-    sizes = {r.node: r.size for r in rig.reports("meters") if r.state == "updated"}
-    assert sizes == {METERS[0].id: delta.size, METERS[1].id: payloads(rig, "meter")[0].size}
 
-
-async def test_both_payloads_were_fetched_once_and_every_lamp_runs_the_same_image(rig: Rig) -> None:
-    lamp, meter = payloads(rig, "lamp"), payloads(rig, "meter")
-    cached = [line["digest"] for line in rig.log("payload cached")]
-    assert sorted(map(str, cached)) == sorted(p.sha256 for p in lamp + meter)
+    # The third lamp, of which it was stated wrongly, has refused the patch and then taken the full image.
+    failed = [report for report in rig.reports("lamps") if report.state == "failed"]
+    assert [(report.node, report.code) for report in failed] == [(LAMPS[2].id, "invalid_image")]
     await rig.world.site.finish()
-    assert {rig.world.site.flash[node.id] for node in LAMPS} == {lamp[0].sha256}
+    for node in LAMPS:
+        said = rig.world.site.nodes[node.id]
+        refused = int(str(said["images_refused"]))
+        assert (refused > 0) == (node == LAMPS[2])
+        assert said["bytes_received"] == (delta.size * refused + full.size if refused else delta.size)
+    assert {rig.world.site.flash[node.id] for node in LAMPS} == {full.sha256}
+
+    # The first meter's tags say what it can take; the second has none.
+    sizes = {r.node: r.size for r in rig.reports("meters") if r.state == "updated"}
+    assert sizes == {METERS[0].id: meter[1].size, METERS[1].id: meter[0].size}
     assert {rig.world.site.flash[node.id] for node in METERS[:2]} == {meter[0].sha256}
+
+    cached = [line["digest"] for line in rig.log("payload cached")]
+    assert sorted(map(str, cached)) == sorted(p.sha256 for p in lamp + meter)  # each once
