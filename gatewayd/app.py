@@ -21,6 +21,7 @@ from gatewayd.campaign.coordinator import Coordinator
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.journal import RadioJournal
 from gatewayd.campaign.payloads import FORMATS_TAG, RAM_TAG
+from gatewayd.campaign.situation import Site
 from gatewayd.campaign.supply import Supply
 from gatewayd.cloud.link import CloudLink, CloudSettings, TlsFiles
 from gatewayd.cloud.outbox import Outbox
@@ -253,6 +254,7 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
             {kind: (parts.radio, parts.clock) for kind, parts in radios.items()},
             wall,
             {model.hardware: {FORMATS_TAG: ",".join(model.delta), RAM_TAG: str(model.ram)} for model in config.models},
+            Site(config.gateway.region, config.gateway.tags, ZoneInfo(config.gateway.timezone)),
         )
         handlers.coordinator = coordinator
         doorbell.listeners = (coordinator.wake, outbox.notify)

@@ -125,6 +125,8 @@ class Gateway(Section):
     fleets: Names = ()
     state_dir: Folder = Path("/var/lib/gatewayd")
     timezone: Annotated[str, AfterValidator(check_timezone)] = "UTC"
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{0,64}$")] = ""  # for the tiers of campaigns
+    tags: dict[Text, Text] = Field(default_factory=dict)  # of all nodes, for the tiers of campaigns
     assume_synchronised: bool = False  # containers and labs: believe the wall clock without asking the kernel
 
 

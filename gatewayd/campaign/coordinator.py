@@ -16,12 +16,15 @@ import structlog
 from gatewayd.campaign import rows
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.intake import Intake
+from gatewayd.campaign.moves import unexplained
 from gatewayd.campaign.node_update import COMMITTED, EXECUTED, NodeUpdate
 from gatewayd.campaign.payloads import as_stated, deltas_for, full_image, payload_of
 from gatewayd.campaign.planner import Decision, Situation, decide, wishes
-from gatewayd.campaign.reports import campaign_report, node_report, summary
+from gatewayd.campaign.reports import campaign_report, news_of, node_report, summary
 from gatewayd.campaign.rows import CampaignRow, CampaignState
+from gatewayd.campaign.situation import Site
 from gatewayd.campaign.supply import FETCHING, Supply
+from gatewayd.campaign.versions import Versions
 from gatewayd.cloud import outbox
 from gatewayd.cloud.link import CloudLink
 from gatewayd.cloud.messages import Campaign, Desired, Manufacturers, Payload, Report, Rollout
@@ -60,7 +63,9 @@ class Coordinator:
         radios: Mapping[str, tuple[Radio, Clock]],
         wall: WallClock,
         models: Mapping[str, Mapping[str, str]] | None = None,
+        site: Site | None = None,
     ) -> None:
+        self._site = site or Site()
         self._models = models or {}  # tags by hardware, for nodes that have none
         self._database = database
         self._authority = authority
@@ -150,7 +155,9 @@ class Coordinator:
         self._supply.needed = frozenset(needed)
 
     def _nodes(self) -> list[Node]:
-        return [as_stated(node, self._models) for node in self._inventory.all()]
+        nodes = (as_stated(node, self._models) for node in self._inventory.all())
+        tags = self._site.tags
+        return [replace(node, tags={**tags, **node.tags}) for node in nodes] if tags else list(nodes)
 
     def _wanted(self, release: VerifiedRelease | None) -> dict[str, Payload]:
         """By digest: the full image, and the deltas that a node here could be sent."""
@@ -198,6 +205,7 @@ class Coordinator:
         view = self._authority.view
         manufacturers = view.manufacturers if view is not None else Manufacturers(keys=())
         nodes = {node.id: node for node in self._nodes() if node.radio in self._radios}
+        versions = Versions(known.document for known in self._authority.releases.values())
 
         def transaction(db: sqlite3.Connection) -> tuple[Decision, dict[str, NodeUpdate], list[Report]] | None:
             current = rows.campaign(db, document.id)
@@ -219,6 +227,9 @@ class Coordinator:
                 unusable=unusable,
                 refused=refused,
                 yielding=yielding - {document.id},
+                site=self._site,
+                versions=versions,
+                own_versions=rows.own_versions(db, document.id, unexplained(before.values(), nodes)),
             )
             decision = decide(situation)
             reported = self._store(db, current, before, decision, release, now)
@@ -263,12 +274,12 @@ class Coordinator:
         reports: list[Report] = []
         told = (decision.row.state, decision.row.code, decision.row.open_tiers)
         if told != (current.state, current.code, current.open_tiers):
-            reports.append(campaign_report(decision.row, now))
+            reports.append(campaign_report(decision.row, now, decision.evidence))
         if replace(decision.row, updated_at=current.updated_at) != current:
             rows.put_campaign(db, replace(decision.row, updated_at=now))
         for update in decision.updates:
             old = before.get(update.node)
-            if old is None or (old.state, old.code) != (update.state, update.code):
+            if old is None or news_of(old) != news_of(update):
                 reports.append(node_report(update, now))
         reports.extend(node_report(update, now) for update in decision.superseded)
         rows.put_updates(db, (*decision.updates, *decision.superseded), now)

@@ -117,12 +117,14 @@ TRANSITIONS: dict[tuple[State, Input], State] = {
     (_S.ROLLED_BACK, _I.OLD_VERSION): _S.ROLLED_BACK,
     (_S.ROLLED_BACK, _I.NEW_VERSION): _S.CONFIRMING,  # it said the old version while a second MCU still took its time
     (_S.FAILED, _I.RETRY): _S.PENDING,
+    (_S.ROLLED_BACK, _I.RETRY): _S.PENDING,  # only when a revision asks for it
     (_S.FAILED, _I.NEW_VERSION): _S.CONFIRMING,  # given up as lost, then back with the new version
     (_S.FAILED, _I.OLD_VERSION): _S.FAILED,
     **{(s, _I.FAIL): _S.FAILED for s in (_S.PENDING, *STARTED, *COMMITTED)},
     **{(s, _I.CANCEL): _S.CANCELLED for s in (_S.PENDING, *STARTED)},
     **{(s, _I.SUPERSEDE): _S.SUPERSEDED for s in (_S.PENDING, *STARTED)},
     **{(s, _I.DEFER): _S.DEFERRED for s in (_S.PENDING, *STARTED)},
+    **{(s, _I.SKIP): _S.SKIPPED for s in STARTED},  # other hands have brought it to another firmware
 }
 
 
@@ -149,6 +151,10 @@ class NodeUpdate:
     size: int = 0
     since: float = 0.0
     radio_since: float = 0.0
+    revision: int = 0  # of the campaign, that began the attempts which are counted now
+    first_attempt: int = 1  # of those that count against the limit
+    installing_at: float = 0.0  # on the radio's clock
+    reset_cause: str = ""  # of a rollback, where the node tells
 
     @property
     def ended(self) -> bool:
@@ -174,9 +180,17 @@ def advance(
         detail=detail if changed or detail else update.detail,
         attempt=update.attempt + 1 if what is Input.RETRY else update.attempt,
         confirmed=0 if what is Input.RETRY else update.confirmed,
+        installing_at=_installing_at(update, what, radio_now),
+        reset_cause="" if what is Input.RETRY else update.reset_cause,
         since=now if state is not update.state else update.since,
         radio_since=radio_now if changed else update.radio_since,
     )
+
+
+def _installing_at(update: NodeUpdate, what: Input, radio_now: float) -> float:
+    if what is Input.RETRY:
+        return 0.0
+    return radio_now if what is Input.INSTALL and update.state is not State.INSTALLING else update.installing_at
 
 
 def _next(update: NodeUpdate, what: Input) -> tuple[State, State]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from gatewayd.campaign.node_update import NodeUpdate, State
 from gatewayd.campaign.rows import CampaignRow
-from gatewayd.cloud.messages import CampaignSummary, Report, ReportKind, Rollout, utc
+from gatewayd.cloud.messages import CampaignSummary, GateEvidence, Report, ReportKind, Rollout, utc
 
 _DETAIL_MAX = 500
 
@@ -17,7 +17,13 @@ def progress_report(update: NodeUpdate, now: float) -> Report:
     return _of_node(ReportKind.PROGRESS, update, now)
 
 
-def campaign_report(row: CampaignRow, now: float) -> Report:
+def news_of(update: NodeUpdate) -> tuple[object, ...]:
+    """What has to have changed for a report that is more than progress."""
+    return update.state, update.code, update.reset_cause
+
+
+def campaign_report(row: CampaignRow, now: float, evidence: GateEvidence | None = None) -> Report:
+    """`evidence` is what a gate has seen that pauses the campaign by this."""
     return Report(
         kind=ReportKind.CAMPAIGN,
         at=utc(now),
@@ -26,6 +32,7 @@ def campaign_report(row: CampaignRow, now: float) -> Report:
         detail=row.detail[:_DETAIL_MAX],
         campaign=row.id,
         revision=row.revision,
+        evidence=evidence,
     )
 
 
@@ -81,6 +88,7 @@ def _of_node(kind: ReportKind, update: NodeUpdate, now: float) -> Report:
         attempt=update.attempt,
         confirmed=update.confirmed,
         size=update.size,
+        reset_cause=update.reset_cause or None,
     )
 
 

@@ -91,6 +91,19 @@ def active_elsewhere(db: sqlite3.Connection, campaign_id: str) -> dict[str, Node
     return {row["node"]: _update(row) for row in rows}
 
 
+def own_versions(db: sqlite3.Connection, campaign_id: str, nodes: Iterable[str]) -> dict[str, frozenset[int]]:
+    """By node: the versions that other campaigns of this gateway may have brought it to, or back to."""
+    found = {}
+    for node in nodes:
+        rows = db.execute(
+            "SELECT target_version, version_before FROM node_update WHERE campaign != ? AND node = ? AND state IN "
+            "('installing', 'confirming', 'updated', 'rolled_back', 'failed')",
+            (campaign_id, node),
+        )
+        found[node] = frozenset(version for row in rows for version in row if version is not None)
+    return found
+
+
 def campaigns_under_way(db: sqlite3.Connection) -> frozenset[str]:
     """Those that want something of a radio which needs the payload, or ends in an installation."""
     found = db.execute("SELECT DISTINCT campaign FROM node_update WHERE want NOT IN ('', 'drop')")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gatewayd.campaign.payloads import payload_for
 from gatewayd.campaign.policy import Deferral
+from gatewayd.campaign.versions import Versions
 from gatewayd.cloud.messages import Manufacturers, Payload, Selection
 from gatewayd.errors import Refused
 from gatewayd.nodes.node import Node
@@ -33,20 +34,24 @@ def choose(
     manufacturers: Manufacturers,
     attempt: int = 1,
     unusable: Collection[str] = (),
+    versions: Versions | None = None,
 ) -> Payload | Skip | Deferral:
     """The payload for the node, or why there is none. `attempt` and `unusable` as for `payload_for`.
 
-    Versions that nodes report are ordered as numbers (OTA file version, TS006 FWversion); both rollback floors hold.
+    What nodes report is ordered by `versions`; both rollback floors hold.
     """
     document = release.document
+    versions = versions or Versions()
     if node.hardware is None or node.version is None:
         return Deferral("version_unknown", "the node has not told its hardware and version yet")
     if node.hardware not in document.hardware:
         return Skip("wrong_hardware", f"the node is {node.hardware}, the release is for {', '.join(document.hardware)}")
     if node.version == document.node_version:
         return Skip("already", f"the node runs {document.version} already")
-    if node.version > document.node_version:
-        return Skip("newer", f"the node runs {node.version:#010x}, newer than {document.node_version:#010x}")
+    if versions.newer(node.hardware, node.version, document.node_version):
+        return Skip(
+            "newer", f"the node runs {versions.shown(node.hardware, node.version)}, newer than {document.version}"
+        )
     try:
         check_rollback(document, node.hardware, manufacturers, node.security_version)
     except Refused as error:

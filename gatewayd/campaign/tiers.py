@@ -20,26 +20,35 @@ def place(campaign: str, node: str) -> int:
 
 
 class Tiers:
-    """The tiers of one campaign, made once for many nodes."""
+    """The tiers of one campaign, made for one look at its nodes: what it said of a node it says again. `region` is the gateway's."""
 
-    def __init__(self, campaign: str, rollout: Rollout) -> None:
+    def __init__(self, campaign: str, rollout: Rollout, region: str = "") -> None:
+        self._known: dict[str, int | None] = {}
         self._prefix = hashlib.sha256(campaign.encode() + b"\x00")
         # Decimal, not float: 0.1 % must cut at the same place in every language.
         self._cuts = [
             (
                 frozenset(tier.nodes or ()),
                 0 if tier.percent is None else int(Decimal(str(tier.percent)) * 2**64 / 100),
+                None if tier.tags is None else tier.tags.items(),
+                region in (tier.regions or ()),
             )
             for tier in rollout.tiers
         ]
 
-    def of(self, node: str) -> int | None:
-        """The index of the first tier that means the node; None when no tier does."""
+    def of(self, node: str, tags: Mapping[str, str] | None = None) -> int | None:
+        """The index of the first tier that means the node, which has these tags; None when no tier does."""
+        if node not in self._known:
+            self._known[node] = self._find(node, tags)
+        return self._known[node]
+
+    def _find(self, node: str, tags: Mapping[str, str] | None) -> int | None:
         seen = self._prefix.copy()
         seen.update(node.encode())
         where = int.from_bytes(seen.digest()[:8], "big")
-        for index, (named, cut) in enumerate(self._cuts):
-            if where < cut or node in named:
+        has = (tags or {}).items()
+        for index, (named, cut, asked, here) in enumerate(self._cuts):
+            if here or where < cut or node in named or (asked is not None and asked <= has):
                 return index
         return None
 
@@ -84,7 +93,7 @@ def judge(
     def result(verdict: Verdict, why: str) -> GateResult:
         return GateResult(verdict, executed, updated, f"{why} ({numbers})")
 
-    if executed >= gate.minimum_executed and executed - updated > gate.failure_ratio * executed:
+    if executed >= gate.minimum_executed and executed - updated > _share(gate.failure_ratio, executed):
         share = (executed - updated) / executed
         return result(Verdict.BREACH, f"{share:.1%} failed or rolled back, at most {gate.failure_ratio:.1%} may")
     if open_tiers >= len(rollout.tiers):
@@ -98,8 +107,19 @@ def judge(
                 f"fewer than {gate.minimum_executed} nodes to execute here, the cloud has to `campaign advance`",
             )
         return result(Verdict.WAIT, f"{gate.minimum_executed} must be executed")
-    if updated < gate.success_ratio * executed:
+    if updated < _share(gate.success_ratio, executed):
+        if unfinished == 0:
+            return result(
+                Verdict.NEEDS_CLOUD,
+                f"less than {gate.success_ratio:.1%} are updated here and nobody is left, "
+                "the cloud has to `campaign advance`",
+            )
         return result(Verdict.WAIT, f"at least {gate.success_ratio:.1%} must be updated")
     if now - last_outcome_at < gate.soak_s:
         return result(Verdict.SOAK, f"soaking {gate.soak_s} s")
     return result(Verdict.OPEN, "the gate is open")
+
+
+def _share(ratio: float, of: int) -> Decimal:
+    # Decimal, not float: 29 of 100 are not more than 29 %, and 58 of 100 not less than 58 %.
+    return Decimal(str(ratio)) * of

@@ -73,7 +73,7 @@ def nodes(answer: Iterable[Row]) -> RenderableType:
             Text(node["name"] or node["model"] or ""),
             _state(update["state"]) if update else Text("no campaign", style="dim"),
             _progress(update),
-            _versions(node["version"], update),
+            _versions(node, update),
             _battery(node),
             Text((node["last_seen"] or "never").partition(".")[0].replace("T", " ")),
             Text(_why(update) if update else ""),
@@ -103,11 +103,12 @@ def _bar(done: int, whole: int) -> RenderableType:
     return grid
 
 
-def _versions(version: int | None, update: Row | None) -> str:
-    text = "?" if version is None else f"{version:#010x}"
+def _versions(node: Row, update: Row | None) -> str:
+    version = node["version"]
+    text = node["firmware"] or ("?" if version is None else f"{version:#010x}")
     if update and update["state"] != "skipped" and version != update["target_version"]:
-        return f"{text} → {update['target_version']:#010x}"
-    return text
+        return f"{text} → {update['target_firmware'] or format(update['target_version'], '#010x')}"
+    return str(text)
 
 
 def _battery(node: Row) -> str:

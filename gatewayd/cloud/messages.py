@@ -10,28 +10,24 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
+from gatewayd.cloud.campaign_policy import GateEvidence as GateEvidence
+from gatewayd.cloud.campaign_policy import Policy as Policy
+from gatewayd.cloud.campaign_policy import Retry as Retry
+from gatewayd.cloud.document import Audience as Audience
+from gatewayd.cloud.document import Digest as Digest
+from gatewayd.cloud.document import Document as Document
+from gatewayd.cloud.document import Hardware as Hardware
+from gatewayd.cloud.document import Name as Name
+from gatewayd.cloud.document import NodeName as NodeName
+from gatewayd.cloud.document import Ratio as Ratio
+from gatewayd.cloud.document import ReleasePath as ReleasePath
 from gatewayd.errors import Refused
 
 DOCUMENT_MAX_BYTES = 64 * 1024
 RELEASE_MAX_BYTES = 512 * 1024  # a release lists the hash of every chunk
 TOPIC_ROOT = "ota/v1"
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
-NodeName = Annotated[str, StringConstraints(pattern=r"^(zigbee|lorawan):[0-9a-f]{16}$")]
-Hardware = Annotated[str, StringConstraints(pattern=r"^(zigbee:[0-9a-f]{4}-[0-9a-f]{4}|lorawan:[0-9a-f]{8})$")]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Audience = Annotated[str, StringConstraints(pattern=r"^(gateway|fleet):[a-z0-9-]{1,64}$")]
-ReleasePath = Annotated[str, StringConstraints(pattern=r"^releases/[a-z0-9-]{1,64}/[a-z0-9.+-]{1,64}\.json$")]
-Ratio = Annotated[float, Field(ge=0, le=1)]
-
-
-class Document(BaseModel):
-    """Base of every document: strict types, no unknown keys, immutable."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
 
 D = TypeVar("D", bound=Document)
 
@@ -53,16 +49,18 @@ class StageBy(StrEnum):
 
 
 class Tier(Document):
-    """One step of a rollout: named nodes, or all nodes whose place is below a percentage of the whole."""
+    """One step of a rollout: nodes by name, by tags or by their gateway's region, or all whose place is below a percentage."""
 
     name: Name
     percent: Annotated[float, Field(gt=0, le=100)] | None = None
     nodes: tuple[NodeName, ...] | None = None
+    tags: Annotated[dict[str, str], Field(min_length=1, max_length=16)] | None = None  # a node that has all of them
+    regions: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)] | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
-        if (self.percent is None) == (self.nodes is None):
-            raise ValueError("a tier has either `percent` or `nodes`")
+        if sum(value is not None for value in (self.percent, self.nodes, self.tags, self.regions)) != 1:
+            raise ValueError("a tier has one of `percent`, `nodes`, `tags` and `regions`")
         return self
 
 
@@ -93,16 +91,6 @@ class Rollout(Document):
         return self
 
 
-class Policy(Document):
-    battery_percent: Annotated[float, Field(ge=0, le=100)] = 35.0
-    battery_max_age_s: Annotated[int, Field(ge=60)] = 7 * 86400
-    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    retry_after_s: Annotated[int, Field(ge=1)] = 3600
-    concurrency: Annotated[int, Field(ge=1)] | None = None  # nodes at once per radio; None: what the radio can take
-    priority: Annotated[int, Field(ge=0, le=9)] = 5
-    air_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-
 class Selection(Document):
     """Which of the gateway's nodes a campaign means; the release's hardware narrows it further."""
 
@@ -123,6 +111,7 @@ class Campaign(Document):
     selection: Selection = Selection()
     rollout: Rollout = Rollout()
     policy: Policy = Policy()
+    retry: Retry | None = None
 
     @model_validator(mode="after")
     def _lifetime(self) -> Self:
@@ -280,6 +269,8 @@ class Report(Document):
     attempt: int | None = None
     confirmed: int | None = None
     size: int | None = None
+    reset_cause: str | None = None  # of a node that rolled back, where it tells: watchdog, soft, ...
+    evidence: GateEvidence | None = None  # of a campaign that a gate has paused
 
 
 class NumberedReport(Document):
@@ -308,7 +299,7 @@ class GatewayState(Document):
     connection: str
     gateway: str
     version: str = ""
-    health: dict[str, str] = {}
+    health: dict[str, str] = Field(default_factory=dict)
 
 
 class CampaignSummary(Document):

@@ -26,6 +26,7 @@ class Node:
     rssi_dbm: float | None = None
     snr_db: float | None = None
     reset_cause: str | None = None
+    reset_cause_at: float | None = None
     joined: bool | None = None
     tags: dict[str, str] = field(default_factory=dict)
     first_seen: float = 0.0
@@ -51,6 +52,8 @@ def merge(node: Node, seen: NodeObservation) -> tuple[Node, bool]:
         changes["tags"] = dict(seen.tags)
     if seen.version is not None:
         changes["version_at"] = seen.at
+    if seen.reset_cause is not None:
+        changes["reset_cause_at"] = seen.at
     if seen.battery_percent is not None:
         changes["battery_at"] = seen.at
     after = replace(node, **changes, last_seen=max(node.last_seen, seen.at))

@@ -105,6 +105,31 @@ def advance(name: str, broker: BrokerSettings, keys: KeyFolder, audience: str, a
     _told(asyncio.run(campaigns.advance(broker, audience, name, keys.signer(Role.CAMPAIGN), time.time())), as_json)
 
 
+@campaign.command("retry")
+@click.argument("name")
+@broker_options
+@keys_option
+@audience_option
+@click.option(
+    "--outcome", "outcomes", multiple=True, type=click.Choice(["failed", "rolled_back", "moved"]), default=("failed",)
+)
+@click.option("--node", "nodes", multiple=True, help="Only these nodes. Default: all with such an outcome.")
+@json_option
+def retry(
+    name: str,
+    broker: BrokerSettings,
+    keys: KeyFolder,
+    audience: str,
+    outcomes: tuple[str, ...],
+    nodes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Try nodes of the campaign NAME anew that have failed; with --outcome also others."""
+    wanted = _checked(messages.Retry, {"outcomes": list(outcomes), "nodes": list(nodes) or None}, "retry")
+    signer = keys.signer(Role.CAMPAIGN)
+    _told(asyncio.run(campaigns.retry(broker, audience, name, signer, time.time(), wanted)), as_json)
+
+
 @campaign.command("show")
 @click.argument("name")
 @broker_options

@@ -59,8 +59,9 @@ def revise(
     desired: Desired | None = None,
     open_tiers: int | None = None,
     lifetime_s: float | None = None,
+    retry: messages.Retry | None = None,
 ) -> Campaign:
-    """The next revision. An expiry that is past is moved on by the campaign's own lifetime, or by `lifetime_s`.
+    """The next revision; what an earlier one asked to `retry` is carried on, and not asked again. An expiry that is past is moved on by the campaign's own lifetime, or by `lifetime_s`.
 
     ConfigError for a cancelled campaign, which stays so, and for more tiers than there are.
     """
@@ -73,6 +74,9 @@ def revise(
         expires = now + lifetime_s
     elif expires <= now:
         expires = now + (held.expires - held.issued).total_seconds()
+    asked, by = (retry, held.revision + 1) if retry else (held.retry, held.revision)
+    if asked is not None and asked.revision is None:
+        asked = asked.model_copy(update={"revision": by})
     rollout = held.rollout if open_tiers is None else held.rollout.model_copy(update={"open_tiers": open_tiers})
     values = {name: getattr(held, name) for name in Campaign.model_fields}
     values |= {
@@ -81,6 +85,7 @@ def revise(
         "expires": messages.utc(int(expires)),
         "desired": desired or held.desired,
         "rollout": rollout,
+        "retry": asked,
     }
     return _validated(values)
 
@@ -139,6 +144,13 @@ async def change(
         signer,
         lambda held: revise(held, now, desired=desired, open_tiers=open_tiers, lifetime_s=lifetime_s),
     )
+
+
+async def retry(
+    broker: BrokerSettings, audience: str, campaign: str, signer: Signer, now: float, wanted: messages.Retry
+) -> Campaign:
+    """Have nodes tried anew that have failed, rolled back, or been moved by other hands; see `change`."""
+    return await _changed(broker, audience, campaign, signer, lambda held: revise(held, now, retry=wanted))
 
 
 async def advance(broker: BrokerSettings, audience: str, campaign: str, signer: Signer, now: float) -> Campaign:

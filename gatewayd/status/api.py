@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Protocol
 
 from gatewayd.campaign.node_update import ENDED, EXECUTED
+from gatewayd.campaign.versions import Versions
 from gatewayd.cloud import messages
 from gatewayd.errors import Refused
 from gatewayd.service.logging import without_secrets
@@ -129,28 +130,32 @@ class StatusApi:
         }
 
     async def nodes(self, wanted: NodeFilter) -> Object:
-        rows, total = await self._database.read(
-            lambda db: queries.nodes(
-                db,
-                limit=wanted.limit,
-                offset=wanted.offset,
-                radio=wanted.radio,
-                state=wanted.state,
-                campaign=wanted.campaign,
-                search=wanted.search,
+        (rows, total), versions = await self._database.read(
+            lambda db: (
+                queries.nodes(
+                    db,
+                    limit=wanted.limit,
+                    offset=wanted.offset,
+                    radio=wanted.radio,
+                    state=wanted.state,
+                    campaign=wanted.campaign,
+                    search=wanted.search,
+                ),
+                queries.versions(db),
             )
         )
         live = self.live.live_progress()
-        nodes: list[Json] = [{**_node(row), "update": _update_of(row, live)} for row in rows]
+        nodes: list[Json] = [{**_node(row, versions), "update": _update_of(row, versions, live)} for row in rows]
         return {"total": total, "limit": wanted.limit, "offset": wanted.offset, "nodes": nodes}
 
     async def node(self, node: str) -> Object | None:
         """The node with its update in every campaign, the newest first."""
         live = self.live.live_progress()
-        row, updates = await self._database.read(lambda db: queries.node(db, node))
+        (row, updates), versions = await self._database.read(lambda db: (queries.node(db, node), queries.versions(db)))
         if row is None:
             return None
-        return {**_node(row), "updates": [_update(update, live) for update in updates]}
+        shown: list[Json] = [_update(update, row["hardware"], versions, live) for update in updates]
+        return {**_node(row, versions), "updates": shown}
 
 
 def jsonable(value: object) -> Json:
@@ -219,7 +224,7 @@ def _tiers(document: messages.Campaign | None, open_tiers: int, counts: Iterable
     ]
 
 
-def _node(row: sqlite3.Row) -> Object:
+def _node(row: sqlite3.Row, versions: Versions) -> Object:
     try:
         tags: Json = json.loads(row["tags"])
     except ValueError:
@@ -230,6 +235,7 @@ def _node(row: sqlite3.Row) -> Object:
     )
     return {
         **{name: row[name] for name in plain.split()},
+        "firmware": None if row["version"] is None else versions.name(row["hardware"], row["version"]),
         "version_at": _time(row["version_at"]),
         "battery_at": _time(row["battery_at"]),
         "sleepy": None if row["sleepy"] is None else bool(row["sleepy"]),
@@ -240,11 +246,11 @@ def _node(row: sqlite3.Row) -> Object:
     }
 
 
-def _update_of(row: sqlite3.Row, live: Live) -> Json:
-    return None if row["u_campaign"] is None else _update(row, live, "u_")
+def _update_of(row: sqlite3.Row, versions: Versions, live: Live) -> Json:
+    return None if row["u_campaign"] is None else _update(row, row["hardware"], versions, live, "u_")
 
 
-def _update(row: sqlite3.Row, live: Live, prefix: str = "") -> Object:
+def _update(row: sqlite3.Row, hardware: str | None, versions: Versions, live: Live, prefix: str = "") -> Object:
     def value(name: str) -> Json:
         return row[prefix + name]  # type: ignore[no-any-return] # a column of SQLite
 
@@ -257,6 +263,8 @@ def _update(row: sqlite3.Row, live: Live, prefix: str = "") -> Object:
         "version_before": value("version_before"),
         "version": value("version"),
         "target_version": value("target_version"),
+        "target_firmware": versions.name(hardware, row[prefix + "target_version"]),
+        "reset_cause": value("reset_cause") or None,
         "confirmed": confirmed,
         "size": size,
         "percent": round(100 * min(confirmed, size) / size, 1) if size else None,

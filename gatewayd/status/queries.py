@@ -1,12 +1,15 @@
 """The status endpoint's questions to the store. Reads only; runs in the store's reading thread."""
 
+import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from gatewayd.campaign.versions import KnownRelease, Versions
+
 _UPDATE_COLUMNS = (
     *("campaign", "release", "transfer", "tier", "target_version", "state", "resume", "code", "detail", "attempt"),
-    *("want", "version_before", "version", "confirmed", "size", "since", "updated_at"),
+    *("want", "version_before", "version", "confirmed", "size", "since", "updated_at", "reset_cause"),
 )
 
 # What a person wants to see of a node with several campaigns: what runs, else the last that did something, else the rest.
@@ -50,6 +53,20 @@ def campaigns(db: sqlite3.Connection, campaign: str | None = None) -> list[sqlit
            WHERE ?1 IS NULL OR c.id = ?1 ORDER BY c.adopted_at DESC, c.id""",
         (campaign,),
     ).fetchall()
+
+
+def versions(db: sqlite3.Connection) -> Versions:
+    """Those of the releases that were verified here."""
+    found = db.execute(
+        """SELECT json_extract(body, '$.hardware') AS hardware, json_extract(body, '$.version') AS version,
+                  json_extract(body, '$.sequence') AS sequence, json_extract(body, '$.node_version') AS node_version
+           FROM (SELECT CAST(body AS TEXT) AS body FROM release) WHERE json_valid(body)"""
+    ).fetchall()
+    return Versions(
+        KnownRelease(tuple(json.loads(row["hardware"])), row["version"], row["sequence"], row["node_version"])
+        for row in found
+        if all(row[name] is not None for name in ("hardware", "version", "sequence", "node_version"))
+    )
 
 
 def update_counts(db: sqlite3.Connection, live: Mapping[tuple[str, str], int]) -> dict[str, list[Count]]:

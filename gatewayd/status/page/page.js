@@ -161,9 +161,9 @@ function nodeRow(node) {
     bar.append(part(done, kindOf(update.state)));
     progress.append(bar, `${done} %`, make("span", { class: "dim" }, ` of ${bytes(update.size)}`));
   }
-  const version = make("td", { class: "mono", "data-label": "version" }, hex(node.version));
+  const version = make("td", { class: "mono", "data-label": "version" }, node.firmware || hex(node.version));
   if (update && update.state !== "skipped" && node.version !== update.target_version) {
-    version.append(make("div", { class: "dim" }, `→ ${hex(update.target_version)}`));
+    version.append(make("div", { class: "dim" }, `→ ${update.target_firmware || hex(update.target_version)}`));
   }
   const battery = node.power === "mains" ? "mains" : node.battery_percent === null ? "?" : `${Math.round(node.battery_percent)} %`;
   const link = [node.lqi === null ? "" : `LQI ${node.lqi}`, node.rssi_dbm === null ? "" : `${Math.round(node.rssi_dbm)} dBm`,

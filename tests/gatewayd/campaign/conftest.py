@@ -16,6 +16,7 @@ from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.journal import RadioJournal
 from gatewayd.campaign.node_update import NodeUpdate
 from gatewayd.campaign.rows import CampaignRow
+from gatewayd.campaign.situation import Site as Place
 from gatewayd.campaign.supply import Supply
 from gatewayd.cloud.link import CloudLink, CloudSettings
 from gatewayd.cloud.messages import Campaign, Gate, Payload, Policy, Report, Rollout, Tier, campaign_topic, parse
@@ -97,6 +98,7 @@ class Gateway:
         self._gateways = gateways
         self._folder = folder
         self.release = RELEASE
+        self.place = Place()
         self.trust_folder = gateways.folder / "core"
 
     async def start(self, *, refresh: bool = True, now: Callable[[], float] = time.time) -> None:
@@ -126,6 +128,7 @@ class Gateway:
             self.outbox,
             radios,
             self.wall,
+            site=self.place,
         )
         self.journal = RadioJournal("lorawan", self.database, self.wall, self.coordinator.wake)
         self.authority.changed = self.supply.changed = self.inventory.changed = self.coordinator.wake

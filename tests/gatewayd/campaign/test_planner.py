@@ -8,6 +8,8 @@ import pytest
 from gatewayd.campaign.node_update import Input, NodeUpdate, State, advance
 from gatewayd.campaign.planner import Decision, Situation, decide
 from gatewayd.campaign.rows import CampaignRow, CampaignState
+from gatewayd.campaign.situation import Site as Place
+from gatewayd.campaign.versions import Versions
 from gatewayd.cloud.messages import (
     Campaign,
     Desired,
@@ -42,6 +44,9 @@ class Site:
         self.blocked: tuple[str, str] | None = None
         self.forbidden = False
         self.yielding: frozenset[str] = frozenset()
+        self.place = Place()
+        self.versions = Versions()
+        self.own_versions: dict[str, frozenset[int]] = {}
         self.unusable: frozenset[str] = frozenset()
         self.refused: frozenset[str] = frozenset()
         self.row = CampaignRow(
@@ -55,6 +60,7 @@ class Site:
             Situation(
                 self.document, self.row, self.release, self.manufacturers, self.blocked, self.forbidden, self.nodes, self.updates, self.elsewhere, self.now,
                 {"zigbee": self.now, "lorawan": self.now}, self.yielding, self.unusable, self.refused,
+                self.place, self.versions, self.own_versions,
             )
         )  # fmt: skip
         self.row = decision.row
@@ -67,6 +73,12 @@ class Site:
             self.updates[key] = advance(self.updates[key], what, now=self.now, radio_now=self.now)
             if what is Input.COMPLETE:
                 self.updates[key] = replace(self.updates[key], confirmed=self.updates[key].size)
+
+    def revise(self, **changes: object) -> None:
+        """The next revision, adopted as intake does it."""
+        values = {name: getattr(self.document, name) for name in Campaign.model_fields}
+        self.document = campaign(**{**values, "revision": self.document.revision + 1, "retry": None, **changes})
+        self.row = replace(self.row, revision=self.document.revision, state=CampaignState.WAITING, code="", detail="")
 
     def of(self, number: int) -> NodeUpdate:
         return self.updates[f"zigbee:{number:016x}"]

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from gatewayd.campaign.node_steps import DROP_MAX_S, INSTALLING_MAX_S
 from gatewayd.campaign.node_update import Input, NodeUpdate, State
-from gatewayd.campaign.planner import DROP_MAX_S, INSTALLING_MAX_S
 from gatewayd.campaign.rows import CampaignState
 from gatewayd.cloud.messages import Gate, Policy, Rollout, Selection, StageBy, Tier
 from radios.radio import Power, Want

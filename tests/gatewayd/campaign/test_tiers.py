@@ -1,13 +1,14 @@
 """Places of nodes (published vectors) and the verdicts of the gate."""
 
 import hashlib
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.campaign.node_update import State
-from gatewayd.campaign.tiers import Verdict, judge, place, tier_of
+from gatewayd.campaign.tiers import Tiers, Verdict, judge, place, tier_of
 from gatewayd.cloud.messages import Gate, Rollout, Tier
 
 LAMP = "zigbee:00124b0001020304"
@@ -95,3 +96,45 @@ def test_more_failures_than_allowed_breach_and_the_last_tier_is_judged_too() -> 
 def test_skipped_and_deferred_nodes_are_no_outcome() -> None:
     states = [{State.SKIPPED: 5, State.DEFERRED: 1}, {}]
     assert judge(gate(), 1, states, 0.0, 0.0).verdict is Verdict.WAIT
+
+
+def test_tiers_by_tag_mean_nodes_that_have_all_of_them() -> None:
+    tagged = Tier(name="pilot", tags={"site": "plant-3", "floor": "2"})
+    tiers = Tiers("c", Rollout(tiers=(tagged, Tier(name="all", percent=100.0))))
+    assert tiers.of("zigbee:0000000000000001", {"site": "plant-3", "floor": "2", "owner": "x"}) == 0
+    assert tiers.of("zigbee:0000000000000002", {"site": "plant-3"}) == 1
+    assert tiers.of("zigbee:0000000000000003", {"site": "plant-3", "floor": "3"}) == 1
+    assert tiers.of("zigbee:0000000000000004") == 1
+
+
+def test_tiers_by_region_mean_all_nodes_of_its_gateways() -> None:
+    rollout = Rollout(tiers=(Tier(name="near", regions=("north", "west")), Tier(name="all", percent=100.0)))
+    assert Tiers("c", rollout, "north").of(LAMP) == 0
+    assert Tiers("c", rollout, "south").of(LAMP) == 1
+    assert Tiers("c", rollout).of(LAMP) == 1
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"percent": 1.0, "regions": ["n"]}, {"nodes": [], "tags": {"a": "b"}}, {"tags": {}}]
+)
+def test_a_tier_means_nodes_in_one_way(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"percent|tags"):
+        Tier.model_validate_json(json.dumps({"name": "t", **values}))
+
+
+def test_a_local_gate_that_nobody_can_bring_to_its_success_ratio_any_more_needs_the_cloud() -> None:
+    rollout = gate(success_ratio=0.9, failure_ratio=0.5)
+    states = [{State.UPDATED: 8, State.FAILED: 2, State.PENDING: 1}, {}]
+    assert judge(rollout, 1, states, 0.0, 0.0).verdict is Verdict.WAIT
+    states = [{State.UPDATED: 8, State.FAILED: 2}, {}]
+    assert judge(rollout, 1, states, 0.0, 0.0).verdict is Verdict.NEEDS_CLOUD
+
+
+@pytest.mark.parametrize(("percent", "of"), [(29, 100), (57, 100), (58, 100), (7, 100), (55, 1000), (113, 1000)])
+def test_ratios_are_decimal_fractions(percent: int, of: int) -> None:
+    """Floats would call 29 failures of 100 more than 29 %, and 58 updated of 100 less than 58 %."""
+    exact = [{State.UPDATED: of - percent, State.FAILED: percent}, {}]
+    more = [{State.UPDATED: of - percent - 1, State.FAILED: percent + 1}, {}]
+    allowed = gate(failure_ratio=percent / of, success_ratio=(of - percent) / of)
+    assert judge(allowed, 1, exact, 0.0, 0.0).verdict is Verdict.OPEN
+    assert judge(allowed, 1, more, 0.0, 0.0).verdict is Verdict.BREACH

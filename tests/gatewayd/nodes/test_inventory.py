@@ -104,3 +104,15 @@ async def test_a_floor_is_kept_for_a_node_that_was_not_written_yet(tmp_path: Pat
     assert stored is not None
     assert stored.security_version == 7
     database.close()
+
+
+async def test_the_time_at_which_a_cause_of_a_reset_was_told_is_kept(tmp_path: Path) -> None:
+    database = Database.open(tmp_path / "s.db")
+    inventory = await Inventory.load(database)
+    await inventory.observe(NodeObservation(LAMP, 10.0, reset_cause="watchdog"))
+    await inventory.observe(NodeObservation(LAMP, 20.0, version=1))
+    await inventory.flush()
+    node = (await Inventory.load(database)).get(LAMP)
+    assert node is not None
+    assert (node.reset_cause, node.reset_cause_at) == ("watchdog", 10.0)
+    database.close()
