@@ -55,15 +55,18 @@ class Authority:
         self._asked: set[str] = set()  # releases asked for since the last refresh
         self._said_at = 0.0  # Unix seconds, that the repository is not there
 
-    def blocked(self) -> tuple[str, str] | None:
-        """Why nothing new may start: (code, detail); None when trust is fresh and the clock can be believed."""
+    def blocked(self, now: float) -> tuple[str, str] | None:
+        """Why nothing new may start at `now`: (code, detail); None when trust is fresh and the clock can be believed.
+
+        Who judges other dates with the answer takes the same `now`: the clock may be stepped between two readings.
+        """
         if not self._wall.trusted():
             self._rederive_clock()
         if not self._wall.trusted():
             return "clock_untrusted", self._wall.reason
         if self.view is None:
             return self.problem or ("trust_unknown", "")
-        if self._wall.now() > self.view.expires:
+        if now > self.view.expires:
             return "trust_expired", "the signed metadata has expired and no newer could be had: " + (
                 self.problem[1] if self.problem else ""
             )

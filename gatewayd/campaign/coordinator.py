@@ -144,14 +144,15 @@ class Coordinator:
             if release is None and verified.document.desired is not Desired.CANCELLED:
                 release = self._authority.require_release(fetches, row.release)
             wanted = self._wanted(release) if row.state not in _OVER or row.id in under_way else {}
-            blocked = self._blocked(row, release, fetches, wanted)
+            now = self._wall.now()
+            blocked = self._blocked(row, release, fetches, wanted, now)
             needed |= wanted.keys()
             forbidden = self._authority.view is not None and (
                 self._authority.release_refused(row.release)
                 if release is None
                 else self._supply.forbidden(release, full_image(release))
             )
-            await self._campaign(verified.document, row, release, blocked, forbidden, yielding, wanted)
+            await self._campaign(verified.document, row, release, blocked, forbidden, yielding, wanted, now)
         self._supply.needed = frozenset(needed)
 
     def _nodes(self) -> list[Node]:
@@ -173,12 +174,13 @@ class Coordinator:
         release: VerifiedRelease | None,
         fetches: asyncio.TaskGroup,
         wanted: Mapping[str, Payload],
+        now: float,
     ) -> tuple[str, str] | None:
         view = self._authority.view
         if release is not None and view is not None:
             for payload in wanted.values():
                 self._supply.require(fetches, release, payload, view.manufacturers)
-        if (why := self._authority.blocked()) is not None:
+        if (why := self._authority.blocked(now)) is not None:
             return why
         if release is None:
             return self._authority.release_problem(row.release)
@@ -198,8 +200,8 @@ class Coordinator:
         forbidden: bool,
         yielding: frozenset[str],
         wanted: Mapping[str, Payload],
+        now: float,
     ) -> None:
-        now = self._wall.now()
         unusable, refused = self._unusable(release, wanted)
         radio_now = {kind: clock.now() for kind, (_, clock) in self._radios.items()}
         view = self._authority.view

@@ -15,6 +15,7 @@ from gatewayd.campaign import rows
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.reports import campaign_report, refusal_report
 from gatewayd.campaign.rows import CampaignRow, CampaignState
+from gatewayd.campaign.situation import DATES_IN_DOUBT
 from gatewayd.cloud.outbox import Outbox, append
 from gatewayd.errors import Refused, Unavailable
 from gatewayd.service.wall_clock import WallClock
@@ -39,6 +40,7 @@ class Intake:
         self._wall = wall
         self._waiting: dict[str, bytes] = {}
         self._unknown_key: dict[str, bytes] = {}  # judged again when other keys are listed
+        self._undated: dict[str, bytes] = {}  # whose dates are judged once there is a date that can be believed
         self._refreshed_for: dict[bytes, None] = {}
         self._told: dict[tuple[str, bytes, str], None] = {}  # refusals that were reported
 
@@ -47,6 +49,7 @@ class Intake:
         if not raw:
             return False  # an emptied topic changes nothing; only a signed `cancelled` cancels
         self._unknown_key.pop(topic, None)
+        self._undated.pop(topic, None)
         if not self._can_judge():
             if topic not in self._waiting and len(self._waiting) >= WAITING_MAX:
                 raise Unavailable(f"{topic}: {WAITING_MAX} campaigns wait to be judged")
@@ -58,6 +61,15 @@ class Intake:
             verified = await self._verified(topic, raw)
             return await self._adopt(topic, verified)
         except Refused as error:
+            if error.code == "expired" and self._dates_in_doubt():
+                if len(self._undated) >= WAITING_MAX:
+                    raise Unavailable(
+                        f"{topic}: {WAITING_MAX} campaigns wait for a date that can be believed"
+                    ) from error
+                log.warning("campaign_not_dated", topic=topic, detail=error.detail)
+                self._undated[topic] = raw
+                self._authority.soon()
+                return False
             if error.code == "unknown_key" and len(self._unknown_key) < WAITING_MAX:
                 self._unknown_key[topic] = raw
             await self._refuse(topic, raw, error)
@@ -65,6 +77,9 @@ class Intake:
 
     async def retry(self) -> bool:
         """Judge again what could not be judged before."""
+        if self._undated and not self._dates_in_doubt():
+            waiting, self._undated = self._undated, {}
+            self._waiting = {**waiting, **self._waiting}
         adopted = False
         while self._waiting and self._can_judge():
             topic, raw = next(iter(self._waiting.items()))
@@ -82,7 +97,13 @@ class Intake:
             self._waiting.setdefault(topic, raw)
 
     def _can_judge(self) -> bool:
-        return self._authority.view is not None and self._wall.trusted()
+        why = self._authority.blocked(self._wall.now())  # which may derive the clock again
+        return self._authority.view is not None and (why is None or why[0] != "clock_untrusted")
+
+    def _dates_in_doubt(self) -> bool:
+        """A leap into the future makes metadata and campaigns look old together; a cancel is taken all the same."""
+        why = self._authority.blocked(self._wall.now())
+        return why is not None and why[0] in DATES_IN_DOUBT
 
     async def _verified(self, topic: str, raw: bytes) -> VerifiedCampaign:
         try:

@@ -24,6 +24,7 @@ from radios.radio import Want, radio_of
 INSTALLING_MAX_S = 3 * 86400.0  # radios give up sooner; this is for one that lost its memory
 DROP_MAX_S = 86400.0  # a drop that a radio cannot finish does not keep the node from other campaigns for ever
 UNKNOWN_SELF_TEST_S = 86400.0  # of a release that was withdrawn: the longest that there can be
+CLOCK_CORRECTION_S = 30.0  # so far back a time server may set a clock that ran fast
 RESET_TOLD_S = 600.0  # so long after a rollback a node may still tell why it was reset
 _REVIVABLE = frozenset({"expired", "not_selected"})  # ends that a later revision can take back
 _HELD = frozenset({CampaignState.PAUSED, CampaignState.HELD, CampaignState.BREACHED})
@@ -47,6 +48,9 @@ def placed(it: Situation, update: NodeUpdate, tiers: Tiers) -> NodeUpdate:
     tier = tiers.of(update.node, None if node is None else node.tags)
     if tier is None:
         tier = len(it.campaign.rollout.tiers) - 1
+    if it.dates_believed and update.since - it.now > CLOCK_CORRECTION_S:
+        # Written while the clock was ahead: what waits since then begins now, and not in years.
+        update = replace(update, since=it.now)
     # An outcome keeps the revision in which it came: only a later one can ask to try it anew. An updated node may still roll back.
     keeps = update.ended and update.state is not State.UPDATED
     revision = update.revision if keeps else it.campaign.revision

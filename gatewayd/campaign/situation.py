@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 
 from gatewayd.campaign.node_update import NodeUpdate
-from gatewayd.campaign.rows import CampaignRow
+from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.campaign.schedule import local_time
 from gatewayd.campaign.versions import Versions
 from gatewayd.cloud.campaign_policy import GateEvidence
 from gatewayd.cloud.messages import Campaign, Manufacturers
 from gatewayd.nodes.node import Node
 from gatewayd.trust.release import VerifiedRelease
+
+
+DATES_IN_DOUBT = frozenset({"clock_untrusted", "trust_expired"})  # codes of `blocked` with which no date is judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,16 @@ class Situation:
 
     @property
     def expired(self) -> bool:
-        """By a clock that can be believed: a leap into the future ends nothing."""
-        return self.past_expiry and self.clock_trusted
+        """By a clock that can be believed: a leap into the future ends nothing.
+
+        A synchronised one may have leapt too; then the metadata are past their date with the campaign, and only newer ones
+        show that the time has really passed. Until then nothing starts anyway. What was judged before stays so.
+        """
+        return self.past_expiry and (self.dates_believed or self.row.state is CampaignState.EXPIRED)
+
+    @property
+    def dates_believed(self) -> bool:
+        return self.blocked is None or self.blocked[0] not in DATES_IN_DOUBT
 
     @property
     def local(self) -> datetime | None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gatewayd.campaign import rows
+from gatewayd.campaign.node_steps import CLOCK_CORRECTION_S
 from gatewayd.campaign.node_update import (
     COMMITTED,
     ENDED,
@@ -75,7 +76,9 @@ class Planner(RuleBasedStateMachine):
             self.db.executescript(file.read_text())
         self.document = campaign(rollout=rollout, policy=policy)
         self.release = release()
-        self.now = START_S + 12 * 3600
+        self.now = START_S + 12 * 3600  # on the wall, which may leap
+        self.radio_now = self.now  # steady: what is stored of the radios' times follows every step of their clocks
+        self.leapt: tuple[float, tuple[str, str] | None] | None = None  # the wall's time and what was wrong before it
         self.blocked: tuple[str, str] | None = None
         self.forbidden = False
         self.elsewhere: dict[str, NodeUpdate] = {}
@@ -100,7 +103,7 @@ class Planner(RuleBasedStateMachine):
         if what is Input.SUPERSEDE or (what is Input.INSTALL and update.want != Want.INSTALL):
             return
         try:
-            after = advance(update, what, now=self.now, radio_now=self.now)
+            after = advance(update, what, now=self.now, radio_now=self.radio_now)
         except UnknownTransition:
             return
         if what is Input.COMPLETE:
@@ -121,7 +124,7 @@ class Planner(RuleBasedStateMachine):
     def to_the_end(self, name: str, comes_back_as: Input) -> None:
         self.the_straight_way(name)
         self.fact(name, comes_back_as)
-        self.now += 61
+        self.wait(61)
         self.look()
         self.dropped(name)
         self.look()
@@ -134,12 +137,12 @@ class Planner(RuleBasedStateMachine):
 
     @rule(name=names, version=st.sampled_from([OLD, NEW, OLD + 1, NEW + 1]))
     def seen(self, name: str, version: int) -> None:
-        self.nodes[name] = replace(self.nodes[name], version=version, version_at=self.now)
+        self.nodes[name] = replace(self.nodes[name], version=version, version_at=self.radio_now)
 
     @rule(name=names, percent=st.sampled_from([None, 10.0, 90.0]))
     def battery(self, name: str, percent: float | None) -> None:
         power = Power.MAINS if percent is None else Power.BATTERY
-        self.nodes[name] = replace(self.nodes[name], power=power, battery_percent=percent, battery_at=self.now)
+        self.nodes[name] = replace(self.nodes[name], power=power, battery_percent=percent, battery_at=self.radio_now)
 
     @rule(name=names, joined=st.booleans())
     def membership(self, name: str, joined: bool) -> None:
@@ -185,6 +188,7 @@ class Planner(RuleBasedStateMachine):
     def operator(self, hold: bool) -> None:
         rows.set_hold(self.db, "lamps", hold)
 
+    @precondition(lambda self: self.leapt is None)
     @rule(
         why=st.sampled_from([None, None, ("clock_untrusted", "x"), ("trust_expired", "x"), ("payload_fetching", "x")]),
         forbidden=st.sampled_from([False, False, True]),
@@ -195,14 +199,25 @@ class Planner(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 61.0, 3600.0, 86400.0, 4 * 86400.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
+        self.radio_now += seconds
+        if self.leapt is not None:
+            self.leapt = self.leapt[0] + seconds, self.leapt[1]
 
-    @rule(years=st.sampled_from([-1, 10]))
-    def leap(self, years: int) -> None:
-        """A wrong clock is not believed, and comes back."""
-        now, blocked = self.now, self.blocked
-        self.now, self.blocked = now + years * 365 * 86400, ("clock_untrusted", "x")
+    @precondition(lambda self: self.leapt is None)
+    @rule(leap=st.sampled_from([(-1, "clock_untrusted"), (10, "clock_untrusted"), (10, "trust_expired")]))
+    def leap(self, leap: tuple[int, str]) -> None:
+        """A wrong clock; one that is synchronised all the same makes the metadata look old too. Life goes on meanwhile."""
+        years, why = leap
+        self.leapt = self.now, self.blocked
+        self.now, self.blocked = self.now + years * 365 * 86400, (why, "x")
         self.look()
-        self.now, self.blocked = now, blocked
+
+    @precondition(lambda self: self.leapt is not None)
+    @rule()
+    def leap_back(self) -> None:
+        assert self.leapt is not None
+        (self.now, self.blocked), self.leapt = self.leapt, None
+        self.look()
 
     # -- the planner ---------------------------------------------------------------------------------------------------
 
@@ -241,12 +256,17 @@ class Planner(RuleBasedStateMachine):
 
     def check(self, it: Situation, decision: Decision, after: dict[str, NodeUpdate]) -> None:
         row = decision.row
+        assert row.state is not CampaignState.EXPIRED or it.dates_believed or it.row.state is CampaignState.EXPIRED
         assert it.updates.keys() <= after.keys()
         for name, update in after.items():
             old = it.updates.get(name)
             given = update.want in GIVEN and update.state not in COMMITTED
             started = given and (old is None or old.want == "")
             said = (name, old, update, row)
+            if not it.dates_believed and (old is None or old.code != "expired"):
+                assert update.code != "expired", said
+            if it.dates_believed:
+                assert update.since <= it.now + CLOCK_CORRECTION_S, said
             if started:
                 self.check_start(it, row, update)
             if row.state in STOPPING or it.forbidden:
@@ -269,13 +289,13 @@ class Planner(RuleBasedStateMachine):
         for name in decision.proven:
             assert after[name].state is State.UPDATED
             assert after[name].confirmed >= after[name].size
-            assert it.now - it.updates[name].radio_since >= self.release.document.self_test_s
+            assert self.radio_now - it.updates[name].radio_since >= self.release.document.self_test_s
 
     def check_start(self, it: Situation, row: CampaignRow, update: NodeUpdate) -> None:
         known = it.nodes[update.node]
         assert row.state is CampaignState.RUNNING
         assert it.blocked is None
-        assert not it.expired
+        assert not it.past_expiry
         assert it.campaign.desired is Desired.RUNNING
         assert not it.row.hold
         assert update.tier < row.open_tiers or not self.staged_by_transfer(update.node)
@@ -310,7 +330,7 @@ class Planner(RuleBasedStateMachine):
         nodes: dict[str, Node] = dict(self.nodes)
         return Situation(
             self.document, self.row(), self.release, Manufacturers(keys=()), self.blocked, self.forbidden, nodes,
-            self.updates(), dict(self.elsewhere), self.now, {"zigbee": self.now, "lorawan": self.now},
+            self.updates(), dict(self.elsewhere), self.now, {"zigbee": self.radio_now, "lorawan": self.radio_now},
         )  # fmt: skip
 
     def row(self) -> CampaignRow:
