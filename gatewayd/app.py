@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -21,6 +21,7 @@ from gatewayd.campaign.coordinator import Coordinator
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.journal import RadioJournal
 from gatewayd.campaign.payloads import FORMATS_TAG, RAM_TAG
+from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.situation import Site
 from gatewayd.campaign.supply import Supply
 from gatewayd.cloud.link import CloudLink, CloudSettings, TlsFiles
@@ -143,6 +144,7 @@ class Daemon:
     cache: PayloadCache
     status: StatusServer
     radios: dict[str, RadioParts]
+    times: RadioTime
     pages: InventoryPages
     health: Health
     bridge: NodeBridge | None = None
@@ -152,12 +154,14 @@ class Daemon:
         """Until cancelled, or until a task that must not end has ended."""
         if (aside := self.database.set_aside) is not None:
             log.error("store_corrupt", set_aside=str(aside))
+        await self.times.start()
         await self.authority.restore()
         await self.status.start()
         try:
             async with asyncio.TaskGroup() as group:
                 start = group.create_task
                 start(_despite_the_store(lambda: self.wall.run(self.database)), name="wall-clock")
+                start(self.times.run(), name="radio-time")
                 start(self.link.run(), name="cloud")
                 start(self.authority.run(), name="trust")
                 start(self.inventory.run(), name="inventory")
@@ -180,7 +184,7 @@ class Daemon:
 
     async def _observe(self, radio: Radio) -> None:
         async for seen in radio.observations():
-            await self.inventory.observe(seen)
+            await self.inventory.observe(replace(seen, at=self.times.moved(radio.kind, seen.at)))
             if (backups := self.backups.get(radio.kind)) is not None:
                 backups.observe(seen)
 
@@ -236,9 +240,10 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
             throttle=throttle(config, wall),
         )
         inventory = await Inventory.load(database)
+        times = RadioTime(database, wall, inventory)
         intake = Intake(authority, database, outbox, wall)
         doorbell = _Doorbell()
-        radios = _radios(config, database, wall, doorbell.ring, state)
+        radios = _radios(config, database, wall, times, doorbell.ring, state)
         handlers = _Handlers()
         link = CloudLink(
             _cloud_settings(config.cloud), config.gateway.id, config.gateway.fleets, outbox, handlers, version=version()
@@ -255,9 +260,11 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
             wall,
             {model.hardware: {FORMATS_TAG: ",".join(model.delta), RAM_TAG: str(model.ram)} for model in config.models},
             Site(config.gateway.region, config.gateway.tags, ZoneInfo(config.gateway.timezone)),
+            times,
         )
         handlers.coordinator = coordinator
         doorbell.listeners = (coordinator.wake, outbox.notify)
+        supply.dated = authority.dated
         authority.changed = supply.changed = inventory.changed = coordinator.wake
 
         def judge_again() -> None:
@@ -265,7 +272,7 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
             intake.judge_again()
 
         authority.view_changed = judge_again
-        wall.stepped = lambda _: _follow_step(radios)
+        wall.stepped = lambda _: times.wake()
         bridge = _bridge(config, radios)
         backups = _backups(config, radios, wall, state)
         view = DaemonView(
@@ -296,6 +303,7 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
             cache,
             status,
             radios,
+            times,
             pages,
             health,
             bridge,
@@ -336,7 +344,7 @@ class _Handlers:
 
 
 def _radios(
-    config: Config, database: Database, wall: WallClock, changed: Callable[[], None], state: Path
+    config: Config, database: Database, wall: WallClock, times: RadioTime, changed: Callable[[], None], state: Path
 ) -> dict[str, RadioParts]:
     radios: dict[str, RadioParts] = {}
     scale = config.lab.time_scale if config.lab else None
@@ -345,7 +353,7 @@ def _radios(
         if (better := better_name(config.zigbee.device)) is not None:
             log.warning("device_name_unstable", device=config.zigbee.device, better=better)
         zigbee = ZigbeeRadio(zigbee_settings(config.zigbee, state, ZoneInfo(config.gateway.timezone)), clock)
-        radios["zigbee"] = RadioParts(zigbee, clock, RadioJournal("zigbee", database, wall, changed))
+        radios["zigbee"] = RadioParts(zigbee, clock, RadioJournal("zigbee", database, wall, changed, times))
     if config.lorawan is not None:
         clock = _clock(config, scale.lorawan if scale else 1.0)
         try:
@@ -353,17 +361,12 @@ def _radios(
             lorawan = LorawanRadio(lorawan_settings(config.lorawan, config.gateway.id, zone), clock)
         except (ValueError, RadioError) as error:
             raise ConfigError(f"[lorawan]: {error}") from error
-        radios["lorawan"] = RadioParts(lorawan, clock, RadioJournal("lorawan", database, wall, changed))
+        radios["lorawan"] = RadioParts(lorawan, clock, RadioJournal("lorawan", database, wall, changed, times))
+    for kind, parts in radios.items():
+        times.take(kind, parts.clock)
     if not radios:
         log.warning("no_radio_configured")
     return radios
-
-
-def _follow_step(radios: dict[str, RadioParts]) -> None:
-    """The wall clock was stepped (first synchronisation, mostly): the radios' time, which LoRaWAN nodes share, follows."""
-    for parts in radios.values():
-        if isinstance(parts.clock, SystemClock):
-            parts.clock.adopt_wall_time()
 
 
 def _clock(config: Config, scale: float) -> Clock:

@@ -1,12 +1,13 @@
 """Time for the radios: Unix seconds (UTC) as float, steady within a process.
 
 Sessions never read a clock, they are told the time; a `Clock` belongs to the shells. `SystemClock` does not follow steps
-of the wall clock by itself, because every running timer would jump with it: who notices a step calls `adopt_wall_time`.
+of the wall clock by itself, because every running timer would jump with it: who notices a step calls `adopt`.
 `ScaledClock` lets simulated hours pass in seconds; two processes given the same scale and origin agree on the time.
 """
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -23,20 +24,18 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """Real time: the wall clock as it was at the last `adopt_wall_time`, carried on by the monotonic clock."""
+    """Real time: the wall clock as it was at the last `adopt`, carried on by the monotonic clock."""
 
-    def __init__(self) -> None:
-        self._offset_s = 0.0
-        self.adopt_wall_time()
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+        self._steady = steady
+        self._offset_s = wall() - steady()
 
-    def adopt_wall_time(self) -> float:
-        """Take the wall clock over again after a step; returns the size of the step in seconds."""
-        before = self._offset_s
-        self._offset_s = time.time() - time.monotonic()
-        return self._offset_s - before
+    def adopt(self, offset_s: float) -> None:
+        """Take the wall clock over again after a step: it is the monotonic clock and `offset_s` seconds."""
+        self._offset_s = offset_s
 
     def now(self) -> float:
-        return time.monotonic() + self._offset_s
+        return self._steady() + self._offset_s
 
     async def sleep_until(self, when: float) -> None:
         while (left := when - self.now()) > 0:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from gatewayd.campaign import rows
+from gatewayd.campaign.situation import DATES_IN_DOUBT
 from gatewayd.errors import Refused, StoreError, Unavailable
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
@@ -71,6 +72,12 @@ class Authority:
                 self.problem[1] if self.problem else ""
             )
         return None
+
+    def dated(self) -> float:
+        """By which the validity of keys is judged: now, or the last check with the repository while now is in doubt."""
+        now = self._wall.now()
+        why = self.blocked(now)
+        return self.view.checked_at if self.view is not None and why is not None and why[0] in DATES_IN_DOUBT else now
 
     def _rederive_clock(self) -> None:
         """Synchronised time against a stored one that contradicts it: the newest signed `issued` decides."""

@@ -20,6 +20,7 @@ from gatewayd.campaign.moves import unexplained
 from gatewayd.campaign.node_update import COMMITTED, EXECUTED, NodeUpdate
 from gatewayd.campaign.payloads import as_stated, deltas_for, full_image, payload_of
 from gatewayd.campaign.planner import Decision, Situation, decide, wishes
+from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.reports import campaign_report, news_of, node_report, summary
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.campaign.situation import Site
@@ -64,8 +65,10 @@ class Coordinator:
         wall: WallClock,
         models: Mapping[str, Mapping[str, str]] | None = None,
         site: Site | None = None,
+        times: RadioTime | None = None,
     ) -> None:
         self._site = site or Site()
+        self._turn = times.turn if times is not None else asyncio.Lock()
         self._models = models or {}  # tags by hardware, for nodes that have none
         self._database = database
         self._authority = authority
@@ -82,6 +85,7 @@ class Coordinator:
         self._summaries: dict[str, tuple[object, float]] = {}
         self._logged: dict[str, tuple[str, str]] = {}
         self._turned_at = time.monotonic()
+        self.rounds = 0  # complete looks at all campaigns
         self.store_problem = ""  # why the last round could not be made durable
 
     def wake(self) -> None:
@@ -112,6 +116,7 @@ class Coordinator:
                 try:
                     await self._intake.retry()
                     await self._round(fetches)
+                    self.rounds += 1
                     self.store_problem = ""
                 except StoreError as error:
                     if not self.store_problem:
@@ -152,7 +157,10 @@ class Coordinator:
                 if release is None
                 else self._supply.forbidden(release, full_image(release))
             )
-            await self._campaign(verified.document, row, release, blocked, forbidden, yielding, wanted, now)
+            async with self._turn:
+                decided = await self._decide(verified.document, row, release, blocked, forbidden, yielding, wanted, now)
+            if decided is not None:
+                await self._act(verified.document, release, now, *decided)
         self._supply.needed = frozenset(needed)
 
     def _nodes(self) -> list[Node]:
@@ -191,7 +199,7 @@ class Coordinator:
             (why for p in wanted.values() if (why := self._supply.blocked(release, p)) and why[0] == FETCHING), None
         )
 
-    async def _campaign(
+    async def _decide(
         self,
         document: Campaign,
         row: CampaignRow,
@@ -201,7 +209,8 @@ class Coordinator:
         yielding: frozenset[str],
         wanted: Mapping[str, Payload],
         now: float,
-    ) -> None:
+    ) -> tuple[Decision, dict[str, NodeUpdate], list[Report]] | None:
+        """Stored on return: the decision, all updates, the reports. None: look again at once, a newer revision was adopted."""
         unusable, refused = self._unusable(release, wanted)
         radio_now = {kind: clock.now() for kind, (_, clock) in self._radios.items()}
         view = self._authority.view
@@ -212,7 +221,7 @@ class Coordinator:
         def transaction(db: sqlite3.Connection) -> tuple[Decision, dict[str, NodeUpdate], list[Report]] | None:
             current = rows.campaign(db, document.id)
             if current is None or current.revision != document.revision:
-                return None  # a newer revision was adopted meanwhile; the next round has it
+                return None
             before = rows.updates_of_campaign(db, document.id)
             situation = Situation(
                 campaign=document,
@@ -237,10 +246,17 @@ class Coordinator:
             reported = self._store(db, current, before, decision, release, now)
             return decision, {**before, **{u.node: u for u in decision.updates}}, reported
 
-        result = await self._database.write(transaction)
-        if result is None:
-            return
-        decision, updates, reported = result
+        return await self._database.write(transaction)
+
+    async def _act(
+        self,
+        document: Campaign,
+        release: VerifiedRelease | None,
+        now: float,
+        decision: Decision,
+        updates: Mapping[str, NodeUpdate],
+        reported: list[Report],
+    ) -> None:
         self._log(decision.row)
         for told in reported:
             if told.node is not None and told.state in EXECUTED:

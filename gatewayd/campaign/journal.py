@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from gatewayd.campaign.node_update import Input, NodeUpdate, State, UnknownTransition, advance
+from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.reports import node_report, progress_report
 from gatewayd.campaign.rows import put_updates, update_of_transfer
 from gatewayd.cloud import outbox
@@ -41,11 +42,19 @@ _INPUTS = {
 class RadioJournal:
     """`radios.radio.Journal` for one radio. `changed` is called after every commit that moved a node update."""
 
-    def __init__(self, kind: str, database: Database, wall: WallClock, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        database: Database,
+        wall: WallClock,
+        changed: Callable[[], None],
+        times: RadioTime | None = None,
+    ) -> None:
         self._kind = kind
         self._database = database
         self._wall = wall
         self._changed = changed
+        self._times = times
         # One commit at a time: what was batched and comes back from a failed one must not be written over newer facts.
         self._turn = asyncio.Lock()
         self._pending_events: dict[tuple[str, str], TransferEvent] = {}
@@ -65,7 +74,7 @@ class RadioJournal:
         return [Record(r["scope"], r["key"], r["version"], bytes(r["value"]), bool(r["secret"])) for r in rows]
 
     async def commit(self, records: Sequence[Record], events: Sequence[TransferEvent]) -> None:
-        async with self._turn:
+        async with self._turn, contextlib.nullcontext() if self._times is None else self._times.turn:
             moved = await self._commit(records, events)
         if moved:
             self._changed()
@@ -80,7 +89,7 @@ class RadioJournal:
         def transaction(db: sqlite3.Connection) -> list[NodeUpdate]:
             for record in (*pending_records.values(), *records):
                 _put_record(db, self._kind, record)
-            changes = [_apply(db, event, now) for event in (*pending_events.values(), *kept)]
+            changes = [_apply(db, self._in_time(event), now) for event in (*pending_events.values(), *kept)]
             return [change.after for change in changes if change is not None and change.told]
 
         try:
@@ -96,6 +105,9 @@ class RadioJournal:
         for update in moved:
             log.info("node_update", node=update.node, campaign=update.campaign, state=update.state, code=update.code)
         return bool(moved)
+
+    def _in_time(self, event: TransferEvent) -> TransferEvent:
+        return event if self._times is None else replace(event, at=self._times.moved(self._kind, event.at))
 
     def progress(self, events: Sequence[TransferEvent], records: Sequence[Record] = ()) -> None:
         for event in events:

@@ -13,7 +13,6 @@ from gatewayd.cloud.messages import Campaign, Manufacturers
 from gatewayd.nodes.node import Node
 from gatewayd.trust.release import VerifiedRelease
 
-
 DATES_IN_DOUBT = frozenset({"clock_untrusted", "trust_expired"})  # codes of `blocked` with which no date is judged
 
 

@@ -37,7 +37,7 @@ class Supply:
 
     def __init__(self, cache: PayloadCache, wall: WallClock) -> None:
         self._cache = cache
-        self._wall = wall
+        self.dated: Callable[[], float] = wall.now  # by which the validity of keys is judged
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
         self._ready: set[_Key] = set()
         self._problems: dict[_Key, tuple[str, str]] = {}
@@ -155,7 +155,7 @@ class Supply:
             self.progress.pop(payload.sha256, None)
 
     def _check(self, release: VerifiedRelease, payload: Payload, manufacturers: Manufacturers) -> None:
-        verify_payload(self._chunks(payload), payload, release, manufacturers, self._wall.now())
+        verify_payload(self._chunks(payload), payload, release, manufacturers, self.dated())
 
     def _chunks(self, payload: Payload) -> Iterator[bytes]:
         for offset in range(0, payload.size, _READ_BYTES):

@@ -10,7 +10,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Self
 
@@ -80,6 +80,15 @@ class Inventory:
         known = self._nodes.get(node)
         if known is not None:
             self._nodes[node] = replace(known, security_version=max(known.security_version, security_version))
+
+    def moved(self, moves: Mapping[str, Callable[[float], float]]) -> None:
+        """The clocks of these kinds of radio were stepped, and the store has followed: so does the memory."""
+        for name, node in self._nodes.items():
+            if (move := moves.get(node.radio)) is not None:
+                after = node.moved(move)
+                if after != node:
+                    self._nodes[name] = after
+                    self._dirty.add(name)  # what was on its way into the store has the old times
 
     async def flush(self) -> None:
         """Write what changed since the last time, in one transaction."""

@@ -1,5 +1,6 @@
 """What is known of one node. PURE."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
 from radios.radio import NodeObservation, Power
@@ -32,6 +33,21 @@ class Node:
     first_seen: float = 0.0
     last_seen: float = 0.0
     security_version: int = 0
+
+    def moved(self, move: Callable[[float], float]) -> "Node":
+        """The node with all its times put through `move`: the clock of its radio was stepped."""
+
+        def moved(at: float | None) -> float | None:
+            return None if at is None else move(at)
+
+        return replace(
+            self,
+            version_at=moved(self.version_at),
+            battery_at=moved(self.battery_at),
+            reset_cause_at=moved(self.reset_cause_at),
+            first_seen=move(self.first_seen),
+            last_seen=move(self.last_seen),
+        )
 
 
 # A change of one of these is written at once, everything else with the next batch.

@@ -55,9 +55,23 @@ class WallClock:
         self._offset_s = now() - monotonic()
 
     @classmethod
-    async def load(cls, database: Database, *, assume_synchronised: bool = False) -> Self:
+    async def load(
+        cls,
+        database: Database,
+        *,
+        assume_synchronised: bool = False,
+        now: Callable[[], float] = time.time,
+        synchronised: Callable[[], bool] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> Self:
         """With the last known time of the store."""
-        return cls(await database.read(_stored), assume_synchronised=assume_synchronised)
+        return cls(
+            await database.read(_stored),
+            assume_synchronised=assume_synchronised,
+            now=now,
+            synchronised=synchronised,
+            monotonic=monotonic,
+        )
 
     def now(self) -> float:
         """Unix seconds as the system has them, believed or not."""

@@ -1,6 +1,8 @@
 """A gateway's core (trust, store, campaigns) with a real repository over HTTP and a radio that tests play."""
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from gatewayd.campaign.coordinator import Coordinator
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.journal import RadioJournal
 from gatewayd.campaign.node_update import NodeUpdate
+from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.rows import CampaignRow
 from gatewayd.campaign.situation import Site as Place
 from gatewayd.campaign.supply import Supply
@@ -91,32 +94,59 @@ class PlayedRadio:
         return [directive.want for directive in self.told]
 
 
+class Times:
+    """Real time, which a test may pass by or set: `ahead_s` of the wall clock alone, `passed_s` of all clocks."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+        self.passed_s = 0.0
+        self.synchronised = True
+        self.boot = "boot-1"
+
+    def wall(self) -> float:
+        return time.time() + self.passed_s + self.ahead_s
+
+    def steady(self) -> float:
+        return time.monotonic() + self.passed_s
+
+
 class Gateway:
     """One life of the daemon's core; the same folder is the same gateway, started again."""
 
     def __init__(self, gateways: Gateways, folder: Path) -> None:
+        self.times = Times()
         self._gateways = gateways
         self._folder = folder
         self.release = RELEASE
         self.place = Place()
         self.trust_folder = gateways.folder / "core"
+        self.payload_folder = folder / "payloads"
+        self.running = False
+        self.node_version = 1  # that the node reports when the gateway starts
 
-    async def start(self, *, refresh: bool = True, now: Callable[[], float] = time.time) -> None:
+    async def start(self, *, refresh: bool = True) -> None:
+        times = self.times
         self.database = Database.open(self._folder / "s.db")
-        self.wall = WallClock(assume_synchronised=True, now=now)
-        repository = self._gateways.start("core", now)
+        self.wall = await WallClock.load(
+            self.database, now=times.wall, synchronised=lambda: times.synchronised, monotonic=times.steady
+        )
+        repository = self._gateways.start("core", times.wall)
         self.authority = Authority(repository, self.database, self.wall, frozenset({AUDIENCE}), 3600.0)
+        self.inventory = await Inventory.load(self.database)
+        self.radio_time = RadioTime(self.database, self.wall, self.inventory, steady=times.steady, boot=times.boot)
+        self.clock = SystemClock(times.wall, times.steady)
+        self.radio_time.take("lorawan", self.clock)
+        await self.radio_time.start()
         await self.authority.restore()
         if refresh:
             await self.authority.refresh()
         cache = self.cache = PayloadCache(self._folder / "payloads", 2**24)
         self.supply = Supply(cache, self.wall)
         self.supply.fetcher = Fetcher(self._gateways.session, cache, [self._gateways.site.url.rstrip("/")])
-        self.inventory = await Inventory.load(self.database)
         self.outbox = Outbox(self.database, 2**20)
         self.intake = Intake(self.authority, self.database, self.outbox, self.wall)
         self.radio = PlayedRadio()
-        radios: dict[str, tuple[Radio, SystemClock]] = {"lorawan": (self.radio, SystemClock())}
+        radios: dict[str, tuple[Radio, SystemClock]] = {"lorawan": (self.radio, self.clock)}
         link = CloudLink(CloudSettings("localhost"), "gw-1", (), self.outbox, self)
         self.coordinator = Coordinator(
             self.database,
@@ -129,14 +159,19 @@ class Gateway:
             radios,
             self.wall,
             site=self.place,
+            times=self.radio_time,
         )
-        self.journal = RadioJournal("lorawan", self.database, self.wall, self.coordinator.wake)
+        self.journal = RadioJournal("lorawan", self.database, self.wall, self.coordinator.wake, self.radio_time)
+        self.supply.dated = self.authority.dated
         self.authority.changed = self.supply.changed = self.inventory.changed = self.coordinator.wake
         self.authority.view_changed = self._judge_again
         await self.inventory.observe(
-            NodeObservation(METER, time.time(), hardware=HARDWARE, version=1, power=Power.MAINS, joined=True)
+            NodeObservation(
+                METER, self.clock.now(), hardware=HARDWARE, version=self.node_version, power=Power.MAINS, joined=True
+            )
         )
         self._task = asyncio.create_task(self.coordinator.run())
+        self.running = True
 
     async def campaign(self, topic: str, payload: bytes) -> None:
         await self.coordinator.campaign_message(topic, payload)
@@ -152,6 +187,14 @@ class Gateway:
         self._task.cancel()
         await asyncio.wait({self._task})
         self.database.close()
+        self.running = False
+
+    def tamper(self, table: str, column: str, old: bytes, new: bytes) -> None:
+        """Change what is stored, while the gateway is stopped."""
+        with contextlib.closing(sqlite3.connect(self._folder / "s.db")) as db, db:
+            for key, value in db.execute(f"SELECT rowid, {column} FROM {table}").fetchall():
+                assert old in value
+                db.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value.replace(old, new), key))
 
     def document(self, name: str = "meters", **changes: object) -> Campaign:
         everyone = Rollout(tiers=(Tier(name="all", percent=100.0),), gate=Gate(failure_ratio=1.0))
@@ -159,7 +202,7 @@ class Gateway:
             name,
             self.release,
             AUDIENCE,
-            time.time() - 5,
+            time.time() + self.times.passed_s - 5,
             rollout=everyone,
             policy=Policy(retry_after_s=1, max_attempts=1),
         )
@@ -177,11 +220,13 @@ class Gateway:
     def supplied(self) -> tuple[VerifiedRelease, Payload]:
         return self.authority.releases[self.release], self.payload()
 
-    async def fact(self, fact: Fact, name: str = "meters", **more: object) -> None:
+    async def event(self, fact: Fact, name: str = "meters", **more: object) -> TransferEvent:
         update = await self.update(name)
-        at = time.time()
-        event = TransferEvent(update.transfer, METER, update.generation, fact, at, **more)  # type: ignore[arg-type]
-        await self.journal.commit([], [event])
+        at = self.clock.now()
+        return TransferEvent(update.transfer, METER, update.generation, fact, at, **more)  # type: ignore[arg-type]
+
+    async def fact(self, fact: Fact, name: str = "meters", **more: object) -> None:
+        await self.journal.commit([], [await self.event(fact, name, **more)])
 
     async def row(self, name: str = "meters") -> CampaignRow:
         found = await self.database.read(lambda db: rows.campaign(db, name))

@@ -222,6 +222,7 @@ async def make_member(
     link = CloudLink(CloudSettings("127.0.0.1", port), name, (FLEET,), outbox, handlers)
     inventory = await Inventory.load(database)
     radio = ActingRadio(bad)
+    supply.dated = authority.dated
     radios: dict[str, tuple[Radio, SystemClock]] = {"lorawan": (radio, SystemClock())}
     coordinator = Coordinator(database, authority, intake, supply, inventory, link, outbox, radios, wall)
     handlers.coordinator = coordinator

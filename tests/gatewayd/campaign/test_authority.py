@@ -1,6 +1,5 @@
 """What the log says while the repository cannot be reached."""
 
-import time
 from pathlib import Path
 
 import structlog
@@ -12,12 +11,11 @@ from tests.gatewayd.trust.site import Gateways, Site
 async def test_a_site_that_is_offline_says_so_when_it_is_news_and_then_hourly(
     gateways: Gateways, tmp_path: Path, site: Site
 ) -> None:
-    now = [time.time()]
     core = Gateway(gateways, tmp_path)
-    await core.start(now=lambda: now[0])
+    await core.start()
 
     async def lines(passed_s: float) -> int:
-        now[0] += passed_s
+        core.times.passed_s += passed_s
         with structlog.testing.capture_logs() as logs:
             await core.authority.refresh()
         return sum(line["event"] == "trust_unavailable" for line in logs)
