@@ -5,6 +5,7 @@ too; the rest of the daemon sees only `VerifiedCampaign` and `VerifiedRelease`.
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ import structlog
 
 from gatewayd.campaign import rows
 from gatewayd.campaign.situation import DATES_IN_DOUBT
+from gatewayd.cloud.messages import RELEASE_MAX_BYTES, Release, parse
 from gatewayd.errors import Refused, StoreError, Unavailable
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
@@ -50,6 +52,7 @@ class Authority:
         self.problem: tuple[str, str] | None = ("trust_unknown", "the repository has not been read yet")
         self.campaigns: dict[str, VerifiedCampaign] = {}
         self.releases: dict[str, VerifiedRelease] = {}
+        self.withdrawn: dict[str, Release] = {}  # verified once, not any more: what they were called, and nothing else
         self.revoked: set[str] = set()  # stored campaigns whose envelope is not by a listed key (any more)
         self._release_problems: dict[str, tuple[str, str]] = {}
         self._logged_problems: dict[str, str] = {}
@@ -109,8 +112,10 @@ class Authority:
             try:
                 self.releases[path] = await self._repository.reverify_release(path, body)
                 self._release_problems.pop(path, None)
+                self.withdrawn.pop(path, None)
             except Refused as error:
                 self.releases.pop(path, None)
+                self._remember(path, body, error.code)
                 self._release_failed(path, error.code, error.detail)
         for row in campaigns:
             try:
@@ -124,6 +129,23 @@ class Authority:
             else:
                 if self._held_revision(row.id) <= row.revision:  # else: adopted since the rows were read
                     self.adopted(verified)
+
+    def known(self) -> list[Release]:
+        """All releases that were ever verified here, to order versions by; only those in `releases` may be delivered."""
+        return [*(release.document for release in self.releases.values()), *self.withdrawn.values()]
+
+    def security_version(self, path: str) -> int | None:
+        """Of a release that was verified here once, withdrawn or not; None of any other."""
+        held = self.releases.get(path)
+        document = self.withdrawn.get(path) if held is None else held.document
+        return None if document is None else document.security_version
+
+    def _remember(self, path: str, body: bytes, why: str) -> None:
+        """A release that is refused now was verified before it was stored; unless the store was tampered with."""
+        self.withdrawn.pop(path, None)
+        if why != "tampered":
+            with contextlib.suppress(Refused):
+                self.withdrawn[path] = parse(Release, body, path, RELEASE_MAX_BYTES)
 
     def _held_revision(self, campaign: str) -> int:
         held = self.campaigns.get(campaign)
@@ -206,6 +228,7 @@ class Authority:
         else:
             self._release_problems.pop(path, None)
             self.releases[path] = release
+            self.withdrawn.pop(path, None)
             log.info("release_verified", release=path, version=release.document.version)
         self.changed()
 

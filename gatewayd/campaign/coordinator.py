@@ -211,12 +211,15 @@ class Coordinator:
         now: float,
     ) -> tuple[Decision, dict[str, NodeUpdate], list[Report]] | None:
         """Stored on return: the decision, all updates, the reports. None: look again at once, a newer revision was adopted."""
+        floor = self._authority.security_version(
+            document.release
+        )  # also of one withdrawn while its nodes were confirming
         unusable, refused = self._unusable(release, wanted)
         radio_now = {kind: clock.now() for kind, (_, clock) in self._radios.items()}
         view = self._authority.view
         manufacturers = view.manufacturers if view is not None else Manufacturers(keys=())
         nodes = {node.id: node for node in self._nodes() if node.radio in self._radios}
-        versions = Versions(known.document for known in self._authority.releases.values())
+        versions = Versions(self._authority.known())
 
         def transaction(db: sqlite3.Connection) -> tuple[Decision, dict[str, NodeUpdate], list[Report]] | None:
             current = rows.campaign(db, document.id)
@@ -243,7 +246,7 @@ class Coordinator:
                 own_versions=rows.own_versions(db, document.id, unexplained(before.values(), nodes)),
             )
             decision = decide(situation)
-            reported = self._store(db, current, before, decision, release, now)
+            reported = self._store(db, current, before, decision, floor, now)
             return decision, {**before, **{u.node: u for u in decision.updates}}, reported
 
         return await self._database.write(transaction)
@@ -261,9 +264,9 @@ class Coordinator:
         for told in reported:
             if told.node is not None and told.state in EXECUTED:
                 log.info("node_update", node=told.node, campaign=told.campaign, state=told.state, code=told.code)
-        if release is not None:
+        if (floor := self._authority.security_version(document.release)) is not None:
             for node in decision.proven:
-                self._inventory.floor_raised(node, release.document.security_version)
+                self._inventory.floor_raised(node, floor)
         await self._direct(document, release, updates)
         await self._summarise(document.rollout, decision.row, updates, now)
         if reported:
@@ -285,7 +288,7 @@ class Coordinator:
         current: CampaignRow,
         before: Mapping[str, NodeUpdate],
         decision: Decision,
-        release: VerifiedRelease | None,
+        floor: int | None,
         now: float,
     ) -> list[Report]:
         """Inside the transaction: the rows and the reports about them, together or not at all."""
@@ -301,9 +304,9 @@ class Coordinator:
                 reports.append(node_report(update, now))
         reports.extend(node_report(update, now) for update in decision.superseded)
         rows.put_updates(db, (*decision.updates, *decision.superseded), now)
-        if release is not None:
+        if floor is not None:
             for node in decision.proven:
-                self._inventory.raise_floor(db, node, release.document.security_version)
+                self._inventory.raise_floor(db, node, floor)
         if reports:
             outbox.append(db, reports)
         return reports

@@ -13,7 +13,7 @@ from gatewayd.campaign.payloads import full_image, transfer_id
 from gatewayd.campaign.policy import Deferral, good_link, may_touch, right_hour
 from gatewayd.campaign.retries import is_asked, pause_s, payload_in, will_retry
 from gatewayd.campaign.rows import CampaignRow, CampaignState
-from gatewayd.campaign.selection import Skip, choose, is_meant
+from gatewayd.campaign.selection import Skip, barred, choose, is_meant
 from gatewayd.campaign.situation import Situation
 from gatewayd.campaign.tiers import Tiers
 from gatewayd.cloud.messages import Payload, StageBy
@@ -212,6 +212,8 @@ def _unheld(this: Round, update: NodeUpdate) -> NodeUpdate:
                 why = why or good_link(node, policy, update.code)
                 if row.state is CampaignState.RUNNING:  # who cannot start takes no node from others
                     why = why or _rivalry(this, update)
+        elif it.release is not None:
+            why = barred(node, it.release, it.manufacturers) or why
         if isinstance(looked, Skip) and not isinstance(why, Skip):
             why = looked
     if isinstance(why, Skip):

@@ -53,6 +53,7 @@ class Input(StrEnum):
 ENDED = frozenset({State.UPDATED, State.FAILED, State.ROLLED_BACK, State.CANCELLED, State.SUPERSEDED, State.SKIPPED})
 EXECUTED = frozenset({State.UPDATED, State.FAILED, State.ROLLED_BACK})  # what gates count
 STARTED = frozenset({State.PREPARING, State.TRANSFERRING, State.VERIFYING, State.READY})
+REVERTED = "reverted"  # code of a rollback after the node had run the new version
 COMMITTED = frozenset({State.INSTALLING, State.CONFIRMING})  # past the point where the gateway can call it back
 
 
@@ -172,6 +173,8 @@ def advance(
     """The update after `what`. UnknownTransition when the table has no such pair; the argument never changes."""
     state, resume = _next(update, what)
     changed = state is not update.state or resume is not update.resume
+    if state is State.ROLLED_BACK and update.state in (State.CONFIRMING, State.UPDATED):
+        code = code or REVERTED
     return replace(
         update,
         state=state,

@@ -7,7 +7,7 @@ back above all, is tried anew only when a revision asks for it, once for each ti
 import re
 from functools import lru_cache
 
-from gatewayd.campaign.node_update import NodeUpdate, State
+from gatewayd.campaign.node_update import REVERTED, NodeUpdate, State
 from gatewayd.campaign.payloads import payload_of
 from gatewayd.campaign.situation import Situation
 from gatewayd.cloud.campaign_policy import ModelLimits, Policy, Retriable, Retry
@@ -73,10 +73,13 @@ def payload_in(it: Situation, update: NodeUpdate) -> Payload | None:
 
 
 def _by_itself(it: Situation, update: NodeUpdate) -> bool:
+    # A delta that failed says nothing of the node: the full image is tried, whatever else the policy allows. Where the
+    # bootloader applies it the node comes back with its old version; one that has run the new one had the whole image.
+    if update.state is State.ROLLED_BACK:
+        return update.code != REVERTED and by_delta(it, update)
     if update.state is not State.FAILED:
         return False
     most, _ = limits(it.nodes.get(update.node), it.campaign.policy)
-    # A delta that failed says nothing of the node: the full image is tried, whatever else the policy allows.
     return (_attempts(update) < most and update.code not in FINAL_FAILURES) or by_delta(it, update)
 
 

@@ -52,8 +52,15 @@ def choose(
         return Skip(
             "newer", f"the node runs {versions.shown(node.hardware, node.version)}, newer than {document.version}"
         )
+    return barred(node, release, manufacturers) or payload_for(node, release, attempt, unusable)
+
+
+def barred(node: Node, release: VerifiedRelease, manufacturers: Manufacturers) -> Skip | None:
+    """Why a rollback floor keeps the release from the node. Floors rise, also while a node is under way."""
+    if node.hardware is None:
+        return None  # asked again when it has told
     try:
-        check_rollback(document, node.hardware, manufacturers, node.security_version)
+        check_rollback(release.document, node.hardware, manufacturers, node.security_version)
     except Refused as error:
         return Skip(error.code, error.detail)
-    return payload_for(node, release, attempt, unusable)
+    return None

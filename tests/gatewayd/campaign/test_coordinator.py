@@ -4,12 +4,15 @@ import asyncio
 
 import pytest
 
+from gatewayd.campaign.node_steps import UNKNOWN_SELF_TEST_S
 from gatewayd.campaign.node_update import State
 from gatewayd.cloud.messages import Desired, ReportKind
+from gatewayd.nodes.inventory import Inventory
+from gatewayd.publisher.firmware import ReleaseSpec
 from gatewayd.publisher.keys import Role, campaign_key
-from radios.radio import Fact, Want
+from radios.radio import Fact, NodeObservation, Power, Want
 from tests.gatewayd.campaign.conftest import METER, NEW, Gateway
-from tests.gatewayd.trust.site import RELEASE, Publisher, Site, spec
+from tests.gatewayd.trust.site import HARDWARE, RELEASE, Publisher, Site, spec
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -190,3 +193,75 @@ async def test_the_floor_rises_with_what_was_delivered_and_proven(gateway: Gatew
     known = gateway.inventory.get(METER)
     assert known is not None
     assert known.security_version == 2
+
+
+async def test_a_withdrawn_release_stops_what_runs(gateway: Gateway, publisher: Publisher) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    await gateway.fact(Fact.PROGRESS, confirmed=1000)
+    publisher.repository.withdraw_release(RELEASE)
+    await gateway.authority.refresh()
+    await gateway.until_told(Want.HOLD)
+    assert gateway.radio.wants() == [Want.DELIVER, Want.HOLD]
+    assert (await gateway.row()).code == "unknown_release"
+
+
+async def test_a_fleet_floor_that_rises_stops_what_runs(gateway: Gateway, publisher: Publisher) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    size = (await gateway.update()).size
+    await gateway.fact(Fact.PROGRESS, confirmed=1000)
+    publisher.repository.set_floor(HARDWARE, 3)
+    await gateway.authority.refresh()
+    await gateway.until_told(Want.DROP)
+    await gateway.fact(Fact.READY, confirmed=size)  # which was on its way
+    assert ((await gateway.update()).state, (await gateway.update()).code) == (State.SKIPPED, "below_floor")
+    assert Want.INSTALL not in gateway.radio.wants()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_release_withdrawn_while_its_nodes_confirm_raises_their_floor(
+    gateway: Gateway, publisher: Publisher, restart: bool
+) -> None:
+    await install(gateway)
+    await gateway.fact(Fact.RUNNING, version=NEW)
+    publisher.repository.withdraw_release(RELEASE)
+    await gateway.authority.refresh()
+    if restart:
+        gateway.node_version = NEW
+        await gateway.stop()
+        await gateway.start(refresh=False)
+    gateway.times.passed_s += UNKNOWN_SELF_TEST_S + 1
+    gateway.coordinator.wake()
+    await gateway.until_told(Want.DROP)
+    assert (await gateway.update()).state is State.UPDATED
+    known = gateway.inventory.get(METER)
+    assert known is not None
+    assert known.security_version == 2
+    again = await Inventory.load(gateway.database)
+    assert [node.security_version for node in again.all()] == [2]
+
+
+async def test_a_withdrawn_release_still_orders_versions(gateway: Gateway, publisher: Publisher) -> None:
+    """Its successor's number is the smaller one: only the sequences say which is newer."""
+    await install(gateway)
+    await gateway.fact(Fact.RUNNING, version=NEW)
+    await seen(gateway, NEW)
+    await gateway.issue(gateway.document(revision=2, desired=Desired.CANCELLED))
+    publisher.repository.withdraw_release(RELEASE)
+    publisher.add(ReleaseSpec("meter", "1.2.1", 5, 2, NEW - 1, (HARDWARE,), "opaque"))
+    await gateway.authority.refresh()
+    gateway.times.passed_s += UNKNOWN_SELF_TEST_S + 1
+    await gateway.until_told(Want.DROP)
+    await gateway.fact(Fact.DROPPED)
+    gateway.times.passed_s = 0.0
+    await gateway.issue(gateway.document("mended", release="releases/meter/1.2.1.json"))
+    await gateway.until(lambda: gateway.radio.told[-1].transfer.startswith("mended."))
+    assert gateway.radio.told[-1].want is Want.DELIVER
+
+
+async def seen(gateway: Gateway, version: int) -> None:
+    at = gateway.clock.now()
+    await gateway.inventory.observe(
+        NodeObservation(METER, at, hardware=HARDWARE, version=version, power=Power.MAINS, joined=True)
+    )

@@ -114,6 +114,47 @@ def test_after_a_failed_delta_the_full_image_follows_at_once(code: str) -> None:
     assert site.of(1).state is State.UPDATED
 
 
+def come_back_old(site: Site, number: int) -> None:
+    """Its bootloader could not make the image, or the image did not run."""
+    site.fact(number, Input.DATA, Input.COMPLETE, Input.READY)
+    site.step()
+    site.fact(number, Input.INSTALL, Input.OLD_VERSION)
+    site.step()
+    site.dropped(number)
+    site.step()
+    site.step()
+
+
+def test_after_a_delta_that_the_bootloader_could_not_apply_the_full_image_follows_once_and_that_counts() -> None:
+    strict = Rollout(tiers=(Tier(name="all", percent=100.0),), gate=Gate(failure_ratio=0.0))
+    document = campaign(rollout=strict, policy=Policy(max_attempts=1))
+    site = Site(document, able(1), image=with_deltas(SMALL))
+    site.step()
+    come_back_old(site, 1)
+    assert (site.of(1).state, site.of(1).want, site.of(1).attempt) == (State.PENDING, Want.DELIVER, 2)
+    assert started_with(site, 1) == full_image(site.release or release()).sha256[:12]
+    assert site.row.state == "running"
+    come_back_old(site, 1)
+    site.step(7200)
+    assert (site.of(1).state, site.of(1).attempt) == (State.ROLLED_BACK, 2)
+    assert (site.row.state, site.row.code) == ("breached", "gate")
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_a_node_that_ran_the_new_version_had_the_whole_image_whatever_it_was_made_of(proven: bool) -> None:
+    site = site_of(able(1))
+    site.step()
+    site.fact(1, Input.DATA, Input.COMPLETE, Input.READY)
+    site.step()
+    site.fact(1, Input.INSTALL, Input.NEW_VERSION)
+    site.step(61 if proven else 1)
+    site.fact(1, Input.OLD_VERSION)
+    site.step()
+    site.dropped(1)
+    site.step(7200)
+    assert (site.of(1).state, site.of(1).code, site.of(1).attempt) == (State.ROLLED_BACK, "reverted", 1)
+
+
 def test_a_failed_full_image_after_a_delta_is_the_end() -> None:
     site = site_of(able(1))
     for _ in range(2):

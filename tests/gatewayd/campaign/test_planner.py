@@ -153,6 +153,41 @@ def test_nothing_below_the_fleets_floor_is_delivered() -> None:
     assert (site.of(1).state, site.of(1).code) == (State.SKIPPED, "below_floor")
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        (),
+        (Input.PREPARE,),
+        (Input.DATA,),
+        (Input.DATA, Input.COMPLETE),
+        (Input.DATA, Input.COMPLETE, Input.READY),
+    ],
+)
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_floor_that_rises_stops_who_is_under_way(facts: tuple[Input, ...], deferred: bool) -> None:
+    site = Site(campaign(), node(1))
+    site.step()
+    site.fact(1, *facts)
+    site.step()
+    if deferred:
+        site.nodes[node(1).id] = node(1, joined=False)
+        site.step()
+    site.manufacturers = Manufacturers(keys=(), floors=(Floor(hardware=HARDWARE, minimum_security_version=3),))
+    site.step()
+    assert (site.of(1).state, site.of(1).code, site.of(1).want) == (State.SKIPPED, "below_floor", Want.DROP)
+
+
+def test_a_floor_that_rises_does_not_call_back_what_is_being_installed() -> None:
+    site = Site(campaign(), node(1))
+    site.step()
+    site.fact(1, Input.DATA, Input.COMPLETE, Input.READY)
+    site.step()
+    site.fact(1, Input.INSTALL)
+    site.manufacturers = Manufacturers(keys=(), floors=(Floor(hardware=HARDWARE, minimum_security_version=3),))
+    site.step()
+    assert (site.of(1).state, site.of(1).want) == (State.INSTALLING, Want.INSTALL)
+
+
 def test_a_battery_that_sinks_holds_and_a_charged_one_goes_on() -> None:
     good = {"power": Power.BATTERY, "battery_percent": 80.0, "battery_at": START_S}
     site = Site(campaign(), node(1, **good))
