@@ -28,27 +28,25 @@ class ContainerCheck:
         self._release = release
         self._what = f"{release.name} {release.version}, payload {payload.sha256}"
         self._fault: FrameError | None = None
-        self._mcuboot: McubootReader | None = None
-        full = payload.kind == "full"
-        if release.container == "mcuboot" and full:
-            self._mcuboot = McubootReader()
+        self._readers: list[McubootReader] = []  # of every MCUboot image in the file
         self._ota = release.container == "zigbee-ota"
-        self._inner = full  # an MCUboot image may be inside; a delta's patch is none
-        self._head = bytearray()
+        self._inner = payload.kind == "full"  # an MCUboot image may be inside; a delta's patch is none
+        self._head = bytearray()  # of the OTA file, then of the element that begins
         self._header: OtaHeader | None = None
-        self._left = 0  # bytes of the upgrade image element that are still to come
-        self._looking = self._ota
+        self._left = 0  # bytes of the present element that are still to come
+        self._sink: McubootReader | None = None  # of the present element
+        if release.container == "mcuboot" and self._inner:
+            self._readers.append(McubootReader())
 
     def feed(self, piece: bytes) -> None:
         """The next bytes of the file."""
         if self._fault is not None:
             return
         try:
-            if self._looking:
-                piece = self._from_ota(piece)
-            if self._mcuboot is not None:
-                self._mcuboot.feed(piece[: self._left] if self._ota else piece)
-                self._left -= min(len(piece), self._left)
+            if self._ota:
+                self._feed_ota(piece)
+            elif self._readers:
+                self._readers[0].feed(piece)
         except FrameError as error:
             self._fault = error
 
@@ -59,29 +57,41 @@ class ContainerCheck:
                 raise self._fault
             if self._ota:
                 self._check_ota(self._header or parse_ota_header(bytes(self._head)))
-            if self._mcuboot is not None:
-                self._check_mcuboot(self._mcuboot)
+            for reader in self._readers:
+                self._check_mcuboot(reader)
         except FrameError as error:
             raise Refused("header_mismatch", f"{self._what}: {error}") from None
 
-    def _from_ota(self, piece: bytes) -> bytes:
-        """What of the piece belongs to an MCUboot image inside the file."""
-        self._head += piece
-        if self._header is None and len(self._head) >= MAX_HEADER_BYTES:
-            self._header = parse_ota_header(bytes(self._head[:MAX_HEADER_BYTES]))
+    def _feed_ota(self, piece: bytes) -> None:
+        """The header, then every element: an upgrade image may come after whatever else there is."""
         if self._header is None:
-            return b""
-        at = self._header.header_length + _ELEMENT.size
-        if len(self._head) < at + 4:
-            return b""
-        self._looking = False
-        tag, length = _ELEMENT.unpack_from(self._head, self._header.header_length)
-        inside = bytes(self._head[at:])
-        self._head.clear()
-        if not self._inner or tag != UPGRADE_IMAGE_TAG or not is_mcuboot(inside):
-            return b""
-        self._mcuboot, self._left = McubootReader(), length
-        return inside
+            self._head += piece
+            if len(self._head) < MAX_HEADER_BYTES:
+                return
+            self._header = parse_ota_header(bytes(self._head[:MAX_HEADER_BYTES]))
+            piece = bytes(self._head[self._header.header_length :])
+            self._head.clear()
+        while piece and self._inner:
+            if self._left:
+                part, piece = piece[: self._left], piece[self._left :]
+                self._left -= len(part)
+                if self._sink is not None:
+                    self._sink.feed(part)
+                continue
+            # An upgrade image shows in its first bytes what it is; of other elements the head is enough.
+            self._head += piece
+            if len(self._head) < _ELEMENT.size:
+                return
+            tag, length = _ELEMENT.unpack_from(self._head)
+            inside = bytes(self._head[_ELEMENT.size :])
+            begin = inside[: min(4, length)]
+            if tag == UPGRADE_IMAGE_TAG and len(begin) < min(4, length):
+                return
+            self._head.clear()
+            self._left, self._sink, piece = length, None, inside
+            if tag == UPGRADE_IMAGE_TAG and is_mcuboot(begin):
+                self._sink = McubootReader()
+                self._readers.append(self._sink)
 
     def _check_ota(self, header: OtaHeader) -> None:
         release, wanted = self._release, self._release.node_version
@@ -102,8 +112,10 @@ class ContainerCheck:
             wanted = [int(number) for number in stated.groups() if number is not None]
             if list(image.version[: len(wanted)]) != wanted:
                 raise FrameError(f"MCUboot image: version {image.version_text()}, not {release.version}")
-        counter = image.security_counter
-        if counter is not None and counter != release.security_version:
+        counter, wanted_counter = image.security_counter, release.security_version
+        if counter is None and wanted_counter:
+            raise FrameError(f"MCUboot image: no security counter, the release's security version is {wanted_counter}")
+        if counter is not None and counter != wanted_counter:
             raise FrameError(
-                f"MCUboot image: security counter {counter}, the release's security version is {release.security_version}"
+                f"MCUboot image: security counter {counter}, the release's security version is {wanted_counter}"
             )

@@ -97,15 +97,16 @@ class McubootReader:
                 raise FrameError(
                     f"MCUboot image: the header says {header.protected} bytes of protected TLVs, not so they"
                 )
-        signed = dict(tlvs)
+        _unambiguous(tlvs, "protected TLVs", protected=True)
         rest = tail[header.protected :]
         plain = _tlvs(rest, _PLAIN, "TLVs")
         if trailing := len(rest) - _AREA.unpack_from(rest)[1]:
             raise FrameError(f"MCUboot image: {trailing} bytes behind the last TLV")
+        _unambiguous(plain, "TLVs", protected=False)
         encrypted = bool(header.flags & _ENCRYPTED)
         return McubootImage(
             header.version,
-            _counter(signed),
+            _counter(dict(tlvs)),
             encrypted,
             None if encrypted else self._checked_digest(plain),
             tuple(kind for kind, _ in plain if kind in _SIGNATURES),
@@ -159,6 +160,16 @@ def _tlvs(area: bytes, magic: int, what: str) -> list[tuple[int, bytes]]:
         tlvs.append((kind, area[at : at + length]))
         at += length
     return tlvs
+
+
+def _unambiguous(tlvs: list[tuple[int, bytes]], what: str, *, protected: bool) -> None:
+    """MCUboot takes the first TLV of a kind, protected ones before the others; there must be no second one to choose."""
+    kinds = [kind for kind, _ in tlvs]
+    for kind in (_SECURITY_COUNTER, *_DIGESTS):
+        if kinds.count(kind) > 1:
+            raise FrameError(f"MCUboot image: {what}: more than one TLV {kind:#06x}")
+    if protected and any(kind in _DIGESTS for kind in kinds):
+        raise FrameError(f"MCUboot image: {what}: a digest, which would be of itself")
 
 
 def _counter(signed: dict[int, bytes]) -> int | None:

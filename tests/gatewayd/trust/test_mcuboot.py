@@ -170,10 +170,58 @@ def test_an_image_whose_digest_is_wrong(keys: dict[str, Path], tmp_path: Path) -
     assert "sha256" in refusal(bytes(image))
 
 
-def in_ota(image: bytes) -> bytes:
-    total = 56 + 6 + len(image)
+def test_an_image_without_a_security_counter_is_of_security_version_0(keys: dict[str, Path], tmp_path: Path) -> None:
+    image = signed(tmp_path, keys["ecdsa-p256"], counter="")
+    assert "no security counter, the release's security version is 2" in refusal(image)
+    assert "no security counter" in refusal(in_ota(image), "zigbee-ota")
+    verify_payload([image], *made(image, security_version=0), MAKERS, START_S)
+
+
+def twice(image: bytes, kind: int) -> bytes:
+    """With a second TLV of that kind behind the first one, other bytes in it, and everything else consistent."""
+    _, _, header, protected, body, *_ = struct.unpack_from("<LLHHLL", image)
+    at = header + body
+    areas = [image[at : at + protected], image[at + protected :]]
+    index = 0 if kind == 0x50 else 1
+    magic, _ = struct.unpack_from("<HH", areas[index])
+    tlvs, position = b"", 4
+    while position < len(areas[index]):
+        found, length = struct.unpack_from("<HH", areas[index], position)
+        whole = areas[index][position : position + 4 + length]
+        tlvs += whole
+        if found == kind:
+            tlvs += whole[:4] + bytes(byte ^ 0x5A for byte in whole[4:])
+        position += 4 + length
+    areas[index] = struct.pack("<HH", magic, 4 + len(tlvs)) + tlvs
+    head = bytearray(image[:at])
+    struct.pack_into("<H", head, 10, len(areas[0]))
+    covered = bytes(head) + areas[0]
+    old, new = hashlib.sha256(image[: at + protected]).digest(), hashlib.sha256(covered).digest()
+    return covered + areas[1].replace(old, new)
+
+
+@pytest.mark.parametrize("kind", [0x50, 0x10])
+def test_an_image_with_two_answers_to_one_question(keys: dict[str, Path], tmp_path: Path, kind: int) -> None:
+    """MCUboot takes the first; whoever takes the last is told another story."""
+    image = signed(tmp_path, keys["ecdsa-p256"], counter="2")
+    assert f"more than one TLV {kind:#06x}" in refusal(twice(image, kind), security_version=2 ^ 0x5A5A5A5A)
+    assert f"more than one TLV {kind:#06x}" in refusal(twice(image, kind))
+
+
+def test_an_image_with_a_digest_among_the_protected(keys: dict[str, Path], tmp_path: Path) -> None:
+    """MCUboot would come upon it first."""
+    image = signed(tmp_path, keys["ecdsa-p256"], "--custom-tlv", "0x00a0", "0x" + "00" * 32)
+    at = image.index(struct.pack("<HH", 0xA0, 32))
+    changed = bytearray(image)
+    changed[at : at + 2] = struct.pack("<H", 0x10)
+    assert "protected TLVs: a digest" in refusal(bytes(changed))
+
+
+def in_ota(image: bytes, *before: tuple[int, bytes]) -> bytes:
+    elements = b"".join(struct.pack("<HL", tag, len(data)) + data for tag, data in (*before, (0, image)))
+    total = 56 + len(elements)
     head = struct.pack("<LHHHHHLH32sL", 0x0BEEF11E, 0x0100, 56, 0, 0x117C, 0x2101, NEW, 2, b"lamp", total)
-    return head + struct.pack("<HL", 0, len(image)) + image
+    return head + elements
 
 
 def test_an_image_inside_a_zigbee_ota_file_is_looked_at_too(keys: dict[str, Path], tmp_path: Path) -> None:
@@ -184,3 +232,29 @@ def test_an_image_inside_a_zigbee_ota_file_is_looked_at_too(keys: dict[str, Path
         verify_payload(pieces, entry, verified, MAKERS, START_S)
     assert "security counter 3" in refusal(in_ota(signed(tmp_path, keys["ecdsa-p256"], counter="3")), "zigbee-ota")
     assert "not 2.0.0" in refusal(in_ota(signed(tmp_path, keys["ecdsa-p256"], version="1.9.9")), "zigbee-ota")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        ((0xF001, b"what only the manufacturer understands"),),
+        ((2, bytes(48)), (0xF001, b""), (0, b"no")),
+        ((0, b""), (0, bytes(100))),
+    ],
+)
+def test_an_image_behind_other_elements_is_looked_at_too(
+    before: tuple[tuple[int, bytes], ...], keys: dict[str, Path], tmp_path: Path
+) -> None:
+    good = in_ota(signed(tmp_path, keys["ecdsa-p256"]), *before)
+    bad = in_ota(signed(tmp_path, keys["ecdsa-p256"], counter="3"), *before)
+    verify_payload([good], *made(good, "zigbee-ota"), MAKERS, START_S)
+    entry, verified = made(bad, "zigbee-ota")
+    for step in (1, 5, 64, 100_000):
+        with pytest.raises(Refused, match="security counter 3"):
+            verify_payload([bad[at : at + step] for at in range(0, len(bad), step)], entry, verified, MAKERS, START_S)
+
+
+def test_every_image_in_a_file_is_looked_at(keys: dict[str, Path], tmp_path: Path) -> None:
+    good, bad = (signed(tmp_path, keys["ecdsa-p256"], counter=counter) for counter in ("2", "3"))
+    assert "security counter 3" in refusal(in_ota(good, (0, bad)), "zigbee-ota")
+    assert "security counter 3" in refusal(in_ota(bad, (0, good)), "zigbee-ota")
