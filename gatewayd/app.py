@@ -35,6 +35,7 @@ from gatewayd.nodes.bridge import BridgeSettings, NodeBridge
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.network_backup import NetworkBackups
 from gatewayd.nodes.pages import InventoryPages
+from gatewayd.old_store import examined
 from gatewayd.payload.cache import PayloadCache
 from gatewayd.payload.fetch import Fetcher
 from gatewayd.radio_settings import lorawan_settings, zigbee_settings
@@ -209,6 +210,7 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
         database = Database.open(state / "gatewayd.db")
         stack.callback(database.close)
         wall = await WallClock.load(database, assume_synchronised=config.gateway.assume_synchronised)
+        witness = await examined(database, state / "gatewayd.witness", wall)
         outbox = Outbox(database, OUTBOX_MAX_BYTES)
         trust_session = await stack.enter_async_context(
             session(config.trust.ca, config.trust.cert, config.trust.key, config.proxy)
@@ -241,7 +243,7 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
         )
         inventory = await Inventory.load(database)
         times = RadioTime(database, wall, inventory)
-        intake = Intake(authority, database, outbox, wall)
+        intake = Intake(authority, database, outbox, wall, witness)
         doorbell = _Doorbell()
         radios = _radios(config, database, wall, times, doorbell.ring, state)
         handlers = _Handlers()
@@ -261,6 +263,7 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
             {model.hardware: {FORMATS_TAG: ",".join(model.delta), RAM_TAG: str(model.ram)} for model in config.models},
             Site(config.gateway.region, config.gateway.tags, ZoneInfo(config.gateway.timezone)),
             times,
+            witness,
         )
         handlers.coordinator = coordinator
         doorbell.listeners = (coordinator.wake, outbox.notify)
@@ -287,6 +290,7 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
             bridge,
             backups,
             supply,
+            witness,
         )
         pages = InventoryPages(inventory, database, link)
         health = Health(view.troubles, database, outbox, link, wall.now)

@@ -94,6 +94,13 @@ class Health:
             log.log(20 if code == OK else 40, "health", part=part, code=code, detail=detail)
 
 
+def tell_now(db: sqlite3.Connection, part: str, code: str, detail: str, at: float) -> None:
+    """Inside a transaction: one report of a trouble that need not last to be told, and is not told again because it does."""
+    append(db, [gateway_report(part, code, detail, at)])
+    told = _stored(db) | {part: code}
+    db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_META_KEY, json.dumps(told)))
+
+
 def _stored(db: sqlite3.Connection) -> dict[str, str]:
     row = db.execute("SELECT value FROM meta WHERE key = ?", (_META_KEY,)).fetchone()
     return dict(json.loads(row["value"])) if row else {}

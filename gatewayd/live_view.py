@@ -14,6 +14,7 @@ from gatewayd.health import OK, Troubles
 from gatewayd.nodes.bridge import NodeBridge
 from gatewayd.nodes.network_backup import NetworkBackups
 from gatewayd.service.wall_clock import WallClock
+from gatewayd.store.witness import Witness
 from radios.errors import LinkError
 from radios.radio import CommandResult, Json, NodeCommand, Radio
 
@@ -34,7 +35,9 @@ class DaemonView:
         bridge: NodeBridge | None = None,
         backups: Mapping[str, NetworkBackups] | None = None,
         supply: Supply | None = None,
+        witness: Witness | None = None,
     ) -> None:
+        self._witness = witness
         self._gateway = gateway
         self._authority = authority
         self._coordinator = coordinator
@@ -113,7 +116,10 @@ class DaemonView:
         if self._coordinator.store_problem:
             return "store_failed", self._coordinator.store_problem
         if self._set_aside is not None:
-            return "store_corrupt", f"set aside as {self._set_aside.name}"
+            found = self._witness.trouble if self._witness is not None else None
+            return "store_corrupt", f"set aside as {self._set_aside.name}" + (f"; {found[1]}" if found else "")
+        if self._witness is not None and self._witness.trouble is not None:
+            return self._witness.trouble
         return OK, ""
 
     def _links_down(self, kind: str) -> list[str]:

@@ -33,7 +33,9 @@ from gatewayd.errors import StoreError, Unavailable
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.node import Node
 from gatewayd.service.wall_clock import WallClock
+from gatewayd.store import witness
 from gatewayd.store.database import Database
+from gatewayd.store.witness import Witness
 from gatewayd.trust.release import VerifiedRelease
 from radios.clock import Clock
 from radios.errors import RadioError
@@ -66,7 +68,9 @@ class Coordinator:
         models: Mapping[str, Mapping[str, str]] | None = None,
         site: Site | None = None,
         times: RadioTime | None = None,
+        guard: Witness | None = None,
     ) -> None:
+        self._witness = guard
         self._site = site or Site()
         self._turn = times.turn if times is not None else asyncio.Lock()
         self._models = models or {}  # tags by hardware, for nodes that have none
@@ -131,19 +135,27 @@ class Coordinator:
 
     async def _round(self, fetches: asyncio.TaskGroup) -> None:
         needed: set[str] = set()
-        stored, under_way = await self._database.read(lambda db: (rows.campaigns(db), rows.campaigns_under_way(db)))
+        stored, under_way, awaited = await self._database.read(
+            lambda db: (rows.campaigns(db), rows.campaigns_under_way(db), witness.awaited(db))
+        )
         now = self._wall.now()
         yielding = frozenset(
             row.id
             for row in stored
             if row.id in self._authority.revoked
+            or row.revision < awaited.get(row.id, (0, ""))[0]
             or ((known := self._authority.campaigns.get(row.id)) is not None and known.expired(now))
         )
         for row in stored:
             verified = self._authority.campaigns.get(row.id)
             if verified is None:
                 if row.id in self._authority.revoked:  # else it is being adopted, or nothing can be verified yet
-                    await self._freeze(row)
+                    await self._freeze(row, "revoked", "its key may not sign any more")
+                continue
+            if row.revision < (newer := awaited.get(row.id, (0, ""))[0]):
+                await self._freeze(
+                    row, witness.ROLLED_BACK, f"revision {newer} was adopted before the database was lost"
+                )
                 continue
             release = self._authority.releases.get(row.release)
             if release is None and verified.document.desired is not Desired.CANCELLED:
@@ -159,6 +171,8 @@ class Coordinator:
             )
             async with self._turn:
                 decided = await self._decide(verified.document, row, release, blocked, forbidden, yielding, wanted, now)
+            if decided is not None and decided[0].proven and self._witness is not None:
+                await self._witness.write()
             if decided is not None:
                 await self._act(verified.document, release, now, *decided)
         self._supply.needed = frozenset(needed)
@@ -311,8 +325,8 @@ class Coordinator:
             outbox.append(db, reports)
         return reports
 
-    async def _freeze(self, row: CampaignRow) -> None:
-        """A campaign that does not verify (any more): nothing is done in its name, what runs is held."""
+    async def _freeze(self, row: CampaignRow, code: str, detail: str) -> None:
+        """A campaign that cannot be believed (any more): nothing is done in its name, what runs is held."""
         now = self._wall.now()
 
         def transaction(db: sqlite3.Connection) -> tuple[CampaignRow, dict[str, NodeUpdate]] | None:
@@ -326,10 +340,8 @@ class Coordinator:
                 if update.want == Want.DELIVER or (update.want == Want.INSTALL and update.state not in COMMITTED)
             }
             rows.put_updates(db, held.values(), now)
-            if current.code != "revoked":
-                current = replace(
-                    current, state=CampaignState.WAITING, code="revoked", detail="its key may not sign any more"
-                )
+            if current.code != code:
+                current = replace(current, state=CampaignState.WAITING, code=code, detail=detail)
                 rows.put_campaign(db, replace(current, updated_at=now))
                 outbox.append(db, [campaign_report(current, now)])
             return current, updates | held

@@ -20,6 +20,7 @@ from gatewayd.cloud.outbox import Outbox, append
 from gatewayd.errors import Refused, Unavailable
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
+from gatewayd.store.witness import Witness, check_revision, touch
 from gatewayd.trust.envelope import VerifiedCampaign
 
 WAITING_MAX = 64  # envelopes of up to 64 kB in memory; the broker keeps the rest
@@ -33,7 +34,15 @@ log = structlog.get_logger()
 class Intake:
     """One per daemon; `take` is the MQTT link's handler."""
 
-    def __init__(self, authority: Authority, database: Database, outbox: Outbox, wall: WallClock) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        database: Database,
+        outbox: Outbox,
+        wall: WallClock,
+        witness: Witness | None = None,
+    ) -> None:
+        self._witness = witness
         self._authority = authority
         self._database = database
         self._outbox = outbox
@@ -122,6 +131,7 @@ class Intake:
         now = self._wall.now()
 
         def transaction(db: sqlite3.Connection) -> bool:
+            check_revision(db, document.id, document.revision, verified.digest)
             known = rows.campaign(db, document.id)
             if known is not None and not _is_news(known, verified):
                 return False
@@ -145,11 +155,14 @@ class Intake:
                 updated_at=now,
             )
             rows.put_campaign(db, row)
+            touch(db)
             append(db, [campaign_report(row, now)])
             return True
 
         adopted = await self._database.write(transaction)
         if adopted:
+            if self._witness is not None:
+                await self._witness.write()
             self._outbox.notify()
             self._authority.adopted(verified)
             log.info("campaign_adopted", campaign=document.id, revision=document.revision, desired=document.desired)

@@ -19,6 +19,7 @@ import structlog
 from gatewayd.errors import StoreError
 from gatewayd.nodes.node import Node, merge
 from gatewayd.store.database import Database
+from gatewayd.store.witness import touch
 from radios.radio import NodeObservation, Power, radio_of
 
 FLUSH_S = 10.0
@@ -68,6 +69,7 @@ class Inventory:
 
     def raise_floor(self, db: sqlite3.Connection, node: str, security_version: int) -> None:
         """Inside the transaction that confirms an update: the node never goes below this security version again."""
+        touch(db)
         # The node's row may not have been written yet.
         db.execute(
             "INSERT INTO node (id, radio, first_seen, last_seen, security_version) VALUES (?, ?, 0, 0, ?)"

@@ -8,7 +8,7 @@ import pytest
 
 from gatewayd.cloud.outbox import Outbox
 from gatewayd.errors import StoreError
-from gatewayd.health import LASTED_S, OK, Health
+from gatewayd.health import LASTED_S, OK, Health, tell_now
 from gatewayd.store.database import Database
 
 
@@ -65,6 +65,19 @@ async def test_a_restart_does_not_tell_it_again(tmp_path: Path) -> None:
         await bench.health.look(0.0)
         await bench.health.look(LASTED_S)
     assert await bench.reports() == [("trust", "trust_expired")]
+
+
+async def test_what_was_told_at_once_is_not_told_again_because_it_lasts(tmp_path: Path) -> None:
+    bench = Bench(Database.open(tmp_path / "s.db"))
+    await bench.database.write(lambda db: tell_now(db, "store", "store_rolled_back", "x", 1.79e9))
+    bench.troubles["store"] = ("store_rolled_back", "x")
+    await bench.health.look(0.0)
+    await bench.health.look(LASTED_S)
+    assert await bench.reports() == [("store", "store_rolled_back")]
+    bench.troubles["store"] = (OK, "")
+    await bench.health.look(50.0)
+    await bench.health.look(50.0 + LASTED_S)
+    assert await bench.reports() == [("store", "store_rolled_back"), ("store", "ok")]
 
 
 async def test_what_cannot_be_stored_is_told_later(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from gatewayd.cloud.link import CloudLink, CloudSettings
 from gatewayd.cloud.messages import Campaign, Gate, Payload, Policy, Report, Rollout, Tier, campaign_topic, parse
 from gatewayd.cloud.outbox import Outbox
 from gatewayd.nodes.inventory import Inventory
+from gatewayd.old_store import examined
 from gatewayd.payload.cache import PayloadCache
 from gatewayd.payload.fetch import Fetcher
 from gatewayd.publisher.campaigns import new_campaign, sign_campaign
@@ -130,6 +131,7 @@ class Gateway:
         self.wall = await WallClock.load(
             self.database, now=times.wall, synchronised=lambda: times.synchronised, monotonic=times.steady
         )
+        self.witness = await examined(self.database, self._folder / "s.witness", self.wall)
         repository = self._gateways.start("core", times.wall)
         self.authority = Authority(repository, self.database, self.wall, frozenset({AUDIENCE}), 3600.0)
         self.inventory = await Inventory.load(self.database)
@@ -144,10 +146,10 @@ class Gateway:
         self.supply = Supply(cache, self.wall)
         self.supply.fetcher = Fetcher(self._gateways.session, cache, [self._gateways.site.url.rstrip("/")])
         self.outbox = Outbox(self.database, 2**20)
-        self.intake = Intake(self.authority, self.database, self.outbox, self.wall)
+        self.intake = Intake(self.authority, self.database, self.outbox, self.wall, self.witness)
         self.radio = PlayedRadio()
         radios: dict[str, tuple[Radio, SystemClock]] = {"lorawan": (self.radio, self.clock)}
-        link = CloudLink(CloudSettings("localhost"), "gw-1", (), self.outbox, self)
+        link = self.link = CloudLink(CloudSettings("localhost"), "gw-1", (), self.outbox, self)
         self.coordinator = Coordinator(
             self.database,
             self.authority,
@@ -160,6 +162,7 @@ class Gateway:
             self.wall,
             site=self.place,
             times=self.radio_time,
+            guard=self.witness,
         )
         self.journal = RadioJournal("lorawan", self.database, self.wall, self.coordinator.wake, self.radio_time)
         self.supply.dated = self.authority.dated
@@ -188,6 +191,14 @@ class Gateway:
         await asyncio.wait({self._task})
         self.database.close()
         self.running = False
+
+    @property
+    def store_path(self) -> Path:
+        return self._folder / "s.db"
+
+    @property
+    def witness_path(self) -> Path:
+        return self._folder / "s.witness"
 
     def tamper(self, table: str, column: str, old: bytes, new: bytes) -> None:
         """Change what is stored, while the gateway is stopped."""
