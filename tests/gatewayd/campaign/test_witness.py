@@ -75,11 +75,11 @@ async def downgraded(gateway: Gateway, publisher: Publisher) -> tuple[State, str
 async def test_an_old_database_keeps_the_floor_and_is_reported_once(
     gateway: Gateway, publisher: Publisher, tmp_path: Path
 ) -> None:
+    epoch = await gateway.outbox.load()
     await gateway.stop()
     old = copy_of(gateway, tmp_path)
     await gateway.start()
     await update(gateway)
-    epoch = await gateway.outbox.load()
     await gateway.stop()
     put_back(gateway, old)
     await gateway.start()

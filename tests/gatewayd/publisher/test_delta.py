@@ -2,12 +2,17 @@
 
 import hashlib
 import io
+import os
+import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import detools
 import pytest
+from click.testing import CliRunner
+from imgtool.main import imgtool as imgtool_command
 
 from gatewayd.cloud.messages import DeltaFormat
 from gatewayd.errors import ConfigError
@@ -61,6 +66,79 @@ def test_what_is_not_worth_it_is_left_out(form: DeltaFormat, tmp_path: Path) -> 
     other = hashlib.shake_256(b"encrypted").digest(40_000)
     assert make_delta(*files(tmp_path, new=other), form, "opaque") is None
     assert make_delta(*files(tmp_path, new=BASE), form, "opaque") is None  # nothing has changed
+
+
+def partly_new(share: int) -> bytes:
+    """4000 bytes, the last `share` of which nobody has seen before: a patch carries them as they are."""
+    return BASE[: 4_000 - share] + hashlib.shake_256(b"new").digest(share)
+
+
+def test_seven_tenths_of_the_image_are_the_limit(tmp_path: Path) -> None:
+    base, new = files(tmp_path)
+
+    def size(share: int) -> int:
+        new.write_bytes(partly_new(share))
+        command = ["xdelta3", "-e", "-c", "-9", "-S", "none", "-A", "-n", "-s", str(base), str(new)]
+        return len(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    share = 2_700 + 2_800 - size(2_700)
+    assert (size(share), size(share - 1)) == (2_800, 2_799)
+    assert make_delta(*files(tmp_path, new=partly_new(share)), DeltaFormat.VCDIFF, "opaque") is None
+    below = make_delta(*files(tmp_path, new=partly_new(share - 1)), DeltaFormat.VCDIFF, "opaque")
+    assert below is not None
+    assert len(below.data) == 2_799
+
+
+@pytest.mark.parametrize("form", BOTH)
+def test_encrypted_images_have_no_delta(form: DeltaFormat, tmp_path: Path) -> None:
+    """imgtool takes a new key for every image, so that two of one firmware have nothing in common."""
+    key = tmp_path / "key.pem"
+    imgtool("keygen", "-k", key, "-t", "ecdsa-p256")
+    imgtool("getpub", "-k", key, "-e", "pem", "-o", tmp_path / "public.pem")
+
+    def signed(name: str, data: bytes, *options: str | Path) -> Path:
+        plain, out = tmp_path / "plain.bin", tmp_path / name
+        plain.write_bytes(data)
+        fixed = ["--header-size", "0x200", "--pad-header", "--slot-size", "0x20000", "--align", "4", "-v", "1.0.0"]
+        imgtool("sign", *fixed, "-k", key, *options, plain, out)
+        return out
+
+    plain = make_delta(signed("a", BASE), signed("b", NEW), form, "mcuboot")
+    assert plain is not None
+    secret = ("-E", tmp_path / "public.pem")
+    assert make_delta(signed("c", BASE, *secret), signed("d", NEW, *secret), form, "mcuboot") is None
+
+
+def imgtool(*args: str | Path) -> None:
+    result = CliRunner().invoke(imgtool_command, [str(arg) for arg in args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_patch_that_does_not_make_the_new_file_is_not_published(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a tool that errs: it makes a good patch, of another file."""
+    real, other = shutil.which("xdelta3"), tmp_path / "other.bin"
+    assert real is not None
+    other.write_bytes(NEW[:-1] + b"!")
+    tool = tmp_path / "bin" / "xdelta3"
+    tool.parent.mkdir()
+    tool.write_text(
+        f"""#!{sys.executable}
+import os, sys
+arguments = sys.argv[1:]
+if arguments[0] == "-e":
+    arguments[-1] = {str(other)!r}
+os.execv({real!r}, [{real!r}, *arguments])
+"""
+    )
+    tool.chmod(0o755)
+    publish(publisher, "1.2.0", BASE, 3, DeltaPlan(()))
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
+    plan = DeltaPlan(("releases/meter/1.2.0.json",), (DeltaFormat.VCDIFF,))
+    with pytest.raises(ConfigError, match="applied to its base it does not give the new file"):
+        publish(publisher, "1.3.0", NEW, 5, plan)
+    assert [release.version for release in publisher.repository.releases()] == ["1.2.0"]
 
 
 @pytest.mark.parametrize("form", BOTH)
