@@ -260,7 +260,11 @@ async def _built(config: Config) -> AsyncIterator[Daemon]:
             outbox,
             {kind: (parts.radio, parts.clock) for kind, parts in radios.items()},
             wall,
-            {model.hardware: {FORMATS_TAG: ",".join(model.delta), RAM_TAG: str(model.ram)} for model in config.models},
+            {
+                model.hardware: {FORMATS_TAG: ",".join(model.delta), RAM_TAG: str(model.ram)}
+                for model in config.models
+                if model.delta
+            },
             Site(config.gateway.region, config.gateway.tags, ZoneInfo(config.gateway.timezone)),
             times,
             witness,
@@ -354,9 +358,10 @@ def _radios(
     scale = config.lab.time_scale if config.lab else None
     if config.zigbee is not None:
         clock = _clock(config, scale.zigbee if scale else 1.0)
+        zone = ZoneInfo(config.gateway.timezone)
         if (better := better_name(config.zigbee.device)) is not None:
             log.warning("device_name_unstable", device=config.zigbee.device, better=better)
-        zigbee = ZigbeeRadio(zigbee_settings(config.zigbee, state, ZoneInfo(config.gateway.timezone)), clock)
+        zigbee = ZigbeeRadio(zigbee_settings(config.zigbee, state, zone, config.models), clock)
         radios["zigbee"] = RadioParts(zigbee, clock, RadioJournal("zigbee", database, wall, changed, times))
     if config.lorawan is not None:
         clock = _clock(config, scale.lorawan if scale else 1.0)

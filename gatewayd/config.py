@@ -7,7 +7,7 @@ relative to the folder of the configuration file. What the settings mean is docu
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from gatewayd.cloud.messages import DeltaFormat, Hardware
@@ -42,6 +43,7 @@ from gatewayd.config_values import (
     private_file,
     public_file,
     quirk_tables,
+    reset_cause_values,
     resolved_path,
     secret_file,
     tuf_root,
@@ -341,12 +343,32 @@ class Lab(Section):
     time_origin: Annotated[float, Field(ge=0, lt=2**33)]  # Unix seconds, where both times agree
 
 
+class ResetCause(Section):
+    """Where nodes of one hardware tell why they were reset: an attribute of the manufacturer's, in a server cluster."""
+
+    cluster: Annotated[int, Field(ge=0, le=0xFFFF)]
+    attribute: Annotated[int, Field(ge=0, le=0xFFFF)]
+    manufacturer: Annotated[int, Field(ge=1, le=0xFFFE)] | None = (
+        None  # its code; None: it is read as a standard one is
+    )
+    values: Annotated[dict[int, str], BeforeValidator(reset_cause_values)]
+
+
 class Model(Section):
-    """What nodes of one hardware can take, where they do not say it themselves."""
+    """What nodes of one hardware can take and tell, where they do not say it themselves."""
 
     hardware: Hardware
-    delta: Annotated[tuple[DeltaFormat, ...], BeforeValidator(delta_formats), Field(min_length=1)]
+    delta: Annotated[tuple[DeltaFormat, ...], BeforeValidator(delta_formats)] = ()
     ram: Annotated[int, Field(ge=0, lt=2**32)] = 0  # bytes that a patch may take
+    reset_cause: ResetCause | None = None
+
+    @model_validator(mode="after")
+    def _of_use(self) -> Self:
+        if not self.delta and self.reset_cause is None:
+            raise ValueError("says nothing of the hardware: delta or reset_cause is needed")
+        if self.reset_cause is not None and not self.hardware.startswith("zigbee:"):
+            raise ValueError("reset_cause is for Zigbee nodes")
+        return self
 
 
 class Config(Section):

@@ -167,6 +167,25 @@ def delta_formats(value: object) -> object:
     return tuple(DeltaFormat(name) for name in value)
 
 
+def reset_cause_values(value: object) -> object:
+    """What the values of an attribute mean: TOML has texts for keys, which hold numbers here."""
+    if not isinstance(value, dict) or not value:
+        raise ValueError('must be a table of values and words: { "1" = "power_on", "2" = "watchdog" }')
+    found = {}
+    for key, word in value.items():
+        try:
+            number = int(key, 0) if isinstance(key, str) else int(key)
+        except ValueError:
+            raise ValueError(f"{key!r} is no number") from None
+        if not isinstance(word, str) or not _WORD.fullmatch(word):
+            raise ValueError(f"{word!r} is no word for {key!r}: letters, digits and _, at most 32")
+        found[number] = word
+    return found
+
+
+_WORD = re.compile(r"[a-z0-9_]{1,32}")
+
+
 def parse_listen(value: object) -> Listen:
     """`127.0.0.1:8470`, `[::1]:8470`, `unix:/path` or an absolute path."""
     if isinstance(value, Listen):

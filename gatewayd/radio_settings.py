@@ -1,10 +1,11 @@
 """From the operator's configuration to the settings of the radios; secrets are read here, at the last moment."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, tzinfo
 from pathlib import Path
 
-from gatewayd.config import GatewayBus, Lorawan, SecretFile, Zigbee
+from gatewayd.config import GatewayBus, Lorawan, Model, SecretFile, Zigbee
 from gatewayd.errors import ConfigError
 from radios.lorawan.air import AirLimits
 from radios.lorawan.chirpstack import ChirpStackSettings, GatewayBusSettings
@@ -14,12 +15,15 @@ from radios.lorawan.settings import LorawanSettings
 from radios.quiet_hours import QuietHours
 from radios.zigbee.air import ShareLimits
 from radios.zigbee.pacing import PacingLimits
+from radios.zigbee.reset_cause import ResetCauseAttribute
 from radios.zigbee.settings import ZigbeeSettings
 
 NETWORK_KEY_BYTES = 16
 
 
-def zigbee_settings(config: Zigbee, state: Path, timezone: tzinfo = UTC) -> ZigbeeSettings:
+def zigbee_settings(
+    config: Zigbee, state: Path, timezone: tzinfo = UTC, models: Sequence[Model] = ()
+) -> ZigbeeSettings:
     """zigpy keeps its own table of devices beside our store. `timezone` is that of the quiet hours."""
     quiet = config.quiet_hours
     shares = ShareLimits(
@@ -44,6 +48,11 @@ def zigbee_settings(config: Zigbee, state: Path, timezone: tzinfo = UTC) -> Zigb
         page_requests=config.page_requests,
         broadcast_notify=config.broadcast_notify,
         timezone=timezone,
+        reset_causes={
+            model.hardware: ResetCauseAttribute(told.cluster, told.attribute, told.manufacturer, told.values)
+            for model in models
+            if (told := model.reset_cause) is not None
+        },
         quirks=config.quirks,
     )
 

@@ -35,6 +35,7 @@ class ZigbeeNode:
     mac_loss: float = 0.0  # of one transmission on the air
     hops: int = 1
     self_test_fails: bool = False
+    tells_reset_cause: bool = False
     delta_formats: tuple[str, ...] = ()
     pages: bool = False  # asks for whole pages of blocks
     check_in_s: float | None = None  # of a sleepy one with Poll Control

@@ -119,6 +119,7 @@ def zigbee_spec(node: scenario.ZigbeeNode, bootloader: Bootloader) -> ZigbeeSpec
         check_in_s=node.check_in_s,
         forgets_configuration=node.forgets_configuration,
         self_test_fails=node.self_test_fails,
+        tells_reset_cause=node.tells_reset_cause,
         delta_formats=tuple(node.delta_formats),
     )
 

@@ -7,6 +7,7 @@ keyed by EUI64, as zigpy replaces its device objects.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import zigpy.profiles.zha
@@ -42,6 +43,7 @@ from radios.zigbee.pacing import Pacer
 from radios.zigbee.poll_control import POLL_CONTROL_CLUSTER_ID, FastPolls, fast_poll_stop
 from radios.zigbee.queries import decode_query, queried
 from radios.zigbee.requests import NodeRequests
+from radios.zigbee.reset_cause import read_reset_cause
 from radios.zigbee.service import OtaService
 from radios.zigbee.session_state import MAX_BLOCK_BYTES
 from radios.zigbee.settings import ZigbeeSettings, forming_config, quirk_table, zigpy_config
@@ -284,6 +286,8 @@ class ZigbeeRadio:
             try:
                 async with asyncio.timeout(self._settings.interview_timeout_s):
                     said = await nodes.interview(device, asked_at)
+                    # Only after a reset that was heard of: what is told later may be of one long ago.
+                    cause = await self._reset_cause(device, said) if announcements else None
             except TimeoutError:
                 self._uninterviewed.add(node)
                 return
@@ -291,7 +295,7 @@ class ZigbeeRadio:
             # It rebooted in between: a version read before would be taken for the one after, a rollback that never was.
             self._uninterviewed.add(node)
             return
-        observation = said.observation
+        observation = replace(said.observation, reset_cause=cause)
         self._feed.put(observation)
         if observation.version is not None:
             self._keeper.version_seen(node, observation.version)
@@ -348,6 +352,10 @@ class ZigbeeRadio:
             if endpoint is not None:
                 stop = fast_poll_stop(device.get_sequence())
                 self._service.spawn(self._transmit(node, endpoint, stop, POLL_CONTROL_CLUSTER_ID))
+
+    async def _reset_cause(self, device: Any, said: nodes.Interview) -> str | None:
+        where = self._settings.reset_causes.get(said.observation.hardware or "")
+        return None if where is None else await read_reset_cause(device, where)
 
     def _counts_reset(self, node: NodeId, resets: int | None) -> bool:
         """Whether the node counted a reset since it was asked before: the proof of a reboot that was not announced."""

@@ -1,7 +1,7 @@
 """What an operator can set of the Zigbee radio, and how zigpy is told."""
 
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Final, Literal
 from radios.radio import Json
 from radios.zigbee.pacing import PacingLimits
 from radios.zigbee.quirks import Quirk, QuirkTable, parse_quirks
+from radios.zigbee.reset_cause import ResetCauseAttribute
 from radios.zigbee.session_state import SessionLimits
 
 RadioLibrary = Literal["bellows", "znp", "deconz", "xbee", "zboss"]
@@ -54,6 +55,7 @@ class ZigbeeSettings:
     timezone: tzinfo = UTC  # of the quiet hours in `pacing`
     pacing: PacingLimits = field(default_factory=PacingLimits)
     limits: SessionLimits = field(default_factory=SessionLimits)
+    reset_causes: Mapping[str, ResetCauseAttribute] = field(default_factory=dict)  # by hardware
     quirks: tuple[Quirk, ...] = ()  # the operator's own, after those of `quirks.toml`
 
     @property

@@ -343,6 +343,26 @@ def test_quirks_of_models_are_read_and_their_faults_named(folder: Path) -> None:
         assert f"[zigbee] quirks: {fault}" in found
 
 
+def test_where_a_model_tells_why_it_was_reset_is_read_and_its_faults_named(folder: Path) -> None:
+    table = "[[models]]\nhardware = 'zigbee:117c-2101'\n"
+    told = "reset_cause = {{ cluster = 0xfc01, attribute = 1, manufacturer = 0x117c, values = {} }}\n"
+    config = read(folder, MINIMAL + table + told.format("{ '1' = 'power_on', '0x02' = 'watchdog' }"))
+    (model,) = config.models
+    assert model.delta == ()
+    assert model.reset_cause is not None
+    assert (model.reset_cause.cluster, model.reset_cause.manufacturer) == (0xFC01, 0x117C)
+    assert model.reset_cause.values == {1: "power_on", 2: "watchdog"}
+    for text, fault in (
+        (table, "says nothing of the hardware: delta or reset_cause is needed"),
+        (table + told.format("{}"), "must be a table of values and words"),
+        (table + told.format("{ 'a' = 'soft' }"), "'a' is no number"),
+        (table + told.format("{ '1' = 'Power on!' }"), "'Power on!' is no word for '1'"),
+        (table.replace("zigbee:117c-2101", "lorawan:00000001") + told.format("{ '1' = 'soft' }"), "for Zigbee nodes"),
+    ):
+        (found,) = faults(folder, MINIMAL + text)
+        assert fault in found
+
+
 def test_the_bridge_is_on_and_takes_reads_unless_told_otherwise(folder: Path) -> None:
     bridge = read(folder, MINIMAL).bridge
     assert (bridge.enabled, bridge.requests, bridge.mqtt) == (True, "read", None)

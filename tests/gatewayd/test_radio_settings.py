@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.config import Zigbee
+from gatewayd.cloud.messages import DeltaFormat
+from gatewayd.config import Model, ResetCause, Zigbee
 from gatewayd.errors import ConfigError
 from gatewayd.radio_settings import zigbee_settings
+from radios.zigbee.reset_cause import ResetCauseAttribute
 
 KEY = "a1b2c3d4e5f60718293a4b5c6d7e8f90"
 
@@ -54,3 +56,14 @@ def test_a_wrong_key_is_refused_and_not_repeated(tmp_path: Path, key: str) -> No
 def test_reserved_and_impossible_values_are_refused(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
         Zigbee(device="/dev/ttyUSB0", **{name: value})  # type: ignore[arg-type]
+
+
+def test_reset_causes_are_told_by_hardware(tmp_path: Path) -> None:
+    told = ResetCause(cluster=0xFC01, attribute=0, manufacturer=None, values={1: "watchdog"})
+    models = (
+        Model(hardware="zigbee:117c-2101", reset_cause=told),
+        Model(hardware="zigbee:117c-2102", delta=[DeltaFormat.DETOOLS]),  # type: ignore[arg-type]  # as in the file
+    )
+    found = zigbee_settings(settings(tmp_path, None), tmp_path, models=models)
+    expected = ResetCauseAttribute(0xFC01, 0, None, {1: "watchdog"})
+    assert found.reset_causes == {"zigbee:117c-2101": expected}

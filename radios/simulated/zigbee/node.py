@@ -34,6 +34,8 @@ _REMEMBERED_S = 7.0  # beyond all APS retries of one frame
 _INITIAL_IMAGE_BYTES = 2_000
 _BATTERY_UNKNOWN = 0xFF
 _CLUSTER_REVISION = 0xFFFD
+CLUSTER_OWN = 0xFC01  # of the manufacturer
+RESET_CAUSES = {ResetCause.POWER_ON: 1, ResetCause.WATCHDOG: 2, ResetCause.SOFT: 3}  # as its attribute 0 tells them
 
 
 class VirtualNode:
@@ -62,7 +64,10 @@ class VirtualNode:
             endpoint=ENDPOINT,
             mains=spec.battery_percent is None,
             sleepy=spec.sleepy,
-            more_inputs=() if spec.check_in_s is None else (CLUSTER_POLL_CONTROL,),
+            more_inputs=(
+                *(() if spec.check_in_s is None else (CLUSTER_POLL_CONTROL,)),
+                *((CLUSTER_OWN,) if spec.tells_reset_cause else ()),
+            ),
         )
         self.polls = PollControl(spec.check_in_s, spec.poll_s, spec.fast_poll_s)
         self.ota = OtaClient(
@@ -82,7 +87,7 @@ class VirtualNode:
                 query_after_giving_up=spec.query_after_giving_up or spec.habits.query_after_giving_up,
             ),
         )
-        self.zcl = zcl_server.ZclServer(self._attributes())
+        self.zcl = zcl_server.ZclServer(self._attributes(), specific=self._own_attributes())
         self._out: list[ApsFrame] = []
         self._events: list[NodeEvent] = []
         self._sequence = self.rng.randrange(256)
@@ -355,7 +360,13 @@ class VirtualNode:
             CLUSTER_POWER: power,
             CLUSTER_OTA: self._ota_attributes(),
             CLUSTER_POLL_CONTROL: self.polls.attributes(),
+            **({CLUSTER_OWN: {}} if spec.tells_reset_cause else {}),
         }
+
+    def _own_attributes(self) -> dict[tuple[int, int], dict[int, zcl_server.Attribute]]:
+        """Of the manufacturer: why the node was last reset."""
+        told = zcl_server.Attribute(zcl_server.ENUM8, lambda: RESET_CAUSES[self.bootloader.reset_cause])
+        return {(self.spec.manufacturer_code, CLUSTER_OWN): {0x0000: told}} if self.spec.tells_reset_cause else {}
 
     def _ota_attributes(self) -> dict[int, zcl_server.Attribute]:
         spec, ota, attribute = self.spec, self.ota, zcl_server.Attribute

@@ -46,6 +46,7 @@ class NodeSpec:
     verify: Callable[[bytes], bool] = accept_any
     forgets_configuration: bool = False  # a new image comes up without bindings and reporting
     self_test_fails: bool = False  # of every image that comes over the air
+    tells_reset_cause: bool = False  # in an attribute of its manufacturer
     reboot_s: float = 2.0
     self_test_s: float = 1.0
     watchdog_s: float = 2.0

@@ -60,6 +60,9 @@ class ZclServer:
 
     clusters: Mapping[int, Mapping[int, Attribute]]
     # By cluster and attribute: min and max seconds, and the reportable change as it came.
+    specific: Mapping[tuple[int, int], Mapping[int, Attribute]] = field(
+        default_factory=dict
+    )  # by manufacturer, cluster
     reporting: dict[tuple[int, int], tuple[int, int, bytes]] = field(default_factory=dict)
 
     def answer(self, cluster: int, frame: ZclFrame) -> bytes | None:
@@ -70,7 +73,7 @@ class ZclServer:
         if attributes is None:
             return zcl_default_response(frame, UNSUPPORTED_CLUSTER)
         if frame.manufacturer is not None:
-            attributes = {}
+            attributes = self.specific.get((frame.manufacturer, cluster), {})
         try:
             return self._answer(cluster, attributes, frame)
         except (struct.error, IndexError, KeyError):
