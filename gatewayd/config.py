@@ -302,6 +302,8 @@ class Lorawan(Section):
     frequency_hz: Annotated[int, Field(ge=100_000_000, le=2_500_000_000)] | None = None  # None: the region's RX2
     class_c_margin_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     gather_s: Seconds = 600.0  # how long the first node of a cohort waits for others
+    # Of the object that a device's codec in ChirpStack makes of its payload; empty: no device tells.
+    reset_cause_field: Annotated[str, StringConstraints(max_length=64)] = ""
     gateway_bus: GatewayBus | None = None  # None: what the gateways did with a fragment is not known
     air_share: Share = 1.0  # of what the duty cycle leaves to fragments, at most
     air_reserve: Annotated[float, Field(ge=0, le=0.9)] = RESERVE  # of the duty cycle, for everything else

@@ -74,6 +74,7 @@ def lorawan_settings(config: Lorawan, gateway: str, timezone: tzinfo = UTC) -> L
             tls_ca_path=_path(config.grpc_tls.ca) if config.grpc_tls else None,
             mqtt_tls_ca_path=_path(mqtt.tls.ca) if mqtt.tls else None,
             gateway_ids=config.gateway_ids,
+            reset_cause_field=config.reset_cause_field,
             gateway_bus=None if config.gateway_bus is None else _gateway_bus(config.gateway_bus),
         ),
         region=config.region,

@@ -58,6 +58,8 @@ class LorawanNode:
     version: int = LORAWAN_OLD
     battery_percent: float | None = None
     package_version: int = 1
+    self_test_fails: bool = False
+    tells_reset_cause: bool = False
     delta_formats: tuple[str, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()  # of the device in the network server, beside its owner
 

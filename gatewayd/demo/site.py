@@ -139,6 +139,8 @@ def lorawan_spec(node: scenario.LorawanNode) -> LorawanSpec:
         uplink_loss=node.loss / 2,
         mains=node.battery_percent is None,
         battery_percent=node.battery_percent,
+        self_test_fails=node.self_test_fails,
+        tells_reset_cause=node.tells_reset_cause,
         tags={"owner": "demo", **dict(node.tags)},
         delta_formats=tuple(node.delta_formats),
         seed=1,

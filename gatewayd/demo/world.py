@@ -176,4 +176,5 @@ gateway_ids = ["{GATEWAY_ID}"]
 gateway_bus = {{ topic_prefixes = ["{GATEWAY_BUS_PREFIX}"] }}
 region = "EU868"
 data_rate = {LORAWAN_DATA_RATE}
+reset_cause_field = "reset_cause"
 """

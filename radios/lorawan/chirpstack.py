@@ -164,7 +164,7 @@ class ChirpStack:
 
     async def uplinks(self) -> AsyncIterator[Uplink]:
         async for topic, payload in self._uplinks.messages():
-            uplink = parse_uplink(payload)
+            uplink = parse_uplink(payload, self._settings.reset_cause_field)
             if isinstance(uplink, Uplink):
                 yield uplink
             else:

@@ -31,6 +31,7 @@ class ChirpStackSettings:
     mqtt_tls_ca_path: str | None = None
     gateway_ids: tuple[str, ...] = ()  # empty: every gateway of the tenant
     gateway_bus: GatewayBusSettings | None = None  # None: not listened to
+    reset_cause_field: str = ""  # of decoded payloads: why a device was last reset; empty: none tells
     call_timeout_s: float = 10.0  # real seconds
 
     def __post_init__(self) -> None:

@@ -49,6 +49,7 @@ class Node:
     last_heard: float | None = None
     rssi_dbm: float | None = None
     snr_db: float | None = None
+    reset_cause: str | None = None  # as the last uplink told it
     discovery: Discovery = field(init=False)
 
     def __post_init__(self) -> None:
@@ -137,7 +138,7 @@ class Node:
 
     def hear(self, uplink: Uplink, now: float) -> bool:
         """Learn from an uplink; True when what is known changed and is to be journalled."""
-        self.last_heard = now
+        self.last_heard, self.reset_cause = now, uplink.reset_cause
         best = max((r for r in uplink.receptions if r.rssi_dbm is not None), key=_rssi, default=None)
         if best is not None:
             self.rssi_dbm, self.snr_db = best.rssi_dbm, best.snr_db
@@ -184,6 +185,7 @@ class Node:
             version=version,
             rssi_dbm=self.rssi_dbm,
             snr_db=self.snr_db,
+            reset_cause=self.reset_cause,
             joined=True,
         )
 

@@ -66,6 +66,7 @@ class Uplink:
     data_rate: int | None = None
     received_at: float | None = None
     receptions: tuple[Reception, ...] = ()
+    reset_cause: str | None = None  # why the device was last reset, where its decoded payload says so
 
 
 @dataclass(frozen=True, slots=True)

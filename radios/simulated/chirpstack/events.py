@@ -7,11 +7,20 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from radios.simulated.chirpstack.model import Device, Event, QueueItem
+from radios.simulated.lorawan.node import RESET_CAUSES, SENSOR_PORT
 from radios.simulated.lorawan.node_clock import gps_of_unix
 from radios.simulated.lorawan.phy import Uplink
 from radios.simulated.lorawan.region import bandwidth_hz, spreading_factor
 
 _REGION_CONFIG = "eu868"
+
+
+def _decoded(device: Device, uplink: Uplink) -> dict[str, object]:
+    """What the codec of the device's profile makes of a reading; devices without one have no object."""
+    if not device.spec.tells_reset_cause or uplink.f_port != SENSOR_PORT or len(uplink.payload) != 5:
+        return {}
+    reading = {"count": int.from_bytes(uplink.payload[:4], "big"), "reset_cause": RESET_CAUSES[uplink.payload[4]]}
+    return {"object": reading}
 
 
 class EventMaker:
@@ -36,6 +45,7 @@ class EventMaker:
             "fPort": uplink.f_port,
             "confirmed": False,
             "data": base64.b64encode(uplink.payload).decode(),
+            **_decoded(device, uplink),
             "rxInfo": [self._rx_info(device, gateway, at) for gateway in gateways],
             "txInfo": _tx_info(uplink.frequency_hz, uplink.data_rate),
             "regionConfigId": _REGION_CONFIG,

@@ -40,6 +40,7 @@ from radios.simulated.lorawan.region import (
 from radios.simulated.lorawan.spec import NodeSpec
 
 SENSOR_PORT = 2
+RESET_CAUSES = ("power_on", "watchdog", "soft")  # the number of one is the last byte of a reading of nodes that tell
 _WINDOW_TOLERANCE_S = 0.05
 _JOIN_RETRY_S = 30.0
 _JOIN_PHY_BYTES = 23
@@ -99,6 +100,7 @@ class VirtualNode:
         self._int_key = crypto.data_block_int_key(root)
         self._next_join: float | None = None
         self._trial_ends: float | None = None
+        self.reset_cause = "power_on"
         self._activation: Activation | None = None
         self._sent: _Sent | None = None
         self._pending: list[_Pending] = []
@@ -201,6 +203,7 @@ class VirtualNode:
     def handle_timeout(self, now: float) -> None:
         if self._trial_ends is not None and self._trial_ends <= now:  # the watchdog bit
             self._trial_ends = None
+            self.reset_cause = "watchdog"
             self.bootloader.roll_back()
             self._next_join = now + self.spec.boot_s
         if self._activation is None:
@@ -213,6 +216,7 @@ class VirtualNode:
 
     def power_cycle(self, now: float) -> None:
         """The power was gone for a moment: RAM is lost, flash is kept. An image on trial is rolled back."""
+        self.reset_cause = "power_on"
         if self._trial_ends is not None:
             self._trial_ends = None
             self.bootloader.roll_back()
@@ -331,10 +335,12 @@ class VirtualNode:
         return frequency_hz
 
     def _reading(self) -> bytes:
-        return self._f_cnt_up.to_bytes(4, "big")
+        told = bytes((RESET_CAUSES.index(self.reset_cause),)) if self.spec.tells_reset_cause else b""
+        return self._f_cnt_up.to_bytes(4, "big") + told
 
     def _reboot(self, now: float) -> None:
         """RAM is lost: groups, sessions, counters of the link. A valid image in the download slot is started."""
+        self.reset_cause = "soft"
         swapped = self.bootloader.swap()
         self._start_packages(now)
         if swapped and self.spec.self_test_fails:

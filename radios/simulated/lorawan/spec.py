@@ -42,6 +42,7 @@ class NodeSpec:
     snr_db: float = 8.0
     boot_s: float = 10.0
     watchdog_s: float = 60.0
+    tells_reset_cause: bool = False  # with every reading
     self_test_fails: bool = False  # of any image but the first: the watchdog rolls it back
     gateways: tuple[str, ...] = ()  # ids of those in reach; none named: all
     tags: Mapping[str, str] = field(default_factory=dict)

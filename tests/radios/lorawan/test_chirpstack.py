@@ -86,6 +86,31 @@ def test_an_up_event_is_read():
     assert uplink.receptions[0].gateway_id == GATEWAY
 
 
+@pytest.mark.parametrize(
+    ("decoded", "word"),
+    [
+        ({"cause": "Watchdog"}, "watchdog"),
+        ({"cause": 7}, "7"),
+        ({"cause": True}, None),
+        ({"cause": ["watchdog"]}, None),
+        ({"cause": "x" * 33}, None),
+        ({"cause": "a<b"}, None),
+        ({"other": "watchdog"}, None),
+        (None, None),
+        ("watchdog", None),
+        ([1], None),
+    ],
+)
+def test_the_cause_of_a_reset_in_a_decoded_payload(decoded: object, word: str | None) -> None:
+    event = json.dumps({**EVENT, "object": decoded}).encode()
+    uplink = parse_uplink(event, "cause")
+    assert isinstance(uplink, Uplink)
+    assert (uplink.reset_cause, uplink.data) == (word, b"\x01\x02")
+    unasked = parse_uplink(event)
+    assert isinstance(unasked, Uplink)
+    assert unasked.reset_cause is None
+
+
 @given(
     st.binary()
     | st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)).map(
