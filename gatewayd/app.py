@@ -93,7 +93,7 @@ async def _main(config: Config, ends: list[threading.Timer]) -> None:
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier.from_environ()
     async with contextlib.AsyncExitStack() as stack:
-        daemon = await stack.enter_async_context(_built(config))
+        daemon = await stack.enter_async_context(built(config))
         work = asyncio.create_task(daemon.run(notifier), name="daemon")
         waiting = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -203,7 +203,7 @@ async def _despite_the_store(work: Callable[[], Awaitable[None]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _built(config: Config) -> AsyncIterator[Daemon]:
+async def built(config: Config) -> AsyncIterator[Daemon]:
     """The daemon with all that must be closed again."""
     state = config.gateway.state_dir
     async with contextlib.AsyncExitStack() as stack:

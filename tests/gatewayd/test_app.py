@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from gatewayd.app import built
+from gatewayd.config import load
 from gatewayd.publisher.keys import generate_all
 from gatewayd.publisher.repository import Repository
+from radios.radio import NodeId, NodeObservation
 
 pytestmark = pytest.mark.services
 
@@ -79,3 +82,44 @@ format = "json"
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+async def test_what_is_stored_of_a_radio_follows_a_step_that_came_while_the_daemon_was_down(tmp_path: Path) -> None:
+    """As it is put together: the radio's clock is the one whose stamps are moved."""
+    repository = Repository.create(tmp_path / "repository", generate_all(tmp_path / "keys"))
+    (tmp_path / "gatewayd.toml").write_text(
+        f"""
+[gateway]
+id = "gw-1"
+state_dir = "{tmp_path}/state"
+[cloud]
+host = "127.0.0.1"
+tls = false
+[trust]
+root = "{repository.root_path}"
+metadata_url = "http://127.0.0.1:9/metadata"
+[payload]
+urls = ["http://127.0.0.1:9"]
+[zigbee]
+device = "socket://127.0.0.1:9"
+"""
+    )
+    config = load(tmp_path / "gatewayd.toml")
+    node = "zigbee:0000000000000001"
+    async with built(config) as daemon:
+        await daemon.times.start()
+        at = daemon.radios["zigbee"].clock.now()
+        await daemon.inventory.observe(NodeObservation(NodeId(node), at, version=1))
+        # In an hour that was wrong, and is not any more.
+        await daemon.database.write(
+            lambda db: db.execute(
+                "UPDATE meta SET value = json_set(value, '$.offset_s', json_extract(value, '$.offset_s') + 3600,"
+                " '$.since', json_extract(value, '$.since') + 3600) WHERE key = 'radio_time.era'"
+            )
+        )
+        await daemon.database.write(lambda db: db.execute("UPDATE node SET version_at = version_at + 3600"))
+    async with built(config) as daemon:
+        await daemon.times.start()
+        known = daemon.inventory.get(node)
+        assert known is not None
+        assert known.version_at == pytest.approx(at, abs=5.0)

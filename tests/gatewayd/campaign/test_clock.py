@@ -11,7 +11,7 @@ import structlog
 
 from gatewayd.campaign import rows
 from gatewayd.campaign.node_update import State
-from gatewayd.cloud.messages import Desired, Gate, Policy, Report, Rollout, Tier
+from gatewayd.cloud.messages import Desired, Gate, Policy, Report, Rollout, StageBy, Tier
 from gatewayd.publisher.firmware import ReleaseSpec
 from gatewayd.publisher.repository import Repository
 from radios.radio import Fact, NodeId, NodeObservation, Power, Want
@@ -71,8 +71,8 @@ async def deliver(gateway: Gateway, **changes: object) -> None:
     await gateway.fact(Fact.PROGRESS, confirmed=1000)
 
 
-async def install(gateway: Gateway) -> None:
-    await deliver(gateway)
+async def install(gateway: Gateway, **changes: object) -> None:
+    await deliver(gateway, **changes)
     await ready(gateway)
     await gateway.fact(Fact.INSTALLING)
 
@@ -124,7 +124,6 @@ async def test_before_time_has_come_what_was_verified_goes_on_and_nothing_else_s
 
 async def confirm_in_1970(gateway: Gateway) -> None:
     """A node was told to install before the power cut, and confirms while the gateway has no time."""
-    await install(gateway)
     assert await gateway.wall.store(gateway.database)
     await gateway.stop()
     into_1970(gateway)
@@ -147,6 +146,7 @@ async def proven_in_its_time(gateway: Gateway) -> None:
 
 
 async def test_when_time_comes_no_node_has_run_its_self_test_for_half_a_century(gateway: Gateway) -> None:
+    await install(gateway)
     await confirm_in_1970(gateway)
     time_comes(gateway)
     await gateway.radio_time.follow()
@@ -154,6 +154,7 @@ async def test_when_time_comes_no_node_has_run_its_self_test_for_half_a_century(
 
 
 async def test_nor_when_the_daemon_ends_between_the_step_and_what_follows_it(gateway: Gateway) -> None:
+    await install(gateway)
     await confirm_in_1970(gateway)
     time_comes(gateway)
     await gateway.stop()
@@ -162,6 +163,7 @@ async def test_nor_when_the_daemon_ends_between_the_step_and_what_follows_it(gat
 
 
 async def test_nor_when_the_power_fails_before_time_has_come(gateway: Gateway) -> None:
+    await install(gateway)
     await confirm_in_1970(gateway)
     await gateway.stop()
     time_comes(gateway)
@@ -182,6 +184,25 @@ async def test_a_fact_that_was_on_its_way_while_time_came_is_of_its_own_time(gat
     await gateway.radio_time.follow()
     await gateway.journal.commit([], [on_its_way])
     await proven_in_its_time(gateway)
+
+
+async def test_when_time_comes_no_tier_has_soaked_for_half_a_century(gateway: Gateway) -> None:
+    tiers = (Tier(name="lab", nodes=(METER,)), Tier(name="all", percent=100.0))
+    gate = Gate(kind="local", minimum_executed=1, success_ratio=1.0, failure_ratio=0.0, soak_s=3600)
+    await install(gateway, rollout=Rollout(tiers=tiers, gate=gate, stage_by=StageBy.TRANSFER))
+    await confirm_in_1970(gateway)
+    second = NodeObservation(SECOND, gateway.clock.now(), hardware=HARDWARE, version=1, power=Power.MAINS, joined=True)
+    await gateway.inventory.observe(second)
+    gateway.times.passed_s += SELF_TEST_S + 1
+    await a_round(gateway)
+    assert (await gateway.update()).state is State.UPDATED
+    time_comes(gateway)
+    await gateway.radio_time.follow()
+    await a_round(gateway)
+    assert (await gateway.row()).gate == "soak"
+    assert SECOND not in {directive.node for directive in gateway.radio.told}
+    gateway.times.passed_s += 3600
+    await gateway.until(lambda: SECOND in {directive.node for directive in gateway.radio.told})
 
 
 async def test_when_time_comes_no_installation_is_lost(gateway: Gateway) -> None:
