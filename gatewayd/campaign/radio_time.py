@@ -71,7 +71,9 @@ def begun(stored: Era | None, boot: str, wall: float, steady: float, newest: flo
     if stored is None:
         return Era(boot, wall - steady, wall), None
     if stored.boot == boot:
-        return followed(stored, wall, steady)
+        after, step = followed(stored, wall, steady)
+        # A radio's clock is exact when it starts; what is less than a step is not worth moving what is stored.
+        return (after, step) if step is not None else (replace(stored, offset_s=wall - steady), None)
     if stored.believed and newest <= wall:
         return Era(boot, wall - steady, wall), None
     step = Step(stored.since, newest, wall - newest)

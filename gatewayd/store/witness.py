@@ -126,11 +126,15 @@ def check_revision(db: sqlite3.Connection, campaign: str, revision: int, digest:
         raise Refused("conflict", f"campaign {campaign}: revision {revision} comes with other bytes than once before")
 
 
-def accept(db: sqlite3.Connection, witness: Guarded) -> None:
+def accept(db: sqlite3.Connection, witness: Guarded | None) -> None:
     """Inside a transaction of a database that is older by intention, or found to be: nothing that is guarded goes back.
 
-    For a restore: `accept(db, read(path))` before the daemon starts, and it raises no alarm.
+    For a restore: `accept(db, read(path))` before the daemon starts, and it raises no alarm; None where there is no witness,
+    on a new machine.
     """
+    if witness is None:
+        db.execute("DELETE FROM meta WHERE key = ?", (_MARK,))  # as one that never had a witness
+        return
     merged = guarded(db).with_(witness)
     for node, floor in merged.floors.items():
         db.execute(

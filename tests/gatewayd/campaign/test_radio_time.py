@@ -24,6 +24,11 @@ def test_a_restart_within_a_boot_follows_what_was_stepped_meanwhile() -> None:
     assert after == Era("b", NOON - UP_S + 3600, NOON - 500 + 3600, True)
 
 
+def test_a_restart_begins_with_the_exact_time() -> None:
+    after, step = begun(era(), "b", NOON + 60.7, UP_S + 60, 0.0)
+    assert (after.offset_s, after.since, step) == (pytest.approx(NOON + 0.7 - UP_S), NOON - 500, None)
+
+
 def test_slewing_is_no_step_until_it_has_added_up() -> None:
     kept = era()
     assert followed(kept, NOON + 0.9, UP_S) == (kept, None)

@@ -191,17 +191,30 @@ async def test_a_restore_that_is_meant_raises_no_alarm_and_keeps_the_floor(
     await gateway.start()
     await update(gateway)
     await gateway.stop()
-    held = witness.read(gateway.witness_path)
-    assert held is not None
     restored = sqlite3.connect(old)
     restored.row_factory = sqlite3.Row
     with restored:
-        witness.accept(restored, held)
+        witness.accept(restored, witness.read(gateway.witness_path))
     restored.close()
     put_back(gateway, old)
     await gateway.start()
     assert gateway.witness.trouble is None
     assert await downgraded(gateway, publisher) == (State.SKIPPED, "downgrade")
+
+
+async def test_a_restore_on_a_new_machine_raises_no_alarm(gateway: Gateway) -> None:
+    await update(gateway)
+    await gateway.stop()
+    gateway.witness_path.unlink()
+    restored = sqlite3.connect(gateway.store_path)
+    with restored:
+        witness.accept(restored, witness.read(gateway.witness_path))
+    restored.close()
+    await gateway.start()
+    assert gateway.witness.trouble is None
+    held = witness.read(gateway.witness_path)
+    assert held is not None
+    assert held.floors == {METER: 2}
 
 
 async def test_a_witness_that_cannot_be_written_stops_nothing(gateway: Gateway) -> None:
