@@ -19,7 +19,7 @@ from gatewayd.errors import Bug, Unavailable
 from gatewayd.publisher.broker import BrokerSettings
 from gatewayd.publisher.collector import ReportStore, collect
 from gatewayd.publisher.firmware import NO_DELTAS, DeltaPlan, FirmwareFile, ReleaseSpec
-from gatewayd.publisher.keys import FileImageSigner, KeyFolder, KeyKind, Role, campaign_key, generate_all
+from gatewayd.publisher.keys import KeyFolder, KeyKind, ManufacturerSigner, Role, campaign_key, generate_all
 from gatewayd.publisher.repository import Repository
 
 GATEWAY = "demo-gateway"
@@ -76,7 +76,7 @@ class CloudSide:
         self.authority = Authority(folder / "ca", "gatewayd demo, throw-away")
         self.keys: KeyFolder = generate_all(folder / "keys", manufacturer=manufacturer)
         self.repository = Repository.create(folder / "repository", self.keys)
-        self.manufacturer: FileImageSigner = self.keys.manufacturer()
+        self.manufacturer: ManufacturerSigner = self.keys.manufacturer()
         self.web_port = 0
         self.signatures: dict[str, Mapping[str, str]] = {}
         self._runner: web.AppRunner | None = None

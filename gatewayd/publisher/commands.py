@@ -1,6 +1,7 @@
 """`gatewayd publish ...`: the publisher's commands. The work is done by the modules beside this one.
 
-Exit status: 0 done, 1 failures (watch), 2 time is up (watch) or wrong usage, 3 refused or not configured, 4 unavailable.
+Exit status: 0 done, 1 failures (watch), 2 time is up (watch) or wrong usage, 3 refused or not configured, 4 broker
+or token unavailable, 5 staged: kept until other keys have signed.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from gatewayd.publisher import campaign_commands, repository_commands
+from gatewayd.publisher import campaign_commands, ceremony_commands, key_commands, repository_commands
 from gatewayd.publisher.broker import BrokerSettings
 from gatewayd.publisher.collector import ReportStore, collect
 from gatewayd.publisher.options import PublisherGroup, broker_options
@@ -19,7 +20,9 @@ def publish() -> None:
     """Keys, the repository, releases and campaigns: what the cloud side needs."""
 
 
+publish.add_command(key_commands.keys)
 repository_commands.register(publish)
+ceremony_commands.register(publish)
 publish.add_command(campaign_commands.campaign)
 
 

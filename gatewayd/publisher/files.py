@@ -4,18 +4,21 @@ import hashlib
 import os
 from pathlib import Path
 
-from gatewayd.errors import ConfigError
+from gatewayd.errors import ConfigError, StoreError
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace or make the file; durable on return."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace or make the file; durable on return. StoreError: the disk would not."""
     part = _part(path)
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    _into_place(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _into_place(part, path)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from error
 
 
 def copy_file(source: Path, path: Path, sha256: str) -> None:

@@ -1,13 +1,25 @@
 """From a firmware file to what a release says of it: size, digests, chunks, signature."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatewayd.cloud.messages import DeltaFormat, ManufacturerSignature, Payload, Release
+from pydantic import ValidationError
+
+from gatewayd.cloud.messages import (
+    RELEASE_MAX_BYTES,
+    DeltaFormat,
+    ManufacturerSignature,
+    Payload,
+    Release,
+    dump,
+    parse,
+)
 from gatewayd.errors import ConfigError
 from gatewayd.publisher.delta import OTA_DELTA_TAG, Delta
 from gatewayd.publisher.keys import ImageSigner
+from gatewayd.trust.release import RELEASE_PATH
 
 CHUNK_BYTES = 64 * 1024
 
@@ -116,3 +128,22 @@ def release_document(spec: ReleaseSpec, *payloads: Payload) -> Release:
             "payloads": payloads,
         }
     )
+
+
+def with_deltas(spec: ReleaseSpec, document: Release, deltas: Sequence[Payload]) -> Release:
+    """The document with deltas beside the full image, as a gateway will read it, its size limit included."""
+    whole = document.model_copy(update={"payloads": (*document.payloads, *deltas)})
+    return parse(Release, dump(whole), spec.path, RELEASE_MAX_BYTES)
+
+
+def described(spec: ReleaseSpec, firmware: FirmwareFile) -> Release:
+    """The document of a full image as a gateway will read it. ConfigError names every fault of the spec."""
+    what = f"release {spec.name} {spec.version}"
+    if not RELEASE_PATH.fullmatch(spec.path):
+        raise ConfigError(f"{what}: {spec.path!r} is no path of a release (lower case, digits, dots, dashes)")
+    try:
+        document = release_document(spec, describe(firmware, spec.chunk_bytes))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{what}: {faults}") from error
+    return parse(Release, dump(document), spec.path, RELEASE_MAX_BYTES)

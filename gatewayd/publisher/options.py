@@ -4,19 +4,22 @@ import json
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 import click
 
 from gatewayd.errors import GatewaydError, Unavailable
 from gatewayd.publisher.broker import BrokerSettings
 from gatewayd.publisher.keys import KeyFolder
+from gatewayd.publisher.staging import Staged
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+
+repo_option = click.option("--repo", type=FOLDER, required=True, help="Folder of the repository.")
 
 
 class PublisherGroup(click.Group):
@@ -26,7 +29,11 @@ class PublisherGroup(click.Group):
         try:
             return super().invoke(ctx)
         except GatewaydError as error:
-            kind = _UnavailableError if isinstance(error, Unavailable) else _RefusedError
+            kind: type[click.ClickException] = _RefusedError
+            if isinstance(error, Unavailable):
+                kind = _UnavailableError
+            elif isinstance(error, Staged):
+                kind = _StagedError
             raise kind(str(error)) from error
 
 
@@ -36,6 +43,13 @@ class _RefusedError(click.ClickException):
 
 class _UnavailableError(click.ClickException):
     exit_code = 4
+
+
+class _StagedError(click.ClickException):
+    exit_code = 5
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(self.message, file=file, err=file is None)
 
 
 class Number(click.ParamType[int]):

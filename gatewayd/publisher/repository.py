@@ -4,11 +4,13 @@
 at a time; readable at every moment, also after a crash (see metadata.py for the order of writes).
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-from pydantic import ValidationError
+from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import TargetFile  # type: ignore[attr-defined] # a public name, but not in its __all__
 
 from gatewayd.cloud import messages
@@ -20,23 +22,27 @@ from gatewayd.publisher.firmware import (
     DeltaPlan,
     FirmwareFile,
     ReleaseSpec,
-    describe,
     describe_delta,
-    release_document,
+    described,
+    with_deltas,
 )
 from gatewayd.publisher.keys import Keys, Role
 from gatewayd.publisher.metadata import (
     DAY_S,
     DEFAULT_LIFETIMES,
+    KEYED_ROLES,
+    OFFLINE,
     Clock,
+    KeyChange,
     Lifetimes,
     MetadataSet,
     locked,
     system_clock,
     target_file,
 )
+from gatewayd.publisher.review import RoleReview, review
+from gatewayd.publisher.staging import Pending, Staged, add_signatures, overlay, read_change
 from gatewayd.trust.image import verify_file
-from gatewayd.trust.release import RELEASE_PATH
 from gatewayd.trust.repository import CAMPAIGN_KEYS, MANUFACTURERS
 from gatewayd.trust.rollback import check_rollback
 
@@ -53,7 +59,11 @@ class Refreshed:
 
 
 class Repository:
-    """A repository on disk. Every change is published when the call returns."""
+    """A repository on disk. Every change is published when the call returns.
+
+    When keys of root, targets or releases are elsewhere, or those of snapshot and timestamp are, a change raises Staged
+    instead: it is kept in `pending/` until `sign` has seen enough of them. What is served stays as it was.
+    """
 
     def __init__(
         self, path: Path, keys: Keys, lifetimes: Lifetimes = DEFAULT_LIFETIMES, clock: Clock = system_clock
@@ -65,12 +75,18 @@ class Repository:
         self._metadata = path / "metadata"
         self._targets = path / "targets"
         self._payloads = path / "payloads"
+        self._pending = Pending(path)
 
     @classmethod
     def create(
-        cls, path: Path, keys: Keys, lifetimes: Lifetimes = DEFAULT_LIFETIMES, clock: Clock = system_clock
+        cls,
+        path: Path,
+        keys: Keys,
+        lifetimes: Lifetimes = DEFAULT_LIFETIMES,
+        clock: Clock = system_clock,
+        thresholds: Mapping[Role, int] | None = None,
     ) -> "Repository":
-        """A new repository that trusts no campaign key and no manufacturer yet; needs the keys of all TUF roles.
+        """A new repository that trusts no campaign key and no manufacturer yet; needs to know the keys of all TUF roles.
 
         `root_path` is then what goes on every gateway. ConfigError when there is one already, or a key is missing.
         """
@@ -78,12 +94,14 @@ class Repository:
         with locked(path):
             if (repository._metadata / "timestamp.json").exists():
                 raise ConfigError(f"{path} holds a repository already")
+            if repository._pending.load():
+                raise ConfigError(f"{path} holds one already that waits for signatures")
             for folder in (repository._metadata, repository._targets, repository._payloads):
                 folder.mkdir(parents=True, exist_ok=True)
-            current = MetadataSet.create(repository._metadata, keys, lifetimes, clock())
+            current = MetadataSet.create(repository._metadata, keys, lifetimes, clock(), thresholds)
             repository._put(current, CAMPAIGN_KEYS, messages.dump(messages.CampaignKeys(keys=())))
             repository._put(current, MANUFACTURERS, messages.dump(messages.Manufacturers(keys=())))
-            current.commit({Role.ROOT, Role.TARGETS, Role.RELEASES})
+            repository._publish(current, OFFLINE)
         return repository
 
     @property
@@ -99,13 +117,13 @@ class Repository:
         version or sequence that is published already: a published version never changes.
         """
         with locked(self.path):
-            current = self._load()
-            document = _described(spec, firmware)
+            current = self._open(Role.RELEASES)
+            document = described(spec, firmware)
             payload = document.payloads[0]
             self._check_new(current, document, spec)
             made = list(self._deltas(current, spec, firmware, payload, deltas))
-            document = _with_deltas(spec, document, [entry for entry, _ in made])
-            manufacturers = self.manufacturers()
+            document = with_deltas(spec, document, [entry for entry, _ in made])
+            manufacturers = self._manufacturers(current)
             with firmware.path.open("rb") as file:
                 blocks = iter(lambda: file.read(1 << 20), b"")
                 verify_file(blocks, payload, document, manufacturers, self._clock())
@@ -115,16 +133,16 @@ class Repository:
             for entry, data in made:
                 write_file(self.path / entry.path, data)
             self._put_release(current, spec.path, messages.dump(document))
-            current.commit({Role.RELEASES})
+            self._publish(current, (Role.RELEASES,))
         return document
 
     def withdraw_release(self, path: str) -> None:
         """Take a release out of the signed metadata; gateways then refuse it. ConfigError when it is not listed."""
         with locked(self.path):
-            current = self._load()
+            current = self._open(Role.RELEASES)
             if current.releases.signed.targets.pop(path, None) is None:
                 raise ConfigError(f"{path} is not published")
-            current.commit({Role.RELEASES})
+            self._publish(current, (Role.RELEASES,))
 
     def releases(self) -> list[messages.Release]:
         """Every published release, by name and sequence."""
@@ -133,53 +151,131 @@ class Repository:
 
     def campaign_keys(self) -> messages.CampaignKeys:
         """Who may sign campaigns now."""
-        return messages.parse(messages.CampaignKeys, self._read(CAMPAIGN_KEYS), CAMPAIGN_KEYS)
+        return self._campaign_keys(self._load())
 
     def manufacturers(self) -> messages.Manufacturers:
         """The manufacturers' keys and the floors now."""
-        return messages.parse(messages.Manufacturers, self._read(MANUFACTURERS), MANUFACTURERS)
+        return self._manufacturers(self._load())
 
     def set_campaign_keys(self, keys: Sequence[messages.CampaignKey]) -> None:
         """Replace the list; needs the keys of targets, snapshot and timestamp."""
-        self._publish(CAMPAIGN_KEYS, messages.dump(messages.CampaignKeys(keys=tuple(keys))))
+        self._change_campaign_keys(lambda _: keys)
+
+    def allow_campaign_key(self, key: messages.CampaignKey) -> None:
+        """List a key, in place of what it was allowed before."""
+        self._change_campaign_keys(lambda held: [*(other for other in held if other.keyid != key.keyid), key])
+
+    def revoke_campaign_key(self, keyid: str) -> None:
+        """Take a key off the list. ConfigError when it is not listed."""
+
+        def rest(held: Sequence[messages.CampaignKey]) -> Sequence[messages.CampaignKey]:
+            if all(key.keyid != keyid for key in held):
+                raise ConfigError(f"campaign key {keyid} is not listed")
+            return [key for key in held if key.keyid != keyid]
+
+        self._change_campaign_keys(rest)
 
     def set_manufacturers(
         self, keys: Sequence[messages.Manufacturer], floors: Sequence[messages.Floor] | None = None
     ) -> None:
         """Replace the list of keys, and the floors unless None; needs the keys of targets, snapshot and timestamp."""
-        kept = self.manufacturers().floors if floors is None else tuple(floors)
-        self._publish(MANUFACTURERS, messages.dump(messages.Manufacturers(keys=tuple(keys), floors=kept)))
+        self._change_manufacturers(lambda held: (keys, held.floors if floors is None else floors))
+
+    def allow_manufacturer(self, key: messages.Manufacturer) -> None:
+        """List a key, in place of what it was allowed before."""
+        self._change_manufacturers(
+            lambda held: ([*(other for other in held.keys if other.keyid != key.keyid), key], held.floors)
+        )
+
+    def revoke_manufacturer(self, keyid: str) -> None:
+        """Refuse what a key has signed, for good. ConfigError when it is not listed."""
+
+        def revoked(held: messages.Manufacturers) -> _Makers:
+            if all(key.keyid != keyid for key in held.keys):
+                raise ConfigError(f"manufacturer key {keyid} is not listed")
+            return [
+                key.model_copy(update={"revoked": key.revoked or key.keyid == keyid}) for key in held.keys
+            ], held.floors
+
+        self._change_manufacturers(revoked)
 
     def set_floor(self, hardware: str, minimum_security_version: int) -> None:
         """Set the fleet's floor for one hardware. ConfigError when it would sink: a floor only rises."""
-        held = self.manufacturers()
-        before = max((f.minimum_security_version for f in held.floors if f.hardware == hardware), default=0)
-        if minimum_security_version < before:
-            raise ConfigError(f"the floor of {hardware} is {before}; it only rises")
-        others = [floor for floor in held.floors if floor.hardware != hardware]
-        raised = messages.Floor(hardware=hardware, minimum_security_version=minimum_security_version)
-        self.set_manufacturers(held.keys, [*others, raised])
+
+        def raised(held: messages.Manufacturers) -> _Makers:
+            before = max((f.minimum_security_version for f in held.floors if f.hardware == hardware), default=0)
+            if minimum_security_version < before:
+                raise ConfigError(f"the floor of {hardware} is {before}; it only rises")
+            others = [floor for floor in held.floors if floor.hardware != hardware]
+            floor = messages.Floor(hardware=hardware, minimum_security_version=minimum_security_version)
+            return held.keys, [*others, floor]
+
+        self._change_manufacturers(raised)
+
+    def role_keys(self) -> dict[Role, tuple[tuple[str, ...], int]]:
+        """Key ids and threshold of every TUF role, as served."""
+        current = self._load()
+        found = {role: current.keys_of(role) for role in KEYED_ROLES}
+        return {role: (tuple(keys), threshold) for role, (keys, threshold) in found.items()}
+
+    def rotate(self, change: KeyChange) -> None:
+        """Change who signs for a role; what that makes necessary is signed anew with it. ConfigError when it makes no sense."""
+        with locked(self.path):
+            current = self._open(*OFFLINE)
+            self._publish(current, (current.rotate(change),))
+
+    def staged(self) -> list[RoleReview]:
+        """The change that waits for signatures, role by role; empty when none does."""
+        if not self._pending.load():
+            return []
+        return review(self._base(), self._open(*OFFLINE), self._document)
+
+    def sign(self, others: Path | None = None) -> None:
+        """Add the signatures of the keys at hand, and those of another copy of the staged change; publish when they are enough.
+
+        Staged when they are not. ConfigError when nothing is staged, or something that it lists is not here.
+        """
+        with locked(self.path):
+            if not self._pending.load():
+                raise ConfigError(f"{self.path}: nothing waits for signatures")
+            current = self._open(*OFFLINE)
+            if others is not None:
+                add_signatures(current, read_change(others), others)
+            self._check_files(current)
+            self._publish(current, ())
+
+    def discard(self) -> None:
+        """Forget the change that waits for signatures. ConfigError when there is none."""
+        with locked(self.path):
+            if not self._pending.path.exists():
+                raise ConfigError(f"{self.path}: nothing waits for signatures")
+            self._pending.discard()
 
     def refresh(self) -> Refreshed:
-        """Renew timestamp and snapshot, and whatever else is past half its life and has its key at hand. For a timer."""
+        """Renew timestamp and snapshot, and whatever else is past half its life and has its key at hand. For a timer.
+
+        What is staged is left alone. Snapshot and timestamp are renewed even when a key of another role gives trouble.
+        """
         with locked(self.path):
             current = self._load()
+            waiting = self._pending.load()
             now, ends = self._clock(), current.expires()
-            half_gone = {
-                role
-                for role in (Role.ROOT, Role.TARGETS, Role.RELEASES)
-                if ends[role] - now < self._lifetimes.lifetime_s(role) / 2
-            }
-            changed = {role for role in half_gone if self._keys.signers(role)}
-            current.commit(changed)
+            half_gone = [role for role in OFFLINE if ends[role] - now < self._lifetimes.lifetime_s(role) / 2]
+            kept = {}
+            for role in half_gone:
+                if role in waiting or (role is Role.ROOT and waiting):
+                    kept[role] = "a change of it waits for signatures"
+                elif (why := current.renew(role)) is not None:
+                    kept[role] = why
+            changed = sorted(current.staged)
+            current.commit(set())
             ends = current.expires()
         warnings = [
-            f"{role} {'expired' if ends[role] <= now else 'expires'} at {messages.utc(ends[role])}; its key is not here"
-            for role in sorted(half_gone - changed)
+            f"{role} {'expired' if ends[role] <= now else 'expires'} at {messages.utc(ends[role])}; {why}"
+            for role, why in sorted(kept.items())
             if ends[role] - now < WARN_BEFORE_S
         ]
-        renewed = (*sorted(changed), Role.SNAPSHOT, Role.TIMESTAMP)
-        return Refreshed(renewed, ends, tuple(warnings))
+        return Refreshed((*changed, Role.SNAPSHOT, Role.TIMESTAMP), ends, tuple(warnings))
 
     def _deltas(
         self, current: MetadataSet, spec: ReleaseSpec, firmware: FirmwareFile, full: messages.Payload, plan: DeltaPlan
@@ -199,27 +295,101 @@ class Repository:
     def _load(self) -> MetadataSet:
         return MetadataSet.load(self._metadata, self._keys, self._lifetimes, self._clock())
 
+    def _base(self) -> MetadataSet:
+        """What is served; before the first publication an empty set."""
+        if (self._metadata / "timestamp.json").exists() or not self._pending.path.exists():
+            return self._load()
+        return MetadataSet.empty(self._metadata, self._keys, self._lifetimes, self._clock())
+
+    def _open(self, *roles: Role) -> MetadataSet:
+        """The set for a change of these roles: what is served, with what is staged of them (and with them) on top."""
+        current, waiting = self._base(), self._pending.load()
+        if waiting.keys() & set(roles) or not current.served.version:
+            overlay(current, waiting)
+        return current
+
+    def _publish(self, current: MetadataSet, changed: Sequence[Role]) -> None:
+        """Sign and write the next set; Staged when signatures are lacking."""
+        combined = bool(current.staged)
+        for role in changed:
+            current.advance(role)
+        current.follow()
+        lacking = current.seal(*OFFLINE)
+        if not lacking:
+            # A rotation is noted before the first of its files is written: whatever cuts it short, `sign` ends it.
+            combined = combined or Role.ROOT in current.staged
+            if combined:
+                self._pending.save(current)
+            lacking = current.seal(Role.SNAPSHOT, Role.TIMESTAMP)
+        if lacking:
+            self._pending.save(current)
+            raise Staged(lacking)
+        current.write()
+        if combined:
+            self._pending.discard()
+
+    def _check_files(self, current: MetadataSet) -> None:
+        """What a staged change lists is here: it may have been made in another copy of the folder."""
+        served = self._base()
+        for role in (Role.TARGETS, Role.RELEASES):
+            before, after = (one.targets if role is Role.TARGETS else one.releases for one in (served, current))
+            for path, target in after.signed.targets.items():
+                if before.signed.targets.get(path) == target:
+                    continue
+                raw = self._document(current, path)
+                if role is Role.RELEASES:
+                    for payload in messages.parse(messages.Release, raw, path, messages.RELEASE_MAX_BYTES).payloads:
+                        _check_payload(self.path / payload.path, payload.sha256)
+
+    def _campaign_keys(self, current: MetadataSet) -> messages.CampaignKeys:
+        return messages.parse(messages.CampaignKeys, self._document(current, CAMPAIGN_KEYS), CAMPAIGN_KEYS)
+
+    def _manufacturers(self, current: MetadataSet) -> messages.Manufacturers:
+        return messages.parse(messages.Manufacturers, self._document(current, MANUFACTURERS), MANUFACTURERS)
+
+    def _change_campaign_keys(
+        self, change: Callable[[Sequence[messages.CampaignKey]], Sequence[messages.CampaignKey]]
+    ) -> None:
+        with locked(self.path):
+            current = self._open(Role.TARGETS)
+            keys = tuple(change(self._campaign_keys(current).keys))
+            self._put(current, CAMPAIGN_KEYS, messages.dump(messages.CampaignKeys(keys=keys)))
+            self._publish(current, (Role.TARGETS,))
+
+    def _change_manufacturers(self, change: Callable[[messages.Manufacturers], "_Makers"]) -> None:
+        with locked(self.path):
+            current = self._open(Role.TARGETS)
+            keys, floors = change(self._manufacturers(current))
+            document = messages.Manufacturers(keys=tuple(keys), floors=tuple(floors))
+            self._put(current, MANUFACTURERS, messages.dump(document))
+            self._publish(current, (Role.TARGETS,))
+
     def _check_new(self, current: MetadataSet, document: messages.Release, spec: ReleaseSpec) -> None:
         if spec.path in current.releases.signed.targets:
-            raise ConfigError(f"{spec.path} is published already; a published version never changes")
+            how = "staged already; see `publish pending`" if Role.RELEASES in current.staged else "published already"
+            raise ConfigError(f"{spec.path} is {how}; a published version never changes")
         for path, other in self._listed(current):
             if other.name == document.name and other.sequence == document.sequence:
                 raise ConfigError(f"sequence {document.sequence} of {document.name} is taken by {path}")
 
     def _listed(self, current: MetadataSet) -> Iterator[tuple[str, messages.Release]]:
-        for path, target in current.releases.signed.targets.items():
-            raw = (self._targets / target.get_prefixed_paths()[0]).read_bytes()
+        for path in current.releases.signed.targets:
+            raw = self._document(current, path)
             yield path, messages.parse(messages.Release, raw, path, messages.RELEASE_MAX_BYTES)
 
-    def _read(self, path: str) -> bytes:
-        target = self._load().targets.signed.targets[path]
-        return (self._targets / target.get_prefixed_paths()[0]).read_bytes()
-
-    def _publish(self, path: str, data: bytes) -> None:
-        with locked(self.path):
-            current = self._load()
-            self._put(current, path, data)
-            current.commit({Role.TARGETS})
+    def _document(self, current: MetadataSet, path: str) -> bytes:
+        """The bytes of a listed target. ConfigError when they are not here as listed."""
+        listed = current.releases if path.startswith("releases/") else current.targets
+        target = listed.signed.targets[path]
+        place = self._targets / target.get_prefixed_paths()[0]
+        try:
+            raw = place.read_bytes()
+            target.verify_length_and_hashes(raw)
+        except OSError as error:
+            raise ConfigError(f"{place}: {error.strerror}") from error
+        except RepositoryError as error:
+            raise ConfigError(f"{place}: {error}") from error
+        return raw
 
     def _put(self, current: MetadataSet, path: str, data: bytes) -> None:
         current.targets.signed.targets[path] = target = target_file(path, data)
@@ -234,20 +404,14 @@ class Repository:
             write_file(self._targets / name, data)
 
 
-def _with_deltas(spec: ReleaseSpec, document: messages.Release, deltas: Sequence[messages.Payload]) -> messages.Release:
-    """The document as a gateway will read it, its size limit included."""
-    whole = document.model_copy(update={"payloads": (*document.payloads, *deltas)})
-    return messages.parse(messages.Release, messages.dump(whole), spec.path, messages.RELEASE_MAX_BYTES)
+_Makers: TypeAlias = tuple[Sequence[messages.Manufacturer], Sequence[messages.Floor]]
 
 
-def _described(spec: ReleaseSpec, firmware: FirmwareFile) -> messages.Release:
-    """The document as a gateway will read it."""
-    what = f"release {spec.name} {spec.version}"
-    if not RELEASE_PATH.fullmatch(spec.path):
-        raise ConfigError(f"{what}: {spec.path!r} is no path of a release (lower case, digits, dots, dashes)")
+def _check_payload(path: Path, sha256: str) -> None:
     try:
-        document = release_document(spec, describe(firmware, spec.chunk_bytes))
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{what}: {faults}") from error
-    return messages.parse(messages.Release, messages.dump(document), spec.path, messages.RELEASE_MAX_BYTES)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    if found != sha256:
+        raise ConfigError(f"{path}: not the bytes that the release lists")

@@ -1,4 +1,4 @@
-"""Commands for keys, the repository, releases, and whom gateways trust."""
+"""Commands for the repository, releases, and whom gateways trust."""
 
 import base64
 import time
@@ -6,63 +6,44 @@ from pathlib import Path
 
 import click
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined] # a public name, but not in its __all__
 
 from gatewayd.cloud import messages
 from gatewayd.cloud.messages import DeltaFormat, ManufacturerSignature, SignatureScheme
-from gatewayd.errors import ConfigError
+from gatewayd.publisher.ceremony_commands import thresholds_option
 from gatewayd.publisher.delta import WORTH
 from gatewayd.publisher.firmware import DeltaPlan, FirmwareFile, ReleaseSpec
 from gatewayd.publisher.keys import (
-    FileImageSigner,
     KeyFolder,
-    KeyKind,
+    ManufacturerSigner,
     Role,
-    load_private,
-    make_key,
+    load_image_signer,
+    load_public,
     manufacturer_entry,
 )
 from gatewayd.publisher.metadata import DAY_S
-from gatewayd.publisher.options import FILE, FOLDER, Number, json_option, keys_option, passphrase, show
+from gatewayd.publisher.options import FILE, Number, json_option, keys_option, repo_option, show
 from gatewayd.publisher.repository import Repository
+from gatewayd.publisher.review import campaign_key_line, floor_line, manufacturer_line
 
-KINDS = click.Choice([kind.value for kind in KeyKind])
 SCHEMES = click.Choice([scheme.value for scheme in SignatureScheme])
-repo_option = click.option("--repo", type=FOLDER, required=True, help="Folder of the repository.")
 
 
 def register(group: click.Group) -> None:
     """Mount these commands."""
-    for command in (keys, init, refresh, add_release, withdraw, releases, trust):
+    for command in (init, refresh, add_release, withdraw, releases, trust):
         group.add_command(command)
-
-
-@click.group()
-def keys() -> None:
-    """Key files."""
-
-
-@keys.command("make")
-@click.option("--keys", "folder", type=FOLDER, required=True, help="Folder to put them in (made with mode 0700).")
-@click.option("--role", "roles", multiple=True, type=click.Choice([role.value for role in Role]), help="Default: all.")
-@click.option("--name", help="Makes <role>-<name>.pem: a further key of the role.")
-@click.option("--kind", type=KINDS, default=KeyKind.ECDSA_P256.value, show_default=True)
-@click.option("--passphrase-file", type=FILE, help="Encrypts the files.")
-def keys_make(folder: Path, roles: tuple[str, ...], name: str | None, kind: str, passphrase_file: Path | None) -> None:
-    """Make keys, one per role; files that exist are never overwritten."""
-    for role in roles or tuple(Role):
-        path = folder / f"{role}-{name}.pem" if name else folder / f"{role}.pem"
-        make_key(path, KeyKind(kind), passphrase(passphrase_file))
-        click.echo(str(path))
 
 
 @click.command()
 @repo_option
 @keys_option
-def init(repo: Path, keys: KeyFolder) -> None:
+@thresholds_option
+@json_option
+def init(repo: Path, keys: KeyFolder, thresholds: dict[Role, int], as_json: bool) -> None:
     """Make a repository that trusts no campaign key and no manufacturer yet."""
-    made = Repository.create(repo, keys)
-    click.echo(f"made {repo}; put {made.root_path} on every gateway as [trust] root")
+    made = Repository.create(repo, keys, thresholds=thresholds)
+    root = str(made.root_path)
+    show(as_json, f"made {repo}; put {root} on every gateway as [trust] root", repository=str(repo), root=root)
 
 
 @click.command()
@@ -103,7 +84,9 @@ def refresh(repo: Path, keys: KeyFolder, as_json: bool) -> None:
 )
 @click.option("--delta-ram", type=Number(), help="Bytes of RAM that applying a delta takes on the node.")
 @click.option(
-    "--manufacturer-key", type=FILE, help="Signs the image now (PEM). Default: the manufacturer key of --keys."
+    "--manufacturer-key",
+    type=FILE,
+    help="Signs the image now (.pem or .pkcs11). Default: the manufacturer key of --keys.",
 )
 @click.option("--signature", type=FILE, help="The manufacturer's detached signature (raw or base64) instead.")
 @click.option("--manufacturer-public", type=FILE, help="With --signature: whose it is (PEM).")
@@ -126,13 +109,13 @@ def add_release(
     """Publish a firmware, after all the checks that a gateway would make; deltas that are not worth it are left out."""
     spec = ReleaseSpec(**fields)  # type: ignore[arg-type] # click has made each of them what the option says
     chosen = SignatureScheme(scheme) if scheme else None
-    source: ManufacturerSignature | FileImageSigner
+    source: ManufacturerSignature | ManufacturerSigner
     if signature is not None:
         if manufacturer_public is None:
             raise click.UsageError("--signature needs --manufacturer-public")
         source = _detached(signature, manufacturer_public, chosen)
     elif manufacturer_key is not None:
-        source = FileImageSigner(load_private(manufacturer_key, keys.passphrase), chosen)
+        source = load_image_signer(manufacturer_key, keys.passphrase, chosen)
     else:
         source = keys.manufacturer(chosen)
     paths = tuple(f"releases/{spec.name}/{version}.json" for version in bases)
@@ -161,10 +144,11 @@ def add_release(
 @repo_option
 @keys_option
 @click.argument("release")
-def withdraw(repo: Path, keys: KeyFolder, release: str) -> None:
+@json_option
+def withdraw(repo: Path, keys: KeyFolder, release: str, as_json: bool) -> None:
     """Take RELEASE (releases/<name>/<version>.json) out of the signed metadata."""
     Repository(repo, keys).withdraw_release(release)
-    click.echo(f"withdrew {release}")
+    show(as_json, f"withdrew {release}", withdrawn=release)
 
 
 @click.command()
@@ -190,88 +174,79 @@ def trust_show(repo: Path, as_json: bool) -> None:
     """Campaign keys, manufacturers' keys and floors."""
     repository = Repository(repo, KeyFolder(repo))
     for key in repository.campaign_keys().keys:
-        show(
-            as_json,
-            f"campaign key {key.keyid}: {', '.join(key.audiences)}",
-            campaign_key=key.keyid,
-            audiences=key.audiences,
-        )
+        show(as_json, campaign_key_line(key), campaign_key=key.keyid, audiences=key.audiences)
     held = repository.manufacturers()
     for maker in held.keys:
-        text = f"manufacturer {maker.name} {maker.keyid}: {', '.join(maker.hardware)} until {maker.valid_until}"
-        revoked = " REVOKED" if maker.revoked else ""
-        show(as_json, text + revoked, manufacturer=maker.name, keyid=maker.keyid, revoked=maker.revoked)
+        show(as_json, manufacturer_line(maker), manufacturer=maker.name, keyid=maker.keyid, revoked=maker.revoked)
     for floor in held.floors:
         minimum = floor.minimum_security_version
-        show(as_json, f"floor {floor.hardware}: {minimum}", hardware=floor.hardware, minimum_security_version=minimum)
+        show(as_json, floor_line(floor), hardware=floor.hardware, minimum_security_version=minimum)
 
 
 @trust.command("campaign-key")
 @repo_option
 @keys_option
-@click.option("--public", type=FILE, help="PEM public key. Default: the campaign key of --keys.")
+@click.option(
+    "--public", type=FILE, help="Its file: .pem, .pkcs11 or a public key (PEM). Default: the campaign key of --keys."
+)
 @click.option(
     "--audience", "audiences", multiple=True, required=True, help="gateway:<id>, fleet:<id>, gateway:*, fleet:*."
 )
-def trust_campaign_key(repo: Path, keys: KeyFolder, public: Path | None, audiences: tuple[str, ...]) -> None:
+@json_option
+def trust_campaign_key(
+    repo: Path, keys: KeyFolder, public: Path | None, audiences: tuple[str, ...], as_json: bool
+) -> None:
     """Let a key sign campaigns for the audiences (replaces what it was allowed before)."""
-    key = _public(public) if public else keys.signer(Role.CAMPAIGN).public_key
+    key = load_public(public, keys.passphrase) if public else keys.signer(Role.CAMPAIGN).public_key
     entry = messages.CampaignKey(keyid=key.keyid, public=key.keyval["public"], audiences=audiences)
-    repository = Repository(repo, keys)
-    others = [other for other in repository.campaign_keys().keys if other.keyid != entry.keyid]
-    repository.set_campaign_keys([*others, entry])
-    click.echo(entry.keyid)
+    Repository(repo, keys).allow_campaign_key(entry)
+    show(as_json, entry.keyid, campaign_key=entry.keyid, audiences=entry.audiences)
 
 
 @trust.command("revoke-campaign-key")
 @repo_option
 @keys_option
 @click.argument("keyid")
-def trust_revoke_campaign_key(repo: Path, keys: KeyFolder, keyid: str) -> None:
+@json_option
+def trust_revoke_campaign_key(repo: Path, keys: KeyFolder, keyid: str, as_json: bool) -> None:
     """Let KEYID sign no campaigns any more."""
-    repository = Repository(repo, keys)
-    held = repository.campaign_keys().keys
-    rest = [key for key in held if key.keyid != keyid]
-    if len(rest) == len(held):
-        raise ConfigError(f"campaign key {keyid} is not listed")
-    repository.set_campaign_keys(rest)
-    click.echo(f"revoked {keyid}")
+    Repository(repo, keys).revoke_campaign_key(keyid)
+    show(as_json, f"revoked {keyid}", revoked=keyid)
 
 
 @trust.command("manufacturer")
 @repo_option
 @keys_option
-@click.option("--public", type=FILE, help="PEM public key. Default: the manufacturer key of --keys.")
+@click.option(
+    "--public",
+    type=FILE,
+    help="Its file: .pem, .pkcs11 or a public key (PEM). Default: the manufacturer key of --keys.",
+)
 @click.option("--name", required=True)
 @click.option("--hardware", multiple=True, required=True)
 @click.option("--days", type=Number(), default=3650, show_default=True, help="How long the key is valid.")
+@json_option
 def trust_manufacturer(
-    repo: Path, keys: KeyFolder, public: Path | None, name: str, hardware: tuple[str, ...], days: int
+    repo: Path, keys: KeyFolder, public: Path | None, name: str, hardware: tuple[str, ...], days: int, as_json: bool
 ) -> None:
     """Take images for the hardware that are signed by this key (replaces what it was allowed before)."""
-    der = _der(public) if public else keys.manufacturer().public_der
+    der = _der(public, keys.passphrase) if public else keys.manufacturer().public_der
     now = time.time()
     entry = manufacturer_entry(der, name, hardware, now - DAY_S, now + days * DAY_S)
-    repository = Repository(repo, keys)
-    others = [other for other in repository.manufacturers().keys if other.keyid != entry.keyid]
-    repository.set_manufacturers([*others, entry])
-    click.echo(entry.keyid)
+    Repository(repo, keys).allow_manufacturer(entry)
+    ends = entry.valid_until.isoformat()
+    show(as_json, entry.keyid, manufacturer=name, keyid=entry.keyid, hardware=entry.hardware, valid_until=ends)
 
 
 @trust.command("revoke-manufacturer")
 @repo_option
 @keys_option
 @click.argument("keyid")
-def trust_revoke_manufacturer(repo: Path, keys: KeyFolder, keyid: str) -> None:
+@json_option
+def trust_revoke_manufacturer(repo: Path, keys: KeyFolder, keyid: str, as_json: bool) -> None:
     """Refuse images signed by KEYID from now on, those in the caches of gateways too."""
-    repository = Repository(repo, keys)
-    held = repository.manufacturers().keys
-    if all(key.keyid != keyid for key in held):
-        raise ConfigError(f"manufacturer key {keyid} is not listed")
-    repository.set_manufacturers(
-        [key.model_copy(update={"revoked": key.revoked or key.keyid == keyid}) for key in held]
-    )
-    click.echo(f"revoked {keyid}")
+    Repository(repo, keys).revoke_manufacturer(keyid)
+    show(as_json, f"revoked {keyid}", revoked=keyid)
 
 
 @trust.command("floor")
@@ -279,24 +254,16 @@ def trust_revoke_manufacturer(repo: Path, keys: KeyFolder, keyid: str) -> None:
 @keys_option
 @click.argument("hardware")
 @click.argument("minimum", type=Number())
-def trust_floor(repo: Path, keys: KeyFolder, hardware: str, minimum: int) -> None:
+@json_option
+def trust_floor(repo: Path, keys: KeyFolder, hardware: str, minimum: int, as_json: bool) -> None:
     """Deliver nothing to HARDWARE that has a security version below MINIMUM."""
     Repository(repo, keys).set_floor(hardware, minimum)
-    click.echo(f"floor of {hardware} is {minimum}")
+    show(as_json, f"floor of {hardware} is {minimum}", hardware=hardware, minimum_security_version=minimum)
 
 
-def _public(path: Path) -> SSlibKey:
-    try:
-        return SSlibKey.from_crypto(load_pem_public_key(path.read_bytes()))
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def _der(path: Path) -> bytes:
-    try:
-        return load_pem_public_key(path.read_bytes()).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
+def _der(path: Path, passphrase: bytes | None = None) -> bytes:
+    key = load_pem_public_key(load_public(path, passphrase).keyval["public"].encode())
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _detached(file: Path, public: Path, scheme: SignatureScheme | None) -> ManufacturerSignature:

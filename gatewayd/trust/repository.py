@@ -8,8 +8,9 @@ same code. Firmware is not fetched here.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -111,7 +112,7 @@ class TrustRepository:
             if bundle is None:
                 return None
             try:
-                trusted = TrustedMetadata.verify(await self._in_thread(self._roots), bundle.files)
+                trusted = _verify_held(await self._in_thread(self._roots), bundle.files)
                 return self._adopt(trusted, bundle)
             except Refused as error:
                 log.error("trust_restore_refused", code=error.code, detail=error.detail)
@@ -332,6 +333,24 @@ class TrustRepository:
             if not future.cancelled():
                 future.exception()  # seen: nobody else will ask
             raise
+
+
+def _verify_held(roots: Sequence[bytes], files: MetadataFiles) -> TrustedMetadata:
+    """The bundle, by the newest root that it was complete under.
+
+    A newer root may have arrived, with other keys, in a check that the power cut: until the rest has followed, what was
+    trusted is, as it would be without the restart. Refused as `TrustedMetadata.verify` with the newest root.
+    """
+    try:
+        return TrustedMetadata.verify(roots, files)
+    except Refused as error:
+        if error.code == "bad_signature":
+            for end in range(len(roots) - 1, 0, -1):
+                with suppress(Refused):
+                    trusted = TrustedMetadata.verify(roots[:end], files)
+                    log.warning("trust_restored_by_older_root", root_version=trusted.root.version)
+                    return trusted
+        raise
 
 
 def _is(target: TargetFile, body: bytes) -> bool:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from gatewayd.cloud.messages import ManufacturerSignature, SignatureScheme
-from gatewayd.errors import ConfigError, GatewaydError, Refused
+from gatewayd.errors import ConfigError, GatewaydError, Refused, StoreError
 from gatewayd.publisher.files import copy_file
 from gatewayd.publisher.firmware import FirmwareFile
 from gatewayd.publisher.keys import FileImageSigner, KeyKind, Role, load_private, make_key
 from gatewayd.publisher.metadata import DAY_S
 from gatewayd.publisher.repository import Repository
+from gatewayd.publisher.staging import Staged
 from gatewayd.trust.metadata import MetadataFiles, TrustedMetadata
 from tests.gatewayd.trust.site import HARDWARE, Publisher, make_publisher, spec
 
@@ -69,17 +70,36 @@ def test_a_folder_that_holds_none(tmp_path: Path, publisher: Publisher) -> None:
 
 
 @pytest.mark.parametrize("missing", [Role.RELEASES, Role.SNAPSHOT, Role.TIMESTAMP])
-def test_a_publication_cut_short_at_any_step_leaves_the_old_set_and_can_be_repeated(
+def test_a_change_whose_key_is_away_is_kept_and_the_old_set_served(
     publisher: Publisher, missing: Role, tmp_path: Path
 ) -> None:
     before = as_a_gateway_by_timestamp(publisher.repository)
     key = publisher.keys.folder / f"{missing}.pem"
     key.rename(tmp_path / "away.pem")
-    with pytest.raises(ConfigError, match=f"{missing} key"):
+    with pytest.raises(Staged, match=f"{missing} key is not at hand"):
         publisher.add(spec())
     assert as_a_gateway_by_timestamp(publisher.repository) == before
     assert publisher.repository.releases() == []
+    with pytest.raises(ConfigError, match="staged already"):
+        publisher.add(spec())
     (tmp_path / "away.pem").rename(key)
+    publisher.repository.sign()
+    assert as_a_gateway(publisher.repository).find(spec().path)
+    assert publisher.repository.staged() == []
+
+
+@pytest.mark.parametrize("obstacle", ["2.releases.json", "4.snapshot.json", "timestamp.json"])
+def test_a_publication_cut_short_at_any_step_leaves_the_old_set_and_can_be_repeated(
+    publisher: Publisher, obstacle: str
+) -> None:
+    before = as_a_gateway_by_timestamp(publisher.repository)
+    blocked = publisher.repository.path / "metadata" / f".{obstacle}.part"
+    blocked.mkdir()
+    with pytest.raises(StoreError, match=obstacle):
+        publisher.add(spec())
+    assert as_a_gateway_by_timestamp(publisher.repository) == before
+    assert publisher.repository.releases() == []
+    blocked.rmdir()
     publisher.add(spec())
     assert as_a_gateway(publisher.repository).find(spec().path)
 
