@@ -153,7 +153,7 @@ class TokenKey:
         """The signature over a SHA-256 digest: DER for ECDSA. Errors as `find`."""
         from pkcs11 import MGF, Mechanism
 
-        with _session(self._uri) as session:
+        with _session(self._uri, seen=True) as session:
             key: Any = _object(session, self._uri, private=True)
             if scheme is SignatureScheme.RSA_PSS_SHA256:
                 parameters = (Mechanism.SHA256, MGF.SHA256, len(digest))
@@ -212,8 +212,11 @@ def _text(named: dict[str, bytes], name: str) -> str | None:
 
 
 @contextmanager
-def _session(uri: TokenUri, *, rw: bool = False) -> Iterator["pkcs11.Session"]:
-    """A session with the token, logged in. The library's errors become ours, each naming the token."""
+def _session(uri: TokenUri, *, rw: bool = False, seen: bool = False) -> Iterator["pkcs11.Session"]:
+    """A session with the token, logged in. The library's errors become ours, each naming the token.
+
+    `seen`: the token was there a moment ago.
+    """
     try:
         import pkcs11
     except ImportError:
@@ -221,13 +224,13 @@ def _session(uri: TokenUri, *, rw: bool = False) -> Iterator["pkcs11.Session"]:
             f"{uri}: keys on a token need python-pkcs11, from the package's extra named publisher"
         ) from None
     try:
-        with _token(uri).open(rw=rw, user_pin=_pin(uri)) as session:
+        with _token(uri, seen).open(rw=rw, user_pin=_pin(uri)) as session:
             yield session
     except pkcs11.PKCS11Error as error:
         raise _explained(error, uri) from error
 
 
-def _token(uri: TokenUri) -> "pkcs11.Token":
+def _token(uri: TokenUri, seen: bool) -> "pkcs11.Token":
     import pkcs11
 
     if not uri.module.is_file():
@@ -240,6 +243,8 @@ def _token(uri: TokenUri) -> "pkcs11.Token":
     if not found:
         library.reinitialize()  # a token may have been plugged in, or set up, since the module was loaded
         found = _tokens(library, uri)
+    if not found and seen:
+        raise Unavailable(f"{uri}: the token has been removed")
     if not found:
         raise ConfigError(f"{uri}: the module knows no such token (is it plugged in?)")
     if len(found) > 1:
@@ -250,14 +255,21 @@ def _token(uri: TokenUri) -> "pkcs11.Token":
 def _tokens(library: Any, uri: TokenUri) -> list["pkcs11.Token"]:
     import pkcs11
 
-    return [
-        token
-        for token in library.get_tokens(token_flags=pkcs11.TokenFlag.TOKEN_INITIALIZED)
-        if uri.token in (None, token.label)
-        and uri.serial in (None, token.serial.decode(errors="replace"))
-        and uri.manufacturer in (None, token.manufacturer_id)
-        and uri.model in (None, token.model)
-    ]
+    found = []
+    for slot in library.get_slots(token_present=True):
+        try:
+            token = slot.get_token()
+        except pkcs11.PKCS11Error:
+            continue  # another one's trouble, or ours: then it is missed below
+        if (
+            pkcs11.TokenFlag.TOKEN_INITIALIZED in token.flags
+            and uri.token in (None, token.label)
+            and uri.serial in (None, token.serial.decode(errors="replace"))
+            and uri.manufacturer in (None, token.manufacturer_id)
+            and uri.model in (None, token.model)
+        ):
+            found.append(token)
+    return found
 
 
 def _pin(uri: TokenUri) -> str:
