@@ -41,7 +41,7 @@ from gatewayd.publisher.metadata import (
     target_file,
 )
 from gatewayd.publisher.review import RoleReview, review
-from gatewayd.publisher.staging import Pending, Staged, add_signatures, overlay, read_change
+from gatewayd.publisher.staging import Pending, Staged, add_signatures, outstanding, overlay, read_change
 from gatewayd.trust.image import verify_file
 from gatewayd.trust.repository import CAMPAIGN_KEYS, MANUFACTURERS
 from gatewayd.trust.rollback import check_rollback
@@ -239,6 +239,9 @@ class Repository:
             if not self._pending.load():
                 raise ConfigError(f"{self.path}: nothing waits for signatures")
             current = self._open(*OFFLINE)
+            if not current.staged:  # all of it is served: it was cut short when only the note was left to remove
+                self._pending.discard()
+                return
             if others is not None:
                 add_signatures(current, read_change(others), others)
             self._check_files(current)
@@ -258,7 +261,7 @@ class Repository:
         """
         with locked(self.path):
             current = self._load()
-            waiting = self._pending.load()
+            waiting = outstanding(current, self._pending.load())
             now, ends = self._clock(), current.expires()
             half_gone = [role for role in OFFLINE if ends[role] - now < self._lifetimes.lifetime_s(role) / 2]
             kept = {}
@@ -268,7 +271,11 @@ class Repository:
                 elif (why := current.renew(role)) is not None:
                     kept[role] = why
             changed = sorted(current.staged)
-            current.commit(set())
+            try:
+                current.commit(set())
+            except ConfigError as error:
+                hint = "; a change is on its way, which `publish sign` may end" if waiting else ""
+                raise ConfigError(f"{error}{hint}") from error
             ends = current.expires()
         warnings = [
             f"{role} {'expired' if ends[role] <= now else 'expires'} at {messages.utc(ends[role])}; {why}"

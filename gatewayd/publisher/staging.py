@@ -70,12 +70,15 @@ def read_change(path: Path) -> dict[Role, Part]:
         raise ConfigError(f"{path} holds no staged change: {error!r}") from error
 
 
+def outstanding(current: MetadataSet, staged: Mapping[Role, Part]) -> dict[Role, Part]:
+    """What of a staged change is not served yet: a publication that was cut short has written some or all of it."""
+    return {role: part for role, part in staged.items() if part.signed_bytes != current.part(role).signed_bytes}
+
+
 def overlay(current: MetadataSet, staged: Mapping[Role, Part]) -> None:
     """Lay a staged change over the set that is served. ConfigError when that has moved on meanwhile."""
-    for role, part in staged.items():
+    for role, part in outstanding(current, staged).items():
         served = current.part(role)
-        if part.signed_bytes == served.signed_bytes:
-            continue  # written already, by a publication that was cut short
         if part.signed.version != served.signed.version + 1:
             raise ConfigError(
                 f"the staged change of {role} was made from version {part.signed.version - 1}, {served.signed.version} is "

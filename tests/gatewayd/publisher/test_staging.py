@@ -215,12 +215,47 @@ def test_a_signature_that_was_changed_on_the_way_does_not_count(ready: Ceremony)
         with pytest.raises(Staged):
             ready.at(person).sign()
     staged = ready.folder / "www" / "pending" / "change.json"
+    good = ready.folder / "good.json"
+    shutil.copy(staged, good)
     change = json.loads(staged.read_bytes())
     signatures = change["roles"]["targets"]["signatures"]
     signatures[0]["sig"] = signatures[1]["sig"]
     staged.write_text(json.dumps(change))
     with pytest.raises(Staged, match="1 of 2"):
         ready.at("host").sign()
+    staged.write_text(json.dumps(change))
+    ready.at("host").sign(good)  # the copy that is whole
+    published = json.loads((ready.folder / "www" / "metadata" / "2.targets.json").read_bytes())
+    assert len(published["signatures"]) == 2
+
+
+def test_signatures_that_count_for_nobody_are_not_published(ready: Ceremony) -> None:
+    with pytest.raises(Staged):
+        ready.at("host").set_campaign_keys([])
+    staged = ready.folder / "www" / "pending" / "change.json"
+    change = json.loads(staged.read_bytes())
+    change["roles"]["targets"]["signatures"].append({"keyid": "0" * 64, "sig": "00"})
+    staged.write_text(json.dumps(change))
+    ready.signed_by("ada", "cyd")
+    published = json.loads((ready.folder / "www" / "metadata" / "2.targets.json").read_bytes())
+    assert "0" * 64 not in {signature["keyid"] for signature in published["signatures"]}
+
+
+def test_what_a_publication_left_behind_is_no_change(ready: Ceremony) -> None:
+    """Cut short after its last file: the timer renews what is due, and `sign` tidies up."""
+    with pytest.raises(Staged):
+        ready.at("host").set_campaign_keys([])
+    staged = ready.folder / "www" / "pending" / "change.json"
+    for person in ("ada", "cyd"):
+        with pytest.raises(Staged):
+            ready.at(person).sign()
+    left = staged.read_bytes()
+    ready.at("host").sign()
+    staged.write_bytes(left)
+    assert ready.at("host").staged() == []
+    ready.at("host").sign()
+    assert not staged.exists()
+    assert verified(ready.folder / "www").targets.version == 2
 
 
 def test_a_change_that_was_edited_loses_its_signatures(ready: Ceremony) -> None:

@@ -185,6 +185,8 @@ async def test_without_the_old_key_a_rotation_that_was_cut_short_is_ended_by_sig
     with pytest.raises(StoreError):
         rotate(publisher, Role.TIMESTAMP, "b")
     assert await code(trust) == "bad_signature"
+    with pytest.raises(ConfigError, match="`publish sign` may end"):
+        publisher.repository.refresh()
     obstacle.rmdir()
     publisher.repository.sign()
     assert (await trust.refresh()).root_version == 2
