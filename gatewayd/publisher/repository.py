@@ -8,13 +8,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import TargetFile  # type: ignore[attr-defined] # a public name, but not in its __all__
 
 from gatewayd.cloud import messages
 from gatewayd.errors import ConfigError
+from gatewayd.publisher import trust_lists
 from gatewayd.publisher.delta import make_delta
 from gatewayd.publisher.files import copy_file, write_file
 from gatewayd.publisher.firmware import (
@@ -158,59 +158,38 @@ class Repository:
         return self._manufacturers(self._load())
 
     def set_campaign_keys(self, keys: Sequence[messages.CampaignKey]) -> None:
-        """Replace the list; needs the keys of targets, snapshot and timestamp."""
-        self._change_campaign_keys(lambda _: keys)
+        """Replace the list; needs the keys of targets, snapshot and timestamp, as all that follow."""
+        self._change_campaign_keys(lambda _: messages.CampaignKeys(keys=tuple(keys)))
 
     def allow_campaign_key(self, key: messages.CampaignKey) -> None:
         """List a key, in place of what it was allowed before."""
-        self._change_campaign_keys(lambda held: [*(other for other in held if other.keyid != key.keyid), key])
+        self._change_campaign_keys(lambda held: trust_lists.with_campaign_key(held, key))
 
     def revoke_campaign_key(self, keyid: str) -> None:
         """Take a key off the list. ConfigError when it is not listed."""
-
-        def rest(held: Sequence[messages.CampaignKey]) -> Sequence[messages.CampaignKey]:
-            if all(key.keyid != keyid for key in held):
-                raise ConfigError(f"campaign key {keyid} is not listed")
-            return [key for key in held if key.keyid != keyid]
-
-        self._change_campaign_keys(rest)
+        self._change_campaign_keys(lambda held: trust_lists.without_campaign_key(held, keyid))
 
     def set_manufacturers(
         self, keys: Sequence[messages.Manufacturer], floors: Sequence[messages.Floor] | None = None
     ) -> None:
-        """Replace the list of keys, and the floors unless None; needs the keys of targets, snapshot and timestamp."""
-        self._change_manufacturers(lambda held: (keys, held.floors if floors is None else floors))
+        """Replace the list of keys, and the floors unless None."""
+        self._change_manufacturers(
+            lambda held: messages.Manufacturers(
+                keys=tuple(keys), floors=held.floors if floors is None else tuple(floors)
+            )
+        )
 
     def allow_manufacturer(self, key: messages.Manufacturer) -> None:
         """List a key, in place of what it was allowed before."""
-        self._change_manufacturers(
-            lambda held: ([*(other for other in held.keys if other.keyid != key.keyid), key], held.floors)
-        )
+        self._change_manufacturers(lambda held: trust_lists.with_manufacturer(held, key))
 
     def revoke_manufacturer(self, keyid: str) -> None:
         """Refuse what a key has signed, for good. ConfigError when it is not listed."""
-
-        def revoked(held: messages.Manufacturers) -> _Makers:
-            if all(key.keyid != keyid for key in held.keys):
-                raise ConfigError(f"manufacturer key {keyid} is not listed")
-            return [
-                key.model_copy(update={"revoked": key.revoked or key.keyid == keyid}) for key in held.keys
-            ], held.floors
-
-        self._change_manufacturers(revoked)
+        self._change_manufacturers(lambda held: trust_lists.with_manufacturer_revoked(held, keyid))
 
     def set_floor(self, hardware: str, minimum_security_version: int) -> None:
         """Set the fleet's floor for one hardware. ConfigError when it would sink: a floor only rises."""
-
-        def raised(held: messages.Manufacturers) -> _Makers:
-            before = max((f.minimum_security_version for f in held.floors if f.hardware == hardware), default=0)
-            if minimum_security_version < before:
-                raise ConfigError(f"the floor of {hardware} is {before}; it only rises")
-            others = [floor for floor in held.floors if floor.hardware != hardware]
-            floor = messages.Floor(hardware=hardware, minimum_security_version=minimum_security_version)
-            return held.keys, [*others, floor]
-
-        self._change_manufacturers(raised)
+        self._change_manufacturers(lambda held: trust_lists.with_floor(held, hardware, minimum_security_version))
 
     def role_keys(self) -> dict[Role, tuple[tuple[str, ...], int]]:
         """Key ids and threshold of every TUF role, as served."""
@@ -354,21 +333,16 @@ class Repository:
     def _manufacturers(self, current: MetadataSet) -> messages.Manufacturers:
         return messages.parse(messages.Manufacturers, self._document(current, MANUFACTURERS), MANUFACTURERS)
 
-    def _change_campaign_keys(
-        self, change: Callable[[Sequence[messages.CampaignKey]], Sequence[messages.CampaignKey]]
-    ) -> None:
+    def _change_campaign_keys(self, change: Callable[[messages.CampaignKeys], messages.CampaignKeys]) -> None:
         with locked(self.path):
             current = self._open(Role.TARGETS)
-            keys = tuple(change(self._campaign_keys(current).keys))
-            self._put(current, CAMPAIGN_KEYS, messages.dump(messages.CampaignKeys(keys=keys)))
+            self._put(current, CAMPAIGN_KEYS, messages.dump(change(self._campaign_keys(current))))
             self._publish(current, (Role.TARGETS,))
 
-    def _change_manufacturers(self, change: Callable[[messages.Manufacturers], "_Makers"]) -> None:
+    def _change_manufacturers(self, change: Callable[[messages.Manufacturers], messages.Manufacturers]) -> None:
         with locked(self.path):
             current = self._open(Role.TARGETS)
-            keys, floors = change(self._manufacturers(current))
-            document = messages.Manufacturers(keys=tuple(keys), floors=tuple(floors))
-            self._put(current, MANUFACTURERS, messages.dump(document))
+            self._put(current, MANUFACTURERS, messages.dump(change(self._manufacturers(current))))
             self._publish(current, (Role.TARGETS,))
 
     def _check_new(self, current: MetadataSet, document: messages.Release, spec: ReleaseSpec) -> None:
@@ -409,9 +383,6 @@ class Repository:
     def _write_target(self, target: TargetFile, data: bytes) -> None:
         for name in target.get_prefixed_paths():
             write_file(self._targets / name, data)
-
-
-_Makers: TypeAlias = tuple[Sequence[messages.Manufacturer], Sequence[messages.Floor]]
 
 
 def _check_payload(path: Path, sha256: str) -> None:
