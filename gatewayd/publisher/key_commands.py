@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from gatewayd.publisher.hsm import TokenUri
-from gatewayd.publisher.keys import KeyFolder, KeyKind, Role, kind_of, load_public, make_key, make_token_key
+from gatewayd.publisher.keys import KeyFile, KeyFolder, KeyKind, Role, load_public, make_key, make_token_key
 from gatewayd.publisher.options import FILE, FOLDER, json_option, keys_option, passphrase, show
 
 KINDS = click.Choice([kind.value for kind in KeyKind])
@@ -54,10 +54,10 @@ def keys_make(
         else:
             path = folder / f"{stem}.pkcs11"
             made = make_token_key(path, parsed.text if parsed.names_a_key else parsed.with_object(stem), wanted)
-        key = load_public(path, passphrase(passphrase_file))
+        file = KeyFile(Role(role), path, load_public(path, passphrase(passphrase_file)))
         if not made:
-            click.echo(f"{path}: adopted the {kind_of(key)} key that is there", err=True)
-        show(as_json, str(path), role=role, file=str(path), kind=kind_of(key), keyid=key.keyid, made=made)
+            click.echo(f"{path}: adopted the {file.kind} key that is there", err=True)
+        show(as_json, str(path), role=role, file=str(path), kind=file.kind, keyid=file.keyid, made=made)
 
 
 @keys.command("show")
@@ -67,5 +67,5 @@ def keys_show(keys: KeyFolder, as_json: bool) -> None:
     """List the keys of a folder with their ids and kinds."""
     for role in Role:
         for file in keys.files(role):
-            key, kind = file.public.keyid, file.kind
+            key, kind = file.keyid, file.kind
             show(as_json, f"{file.path}  {kind}  {key}", role=role.value, file=str(file.path), kind=kind, keyid=key)

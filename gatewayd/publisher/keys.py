@@ -107,6 +107,14 @@ class KeyFile:
     def kind(self) -> str:
         return kind_of(self.public)
 
+    @property
+    def keyid(self) -> str:
+        """The id that the metadata and the trust lists call it by."""
+        if self.role is not Role.MANUFACTURER:
+            return str(self.public.keyid)
+        key = load_pem_public_key(self.public.keyval["public"].encode())
+        return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
 
 class KeyFolder:
     """Keys in files of one folder. `passphrase` opens all of those that are encrypted."""

@@ -65,6 +65,7 @@ def test_every_command_speaks_json(run: Run, tmp_path: Path) -> None:
     maker = ("--name", "ACME", "--hardware", "lorawan:00000007")
     listed = line(run("trust", "manufacturer", *REPO, *maker, "--json"))
     assert (listed["manufacturer"], listed["hardware"]) == ("ACME", ["lorawan:00000007"])
+    assert listed["keyid"] == keyid["manufacturer"]
     assert line(run(*RELEASE))["release"] == "releases/meter/1.2.0.json"
     assert line(run("trust", "floor", *REPO, "lorawan:00000007", "2", "--json")) == {
         "hardware": "lorawan:00000007",
