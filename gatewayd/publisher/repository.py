@@ -308,8 +308,13 @@ class Repository:
                 self._pending.save(current)
             lacking = current.seal(Role.SNAPSHOT, Role.TIMESTAMP)
         if lacking:
+            # What waits already, of other roles, waits on: the two are one change now.
+            waiting = self._pending.load()
+            overlay(current, {role: waiting[role] for role in waiting.keys() - current.staged})
             self._pending.save(current)
-            raise Staged(lacking)
+            raise Staged(
+                [short for role in OFFLINE if role in current.staged for short in current.shortfalls(role)] or lacking
+            )
         current.write()
         if combined:
             self._pending.discard()

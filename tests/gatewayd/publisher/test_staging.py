@@ -166,6 +166,23 @@ def test_what_is_served_goes_on_while_a_change_waits(ready: Ceremony) -> None:
     assert host.campaign_keys().keys == ()
 
 
+def test_two_changes_that_wait_become_one(ready: Ceremony) -> None:
+    """A release whose key is away does not push out the change of targets that waited before it."""
+    host = ready.at("host")
+    with pytest.raises(Staged):
+        host.set_campaign_keys([])
+    with pytest.raises(Staged, match="1 of 2"):
+        ready.at("ada").sign()
+    shutil.move(ready.folder / "host" / "releases.pem", ready.folder / "releases.pem")
+    with pytest.raises(Staged, match=r"targets key .*1 of 2.*releases key .*0 of 1"):
+        add(ready, "host")
+    assert [one.role for one in host.staged()] == [Role.TARGETS, Role.RELEASES]
+    shutil.move(ready.folder / "releases.pem", ready.folder / "host" / "releases.pem")
+    ready.signed_by("cyd")
+    assert verified(ready.folder / "www").find(RELEASE)
+    assert host.campaign_keys().keys == ()
+
+
 def test_the_same_key_twice_is_one_signature(ready: Ceremony) -> None:
     with pytest.raises(Staged):
         ready.at("host").set_campaign_keys([])
