@@ -245,7 +245,7 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         times = RadioTime(database, wall, inventory)
         intake = Intake(authority, database, outbox, wall, witness)
         doorbell = _Doorbell()
-        radios = _radios(config, database, wall, times, doorbell.ring, state)
+        radios = _radios(config, database, wall, times, doorbell.ring, outbox.notify, state)
         handlers = _Handlers()
         link = CloudLink(
             _cloud_settings(config.cloud), config.gateway.id, config.gateway.fleets, outbox, handlers, version=version()
@@ -270,7 +270,7 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
             witness,
         )
         handlers.coordinator = coordinator
-        doorbell.listeners = (coordinator.wake, outbox.notify)
+        doorbell.listener = coordinator.wake
         supply.dated = authority.dated
         authority.changed = supply.changed = inventory.changed = coordinator.wake
 
@@ -328,14 +328,13 @@ def journals_of(parts: dict[str, RadioParts]) -> dict[str, RadioJournal]:
 
 
 class _Doorbell:
-    """Lets the journals be made before those whom they wake."""
+    """Lets the journals be made before the coordinator, whom they wake."""
 
     def __init__(self) -> None:
-        self.listeners: tuple[Callable[[], None], ...] = ()
+        self.listener: Callable[[], None] = lambda: None
 
     def ring(self) -> None:
-        for listener in self.listeners:
-            listener()
+        self.listener()
 
 
 class _Handlers:
@@ -352,7 +351,13 @@ class _Handlers:
 
 
 def _radios(
-    config: Config, database: Database, wall: WallClock, times: RadioTime, changed: Callable[[], None], state: Path
+    config: Config,
+    database: Database,
+    wall: WallClock,
+    times: RadioTime,
+    changed: Callable[[], None],
+    reported: Callable[[], None],
+    state: Path,
 ) -> dict[str, RadioParts]:
     radios: dict[str, RadioParts] = {}
     scale = config.lab.time_scale if config.lab else None
@@ -362,7 +367,7 @@ def _radios(
         if (better := better_name(config.zigbee.device)) is not None:
             log.warning("device_name_unstable", device=config.zigbee.device, better=better)
         zigbee = ZigbeeRadio(zigbee_settings(config.zigbee, state, zone, config.models), clock)
-        radios["zigbee"] = RadioParts(zigbee, clock, RadioJournal("zigbee", database, wall, changed, times))
+        radios["zigbee"] = RadioParts(zigbee, clock, RadioJournal("zigbee", database, wall, changed, reported, times))
     if config.lorawan is not None:
         clock = _clock(config, scale.lorawan if scale else 1.0)
         try:
@@ -370,7 +375,8 @@ def _radios(
             lorawan = LorawanRadio(lorawan_settings(config.lorawan, config.gateway.id, zone), clock)
         except (ValueError, RadioError) as error:
             raise ConfigError(f"[lorawan]: {error}") from error
-        radios["lorawan"] = RadioParts(lorawan, clock, RadioJournal("lorawan", database, wall, changed, times))
+        journal = RadioJournal("lorawan", database, wall, changed, reported, times)
+        radios["lorawan"] = RadioParts(lorawan, clock, journal)
     for kind, parts in radios.items():
         times.take(kind, parts.clock)
     if not radios:

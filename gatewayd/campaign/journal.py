@@ -17,7 +17,6 @@ from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.reports import node_report, progress_report
 from gatewayd.campaign.rows import put_updates, update_of_transfer
 from gatewayd.cloud import outbox
-from gatewayd.cloud.messages import Report
 from gatewayd.errors import StoreError
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
@@ -40,7 +39,10 @@ _INPUTS = {
 
 
 class RadioJournal:
-    """`radios.radio.Journal` for one radio. `changed` is called after every commit that moved a node update."""
+    """`radios.radio.Journal` for one radio.
+
+    `changed` is called after every commit that moved a node update, `reported` after every one that made a report.
+    """
 
     def __init__(
         self,
@@ -48,12 +50,14 @@ class RadioJournal:
         database: Database,
         wall: WallClock,
         changed: Callable[[], None],
+        reported: Callable[[], None],
         times: RadioTime | None = None,
     ) -> None:
         self._kind = kind
         self._database = database
         self._wall = wall
         self._changed = changed
+        self._reported = reported
         self._times = times
         # One commit at a time: what was batched and comes back from a failed one must not be written over newer facts.
         self._turn = asyncio.Lock()
@@ -75,25 +79,27 @@ class RadioJournal:
 
     async def commit(self, records: Sequence[Record], events: Sequence[TransferEvent]) -> None:
         async with self._turn, contextlib.nullcontext() if self._times is None else self._times.turn:
-            moved = await self._commit(records, events)
-        if moved:
+            changes = await self._commit(records, events)
+        if any(change.told for change in changes):
             self._changed()
+        if any(change.reported for change in changes):
+            self._reported()
 
-    async def _commit(self, records: Sequence[Record], events: Sequence[TransferEvent]) -> bool:
+    async def _commit(self, records: Sequence[Record], events: Sequence[TransferEvent]) -> "list[Change]":
         pending_records, self._pending_records = self._pending_records, {}
         pending_events, self._pending_events = self._pending_events, {}
         self._moving.difference_update((event.transfer, event.node) for event in events)
         now = self._wall.now()
         kept = _without_undone_installs(events)
 
-        def transaction(db: sqlite3.Connection) -> list[NodeUpdate]:
+        def transaction(db: sqlite3.Connection) -> list[Change]:
             for record in (*pending_records.values(), *records):
                 _put_record(db, self._kind, record)
             changes = [_apply(db, self._in_time(event), now) for event in (*pending_events.values(), *kept)]
-            return [change.after for change in changes if change is not None and change.told]
+            return [change for change in changes if change is not None]
 
         try:
-            moved = await self._database.write(transaction)
+            made = await self._database.write(transaction)
         except asyncio.CancelledError:
             # The store finishes it all the same. Put back, the batch could be written once more, over what is newer.
             raise
@@ -102,9 +108,11 @@ class RadioJournal:
             self._pending_records = {**pending_records, **self._pending_records}
             self._pending_events = {**pending_events, **self._pending_events}
             raise
-        for update in moved:
-            log.info("node_update", node=update.node, campaign=update.campaign, state=update.state, code=update.code)
-        return bool(moved)
+        for change in made:
+            if change.told:
+                to = change.after
+                log.info("node_update", node=to.node, campaign=to.campaign, state=to.state, code=to.code)
+        return made
 
     def _in_time(self, event: TransferEvent) -> TransferEvent:
         return event if self._times is None else replace(event, at=self._times.moved(self._kind, event.at))
@@ -160,6 +168,12 @@ class Change:
             self.after.code,
         )
 
+    @property
+    def reported(self) -> bool:
+        """Whether the cloud hears of it: all but progress, and that at every tenth of the payload."""
+        step = max(1.0, self.after.size * PROGRESS_REPORT_STEP)
+        return self.told or int(self.before.confirmed / step) != int(self.after.confirmed / step)
+
 
 def _without_undone_installs(events: Sequence[TransferEvent]) -> list[TransferEvent]:
     """Without the installations that the same commit says are dropped.
@@ -188,7 +202,8 @@ def _apply(db: sqlite3.Connection, event: TransferEvent, now: float) -> Change |
         return None
     change = Change(update, after)
     put_updates(db, [after], now)
-    outbox.append(db, _reports(change, now))
+    if change.reported:
+        outbox.append(db, [(node_report if change.told else progress_report)(after, now)])
     return change
 
 
@@ -214,15 +229,6 @@ def _after(update: NodeUpdate, event: TransferEvent, now: float) -> NodeUpdate:
     if what is Input.DATA and after.code and after.state is not State.DEFERRED:
         after = replace(after, code="", detail="")  # it moves again
     return after
-
-
-def _reports(change: Change, now: float) -> list[Report]:
-    if change.told:
-        return [node_report(change.after, now)]
-    step = max(1.0, change.after.size * PROGRESS_REPORT_STEP)
-    if int(change.before.confirmed / step) != int(change.after.confirmed / step):
-        return [progress_report(change.after, now)]
-    return []
 
 
 def _put_record(db: sqlite3.Connection, kind: str, record: Record) -> None:

@@ -38,4 +38,4 @@ async def store_in_transfer(path: Path, nodes: Sequence[str], transfer: str, siz
 
 def radio_journal(database: Database, kind: str) -> RadioJournal:
     """The daemon's journal of one radio; its own flushing is left to the caller."""
-    return RadioJournal(kind, database, WallClock(assume_synchronised=True), lambda: None)
+    return RadioJournal(kind, database, WallClock(assume_synchronised=True), lambda: None, lambda: None)

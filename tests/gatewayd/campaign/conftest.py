@@ -164,7 +164,9 @@ class Gateway:
             times=self.radio_time,
             guard=self.witness,
         )
-        self.journal = RadioJournal("lorawan", self.database, self.wall, self.coordinator.wake, self.radio_time)
+        self.journal = RadioJournal(
+            "lorawan", self.database, self.wall, self.coordinator.wake, self.outbox.notify, self.radio_time
+        )
         self.supply.dated = self.authority.dated
         self.authority.changed = self.supply.changed = self.inventory.changed = self.coordinator.wake
         self.authority.view_changed = self._judge_again

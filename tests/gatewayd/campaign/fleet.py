@@ -227,11 +227,7 @@ async def make_member(
     coordinator = Coordinator(database, authority, intake, supply, inventory, link, outbox, radios, wall)
     handlers.coordinator = coordinator
 
-    def changed() -> None:
-        coordinator.wake()
-        outbox.notify()
-
-    radio.journal = RadioJournal("lorawan", database, wall, changed)
+    radio.journal = RadioJournal("lorawan", database, wall, coordinator.wake, outbox.notify)
     authority.changed = supply.changed = inventory.changed = coordinator.wake
     return Member(name, nodes, radio, database, authority, repository, coordinator, inventory, link)
 

@@ -27,10 +27,14 @@ class Bench:
         self.database = Database.open(folder / "s.db")
         self.wall = WallClock(now=lambda: 1_790_000_000.0, assume_synchronised=True)
         self.woken = 0
-        self.journal = RadioJournal("zigbee", self.database, self.wall, self._wake)
+        self.told = 0
+        self.journal = RadioJournal("zigbee", self.database, self.wall, self._wake, self._tell)
 
     def _wake(self) -> None:
         self.woken += 1
+
+    def _tell(self) -> None:
+        self.told += 1
 
     async def update(self, state: State, want: str = "deliver", size: int = 1000, generation: int = 0) -> None:
         campaign = CampaignRow(
@@ -70,7 +74,9 @@ async def test_records_come_back_and_an_empty_value_deletes(bench: Bench) -> Non
 
 
 async def test_records_of_another_radio_are_not_seen(bench: Bench) -> None:
-    await RadioJournal("lorawan", bench.database, bench.wall, lambda: None).commit([Record("node", "a", 1, b"x")], [])
+    await RadioJournal("lorawan", bench.database, bench.wall, lambda: None, lambda: None).commit(
+        [Record("node", "a", 1, b"x")], []
+    )
     assert await bench.journal.load() == []
 
 
@@ -154,6 +160,17 @@ async def test_progress_is_reported_in_steps_of_a_tenth(bench: Bench) -> None:
         await bench.journal.flush()
     reports = await bench.reports()
     assert [r["kind"] for r in reports] == ["progress"] * 9
+
+
+async def test_who_sends_reports_hears_of_each_one_that_is_progress_alone_too(bench: Bench) -> None:
+    await bench.update(State.TRANSFERRING)
+    for confirmed, told in ((50, 0), (150, 1), (160, 1), (250, 2)):
+        bench.journal.progress([event(Fact.PROGRESS, confirmed=confirmed)])
+        await bench.journal.flush()
+        assert (bench.told, len(await bench.reports())) == (told, told)
+    assert bench.woken == 0  # nothing has changed that a campaign would act on
+    await bench.journal.commit([], [event(Fact.READY, confirmed=1000)])
+    assert (bench.told, bench.woken) == (3, 1)
 
 
 async def test_a_stall_says_why_and_moving_again_clears_it(bench: Bench) -> None:
