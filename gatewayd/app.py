@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from gatewayd.campaign.authority import Authority
+from gatewayd.campaign.commands import Commands
 from gatewayd.campaign.coordinator import Coordinator
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.journal import RadioJournal
@@ -30,6 +31,7 @@ from gatewayd.config import Cloud, CloudTls, Config
 from gatewayd.download_settings import fetch_settings, session, throttle
 from gatewayd.errors import ConfigError, GatewaydError, StoreError
 from gatewayd.health import Health
+from gatewayd.identity import Identity
 from gatewayd.live_view import DaemonView
 from gatewayd.nodes.bridge import BridgeSettings, NodeBridge
 from gatewayd.nodes.inventory import Inventory
@@ -296,6 +298,8 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
             supply,
             witness,
         )
+        identity = Identity(config.gateway, version(), tuple(radios), authority, inventory, outbox, view.troubles)
+        handlers.commands = Commands(authority, database, outbox, link, wall, config.gateway.id, identity)
         pages = InventoryPages(inventory, database, link)
         health = Health(view.troubles, database, outbox, link, wall.now)
         status = StatusServer(config.status.listen, database, view, state)
@@ -338,16 +342,16 @@ class _Doorbell:
 
 
 class _Handlers:
-    """What the cloud link hands on; the coordinator is made after the link."""
+    """What the cloud link hands on; those who take it are made after the link."""
 
     coordinator: Coordinator
+    commands: Commands
 
     async def campaign(self, topic: str, payload: bytes) -> None:
         await self.coordinator.campaign_message(topic, payload)
 
     async def command(self, topic: str, payload: bytes) -> None:
-        # Signed commands come with issue 5; until then none is taken, and said so.
-        log.warning("command_refused", topic=topic, bytes=len(payload), code="unsupported")
+        await self.commands.take(topic, payload)
 
 
 def _radios(

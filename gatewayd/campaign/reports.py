@@ -4,7 +4,15 @@ from collections.abc import Iterable
 
 from gatewayd.campaign.node_update import NodeUpdate, State
 from gatewayd.campaign.rows import CampaignRow
-from gatewayd.cloud.messages import CampaignSummary, GateEvidence, Report, ReportKind, Rollout, utc
+from gatewayd.cloud.messages import (
+    CampaignSummary,
+    GateEvidence,
+    GatewayIdentity,
+    Report,
+    ReportKind,
+    Rollout,
+    utc,
+)
 
 _DETAIL_MAX = 500
 
@@ -50,6 +58,32 @@ def refusal_report(campaign: str | None, code: str, detail: str, now: float) -> 
 
 def gateway_report(state: str, code: str, detail: str, now: float) -> Report:
     return Report(kind=ReportKind.GATEWAY, at=utc(now), state=state, code=code, detail=detail[:_DETAIL_MAX])
+
+
+def answer_report(
+    command: str | None,
+    state: str,
+    detail: str,
+    now: float,
+    identity: GatewayIdentity | None = None,
+    *,
+    code: str = "",
+) -> Report:
+    """What has become of a command; `command` is None where nobody that is listed has signed it."""
+    return Report(
+        kind=ReportKind.GATEWAY,
+        at=utc(now),
+        state=state,
+        code=code,
+        detail=detail[:_DETAIL_MAX],
+        command=command,
+        identity=identity,
+    )
+
+
+def told_again(report: Report, command: str) -> Report:
+    """The same, told because a command asked for it."""
+    return report.model_copy(update={"command": command})
 
 
 def summary(row: CampaignRow, rollout: Rollout | None, updates: Iterable[NodeUpdate], now: float) -> CampaignSummary:

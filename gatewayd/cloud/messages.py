@@ -15,6 +15,10 @@ from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, m
 from gatewayd.cloud.campaign_policy import GateEvidence as GateEvidence
 from gatewayd.cloud.campaign_policy import Policy as Policy
 from gatewayd.cloud.campaign_policy import Retry as Retry
+from gatewayd.cloud.commands import Command as Command
+from gatewayd.cloud.commands import CommandKind as CommandKind
+from gatewayd.cloud.commands import GatewayIdentity as GatewayIdentity
+from gatewayd.cloud.commands import RadioIdentity as RadioIdentity
 from gatewayd.cloud.document import Audience as Audience
 from gatewayd.cloud.document import Digest as Digest
 from gatewayd.cloud.document import Document as Document
@@ -251,7 +255,7 @@ class ReportKind(StrEnum):
     CAMPAIGN = "campaign"  # a campaign's state changed, or one was refused
     NODE = "node"  # a node update's state changed
     PROGRESS = "progress"  # bytes confirmed on a node: the only kind that may be dropped
-    GATEWAY = "gateway"  # storage, clock, radio and trust troubles
+    GATEWAY = "gateway"  # storage, clock, radio and trust troubles, answers to commands
 
 
 class Report(Document):
@@ -271,6 +275,8 @@ class Report(Document):
     size: int | None = None
     reset_cause: str | None = None  # of a node that rolled back, where it tells: watchdog, soft, ...
     evidence: GateEvidence | None = None  # of a campaign that a gate has paused
+    command: str | None = None  # id of the command that this answers, or because of which it is told again
+    identity: GatewayIdentity | None = None  # answer to `identify`
 
 
 class NumberedReport(Document):

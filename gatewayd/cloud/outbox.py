@@ -61,6 +61,17 @@ def append(db: sqlite3.Connection, reports: Sequence[messages.Report]) -> None:
     db.executemany("INSERT INTO outbox (kind, body, bytes, at) VALUES (?, ?, ?, ?)", rows)
 
 
+def newest(db: sqlite3.Connection) -> int:
+    """The highest seq that was ever given in this store; 0: none."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+    return int(row["seq"]) if row else 0
+
+
+def forget(db: sqlite3.Connection, first: int, last: int) -> None:
+    """Drop what is left of reports [first, last], inside the caller's transaction, which says anew what they said."""
+    db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (first, last))
+
+
 def new_epoch(db: sqlite3.Connection) -> int:
     """Open an epoch above the present one, inside the caller's transaction; for a restored store.
 
@@ -197,8 +208,7 @@ def _load(db: sqlite3.Connection) -> tuple[int, int]:
     row = db.execute("SELECT value FROM meta WHERE key = ?", (_EPOCH,)).fetchone()
     epoch = int(row["value"]) if row else new_epoch(db)
     # What was shown before a restart is not kept; it cannot be more than what was ever numbered.
-    numbered = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-    return epoch, numbered["seq"] if numbered else 0
+    return epoch, newest(db)
 
 
 def _count(db: sqlite3.Connection) -> Depth:

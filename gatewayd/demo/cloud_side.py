@@ -122,6 +122,13 @@ class CloudSide:
         await site.start()
         self.web_port = self._runner.addresses[0][1]
 
+    def lose_reports(self) -> None:
+        """The collector's file is gone; it begins with an empty one."""
+        self.reports.close()
+        for part in self.folder.glob("reports.db*"):
+            part.unlink()
+        self._reports = ReportStore(self.folder / "reports.db")
+
     async def stop_serving(self) -> None:
         """The web server goes away."""
         if self._runner is not None:

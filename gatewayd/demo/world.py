@@ -54,6 +54,7 @@ class World:
         self.daemon = Daemon(folder, folder / "gatewayd.toml")
         self.automation = Automation()
         self._tasks: list[asyncio.Task[None]] = []
+        self._collector: asyncio.Task[None] | None = None
 
     @property
     def status_url(self) -> str:
@@ -74,7 +75,7 @@ class World:
             origin = float(int(time.time()))
             await self.site.start(self._site_settings(token, origin))
             self._write_config(token, origin)
-            self._tasks.append(asyncio.create_task(self.cloud.collecting(self.cloud_broker), name="collector"))
+            self._collect()
             if self.options.reports_per_s is not None:
                 self._tasks.append(asyncio.create_task(self.automation.run(self.cloud_broker), name="automation"))
             await self.daemon.start()
@@ -85,13 +86,25 @@ class World:
 
     async def __aexit__(self, *_: object) -> None:
         await self.daemon.stop()
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._collector] if self._collector else [])]
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
         await self.site.kill()
         await self.broker.stop()
         await self.cloud.close()
+
+    async def lose_reports(self) -> None:
+        """The cloud's collector loses all that it had stored, and begins again."""
+        if self._collector is not None:
+            self._collector.cancel()
+            await asyncio.wait({self._collector})
+        self.cloud.lose_reports()
+        self._collect()
+
+    def _collect(self) -> None:
+        self._collector = asyncio.create_task(self.cloud.collecting(self.cloud_broker), name="collector")
 
     def _make_cloud(self) -> CloudSide:
         cloud = CloudSide(self.folder / "cloud", self.options.manufacturer)

@@ -49,7 +49,7 @@ def new_campaign(
         "rollout": rollout or messages.Rollout(),
         "policy": policy or messages.Policy(),
     }
-    return _validated(values)
+    return validated(Campaign, values, f"campaign {values['id']}")
 
 
 def revise(
@@ -87,7 +87,7 @@ def revise(
         "rollout": rollout,
         "retry": asked,
     }
-    return _validated(values)
+    return validated(Campaign, values, f"campaign {values['id']}")
 
 
 def sign_campaign(document: Campaign, signer: Signer) -> bytes:
@@ -169,6 +169,15 @@ def digest_of(raw: bytes) -> str:
     return hashlib.sha256(Envelope.from_dict(json.loads(raw)).payload).hexdigest()
 
 
+def validated(kind: type[messages.D], values: dict[str, object], what: str) -> messages.D:
+    """The document, or ConfigError with every field that is out of range."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{what}: {faults}") from error
+
+
 async def _changed(
     broker: BrokerSettings, audience: str, campaign: str, signer: Signer, revised: Callable[[Campaign], Campaign]
 ) -> Campaign:
@@ -200,11 +209,3 @@ def _own_keys(signers: Sequence[Signer], audience: str) -> messages.CampaignKeys
             raise ConfigError(f"campaign key {public.keyid} is of a kind that gateways do not take")
         entries.append(messages.CampaignKey(keyid=public.keyid, public=public.keyval["public"], audiences=(audience,)))
     return messages.CampaignKeys(keys=tuple(entries))
-
-
-def _validated(values: dict[str, object]) -> Campaign:
-    try:
-        return Campaign.model_validate(values)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'campaign'}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"campaign {values['id']}: {faults}") from error

@@ -13,6 +13,7 @@ from gatewayd.nodes import bridge_messages
 FILE = Path(str(resources.files("gatewayd.cloud") / "asyncapi.yaml"))
 DOCUMENTS = (
     messages.Campaign,
+    messages.Command,
     messages.Acks,
     messages.GatewayState,
     messages.InventoryPage,

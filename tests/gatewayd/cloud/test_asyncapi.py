@@ -7,6 +7,7 @@ import yaml
 
 from gatewayd.cloud import messages
 from gatewayd.nodes import bridge_messages
+from gatewayd.trust.envelope import COMMAND_PAYLOAD_TYPE, PAYLOAD_TYPE
 from tests.gatewayd.cloud.asyncapi_schemas import FILE, schemas
 
 DESCRIPTION = yaml.safe_load(FILE.read_text())
@@ -33,6 +34,12 @@ def test_every_reference_leads_somewhere() -> None:
         place = DESCRIPTION
         for step in reference.removeprefix("#/").split("/"):
             place = place[step]
+
+
+def test_the_payload_types_are_those_that_are_verified() -> None:
+    said = {name: DESCRIPTION["components"]["messages"][name]["summary"] for name in ("envelope", "command")}
+    assert f"`{PAYLOAD_TYPE}`" in said["envelope"]
+    assert f"`{COMMAND_PAYLOAD_TYPE}`" in said["command"]
 
 
 def test_the_topics_are_those_of_the_code() -> None:
