@@ -27,7 +27,7 @@ from gatewayd.campaign.situation import Site
 from gatewayd.campaign.supply import Supply
 from gatewayd.cloud.link import CloudLink, CloudSettings, TlsFiles
 from gatewayd.cloud.outbox import Outbox
-from gatewayd.config import Cloud, CloudTls, Config
+from gatewayd.config import Broker, CloudTls, Config
 from gatewayd.download_settings import fetch_settings, session, throttle
 from gatewayd.errors import ConfigError, GatewaydError, StoreError
 from gatewayd.health import Health
@@ -249,9 +249,8 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         doorbell = _Doorbell()
         radios = _radios(config, database, wall, times, doorbell.ring, outbox.notify, state)
         handlers = _Handlers()
-        link = CloudLink(
-            _cloud_settings(config.cloud), config.gateway.id, config.gateway.fleets, outbox, handlers, version=version()
-        )
+        settings = replace(_cloud_settings(config.cloud), drain_bytes_s=config.cloud.drain_kb_s * 1000.0)
+        link = CloudLink(settings, config.gateway.id, config.gateway.fleets, outbox, handlers, version=version())
         coordinator = Coordinator(
             database,
             authority,
@@ -408,7 +407,7 @@ def _bridge(config: Config, radios: dict[str, RadioParts]) -> NodeBridge | None:
     return NodeBridge(settings, config.gateway.id, {"zigbee": radios["zigbee"].radio})
 
 
-def _cloud_settings(cloud: Cloud) -> CloudSettings:
+def _cloud_settings(cloud: Broker) -> CloudSettings:
     return CloudSettings(
         host=cloud.host,
         port=cloud.port,

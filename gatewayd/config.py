@@ -132,8 +132,8 @@ class Gateway(Section):
     assume_synchronised: bool = False  # containers and labs: believe the wall clock without asking the kernel
 
 
-class Cloud(Section):
-    """The MQTT broker."""
+class Broker(Section):
+    """An MQTT broker and how to log in."""
 
     host: Host
     port: Port = 8883
@@ -147,6 +147,12 @@ class Cloud(Section):
     @classmethod
     def _tls(cls, tls: CloudTls | None, info: ValidationInfo) -> CloudTls | None:
         return _plain_on_loopback(tls, info.data.get("host"))
+
+
+class Cloud(Broker):
+    """The cloud's, and how fast it is told what has piled up."""
+
+    drain_kb_s: Annotated[int, Field(ge=1)] = 32
 
 
 class Trust(Section):
@@ -247,7 +253,7 @@ class Bridge(Section):
 
     enabled: bool = True
     requests: Literal["none", "read", "all"] = "read"
-    mqtt: Cloud | None = None  # None: the cloud's broker
+    mqtt: Broker | None = None  # None: the cloud's broker
 
 
 class LorawanBroker(Section):

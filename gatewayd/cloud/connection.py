@@ -52,7 +52,7 @@ class CloudSettings:
     backoff_first_s: float = 1.0
     backoff_max_s: float = 120.0
     progress_interval_s: float = 5.0
-    drain_interval_s: float = 0.05  # between two batches, also after an outage
+    drain_bytes_s: float = 32_000.0  # of reports and retained documents together, after an outage
     ack_interval_s: float = 5.0  # between two transactions that forget acknowledged reports: flash wears out
     resend_after_s: float = 900.0  # reports that stay unacknowledged so long are sent again
     resend_missed_s: float = 10.0  # as long after an acknowledgement that lies below what was sent
@@ -63,6 +63,8 @@ class CloudSettings:
     def __post_init__(self) -> None:
         if self.protocol not in ("5", "3.1.1"):
             raise ConfigError(f"cloud.protocol: {self.protocol!r} is neither '5' nor '3.1.1'")
+        if self.drain_bytes_s <= 0:
+            raise ConfigError(f"cloud.drain_kb_s: {self.drain_bytes_s / 1000:g}; nothing would ever be sent")
         if self.tls is None and self.host not in LOOPBACK:
             raise ConfigError(f"cloud.tls: missing; without TLS the broker must be on loopback, not {self.host}")
         if self.tls is not None and (self.tls.cert is None) != (self.tls.key is None):

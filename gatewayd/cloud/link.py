@@ -18,6 +18,7 @@ import structlog
 
 from gatewayd.cloud import messages
 from gatewayd.cloud.connection import FAREWELL_S, CloudSettings, Connection, Rejected, TlsFiles
+from gatewayd.cloud.drain import Drain
 from gatewayd.cloud.failures import code_of, outcome_of, text_of
 from gatewayd.cloud.outbox import BATCH_MAX_REPORTS, Outbox
 from gatewayd.cloud.reconnect import keep_trying
@@ -30,6 +31,7 @@ log = structlog.get_logger()
 
 INBOX_MAX_MESSAGES = 64  # above every broker's window, so never reached by an honest one
 POLL_S = 30.0  # how long a report can wait whose writer forgot to notify
+STATE_PAUSE_S = 0.05  # between two publications of `state`
 
 
 class Handlers(Protocol):
@@ -72,8 +74,11 @@ class CloudLink:
         *,
         version: str = "",
         rng: Callable[[], float] = random.random,
+        drain: Drain | None = None,
     ) -> None:
         self._settings = settings
+        # Over all connections: one that breaks again and again must not make a burst each time.
+        self._drain = drain or Drain(settings.drain_bytes_s)
         self._gateway = gateway
         self._filters = messages.campaign_filters(gateway, fleets)
         self._outbox = outbox
@@ -306,10 +311,11 @@ class CloudLink:
             await self._state_news.wait()
             self._state_news.clear()
             await self._try_to_send(connection, self._topic("state"), self._state("online"), retain=True)
-            await asyncio.sleep(self._settings.drain_interval_s)
+            await asyncio.sleep(STATE_PAUSE_S)
 
     async def _send_retained(self, connection: Connection) -> None:
         while True:
+            await self._drain.turn()
             while (next_one := self._retained.take()) is not None:
                 leaf, payload = next_one
                 try:
@@ -318,6 +324,7 @@ class CloudLink:
                     self._retained.give_back(leaf)
                     raise
                 self._retained.published(leaf, payload)
+                await self._drain.turn()
             await self._retained_news.wait()
             self._retained_news.clear()
 
@@ -338,9 +345,9 @@ class CloudLink:
             if not pending.reports:
                 await self._outbox.wait(min(POLL_S, max(0.1, self._resend_at - loop.time())))
             elif pending.outcomes or pending.reports >= BATCH_MAX_REPORTS or left_s <= 0:
+                await self._drain.turn()
                 if await self._send_batch(connection):
                     last_sent = loop.time()
-                    await asyncio.sleep(self._settings.drain_interval_s)
                 else:
                     await asyncio.sleep(self._settings.refused_retry_s)
             else:
@@ -359,6 +366,7 @@ class CloudLink:
 
     async def _try_to_send(self, connection: Connection, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """False when the broker has refused it; a dead link raises."""
+        self._drain.take(len(payload))
         try:
             await connection.send(topic, payload, retain=retain)
         except Rejected as error:

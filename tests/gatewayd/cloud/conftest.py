@@ -10,6 +10,7 @@ import aiomqtt
 import pytest
 
 from gatewayd.cloud import messages
+from gatewayd.cloud.drain import Drain
 from gatewayd.cloud.link import CloudLink, CloudSettings, TlsFiles
 from gatewayd.cloud.outbox import Outbox, append
 from gatewayd.demo.authority import Authority
@@ -92,7 +93,7 @@ class Site:
             "backoff_first_s": 0.05,
             "backoff_max_s": 0.2,
             "progress_interval_s": 0.2,
-            "drain_interval_s": 0.01,
+            "drain_bytes_s": 1e9,
             "ack_interval_s": 0.01,
             "refused_retry_s": 0.1,
         }
@@ -104,12 +105,18 @@ class Site:
         return database
 
     def link(
-        self, gateway: str = "gw-a", identity: str | None = None, database: Database | None = None, **changes: Any
+        self,
+        gateway: str = "gw-a",
+        identity: str | None = None,
+        database: Database | None = None,
+        drain: Drain | None = None,
+        **changes: Any,
     ) -> tuple[CloudLink, Outbox, Handlers]:
         outbox = Outbox(database or self.database(gateway), 10**6)
         handlers = Handlers()
         settings = self.settings(identity or gateway, **changes)
-        return CloudLink(settings, gateway, ("f1",), outbox, handlers, version="0.1.0"), outbox, handlers
+        link = CloudLink(settings, gateway, ("f1",), outbox, handlers, version="0.1.0", drain=drain)
+        return link, outbox, handlers
 
     def start(self, link: CloudLink) -> asyncio.Task[None]:
         task = asyncio.create_task(link.run())

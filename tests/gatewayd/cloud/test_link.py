@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gatewayd.cloud import messages
+from gatewayd.cloud.drain import Drain
 from gatewayd.cloud.link import CloudSettings
 from gatewayd.demo.authority import Authority
 from gatewayd.errors import ConfigError, Refused, StoreError
@@ -228,6 +229,46 @@ async def test_the_broker_killed_and_restarted_costs_no_report(site: Site) -> No
         await cloud.say(ACKS, messages.dump(messages.Acks(epoch=outbox.epoch, seq=151)))
         await eventually(lambda: outbox.depth.reports == 0)
     assert link.status().last_error
+
+
+async def test_what_has_piled_up_goes_no_faster_than_the_rate_and_news_at_once(site: Site) -> None:
+    """By a clock of the link's that passes only while it waits for its turn."""
+    at = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        at[0] += seconds
+
+    rate, burst = 1000.0, 4000
+    database = site.database("gw-a")
+    link, outbox, _ = site.link(database=database, drain=Drain(rate, burst, lambda: at[0], sleep))
+    await report(outbox, database, *(f"state-{n:04}" for n in range(1000)))
+    for number in range(5):
+        await link.publish_retained(f"summary/{number}", messages.Acks(epoch=1, seq=number))
+    async with site.cloud() as cloud:
+        site.start(link)
+        await eventually(lambda: cloud.seqs() == list(range(1, 1001)))
+        sizes = [len(payload) for payload in cloud.on(REPORTS)]
+        assert at[0] >= (sum(sizes[:-1]) - burst) / rate > 0.0
+        before = at[0] = at[0] + 3600.0
+        await report(outbox, database, "updated")
+        await eventually(lambda: cloud.seqs()[-1] == 1001)
+        assert at[0] == before
+
+
+async def test_retained_documents_after_an_outage_are_within_the_rate_too(site: Site) -> None:
+    at = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        at[0] += seconds
+
+    link, _, _ = site.link(drain=Drain(10.0, 100, lambda: at[0], sleep))
+    document = messages.Acks(epoch=1, seq=1)
+    for number in range(100):
+        await link.publish_retained(f"summary/{number}", document)
+    async with site.cloud() as cloud:
+        site.start(link)
+        await eventually(lambda: bool(cloud.on("ota/v1/gateways/gw-a/summary/99")))
+    assert at[0] >= (99 * len(messages.dump(document)) - 100) / 10.0
 
 
 async def test_it_resumes_from_the_watermark_without_being_asked(site: Site) -> None:
