@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -25,9 +25,10 @@ from gatewayd.campaign.payloads import FORMATS_TAG, RAM_TAG
 from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.situation import Site
 from gatewayd.campaign.supply import Supply
-from gatewayd.cloud.link import CloudLink, CloudSettings, TlsFiles
+from gatewayd.cloud.link import CloudLink
 from gatewayd.cloud.outbox import Outbox
-from gatewayd.config import Broker, CloudTls, Config
+from gatewayd.cloud_settings import broker_settings, cloud_settings
+from gatewayd.config import Config
 from gatewayd.download_settings import fetch_settings, session, throttle
 from gatewayd.errors import ConfigError, GatewaydError, StoreError
 from gatewayd.health import Health
@@ -249,8 +250,8 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         doorbell = _Doorbell()
         radios = _radios(config, database, wall, times, doorbell.ring, outbox.notify, state)
         handlers = _Handlers()
-        settings = replace(_cloud_settings(config.cloud), drain_bytes_s=config.cloud.drain_kb_s * 1000.0)
-        link = CloudLink(settings, config.gateway.id, config.gateway.fleets, outbox, handlers, version=version())
+        settings, gateway = cloud_settings(config.cloud), config.gateway
+        link = CloudLink(settings, gateway.id, gateway.fleets, outbox, handlers, version=version())
         coordinator = Coordinator(
             database,
             authority,
@@ -403,21 +404,5 @@ def _bridge(config: Config, radios: dict[str, RadioParts]) -> NodeBridge | None:
     """LoRaWAN nodes' data are handed on by ChirpStack's own integrations."""
     if "zigbee" not in radios or not config.bridge.enabled:
         return None
-    settings = BridgeSettings(_cloud_settings(config.bridge.mqtt or config.cloud), config.bridge.requests)
+    settings = BridgeSettings(broker_settings(config.bridge.mqtt or config.cloud), config.bridge.requests)
     return NodeBridge(settings, config.gateway.id, {"zigbee": radios["zigbee"].radio})
-
-
-def _cloud_settings(cloud: Broker) -> CloudSettings:
-    return CloudSettings(
-        host=cloud.host,
-        port=cloud.port,
-        tls=_tls_files(cloud.tls),
-        username=cloud.username,
-        password=cloud.password_file.read() if cloud.password_file else None,
-        protocol=cloud.protocol,
-        keepalive_s=cloud.keepalive_s,
-    )
-
-
-def _tls_files(tls: CloudTls | None) -> TlsFiles | None:
-    return None if tls is None else TlsFiles(tls.ca, tls.cert, tls.key)
