@@ -285,9 +285,14 @@ class NumberedReport(Document):
 
 
 class ReportBatch(Document):
-    """What is published on `reports`: at least once, in order of `seq` within an `epoch`."""
+    """What is published on `reports`: at least once, in order of `seq` within an `epoch`.
+
+    Between `after` and the first report here the gateway holds none (0: this one is its oldest), and none that are missing
+    among these. So whoever has stored all up to `after` has all up to the last one here.
+    """
 
     epoch: Annotated[int, Field(ge=1)]
+    after: Annotated[int, Field(ge=0)]
     reports: Annotated[tuple[NumberedReport, ...], Field(min_length=1, max_length=200)]
 
 

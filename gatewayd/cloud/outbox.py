@@ -126,11 +126,17 @@ class Outbox:
     async def batch(self, after_seq: int, limit: int = BATCH_MAX_REPORTS) -> Batch | None:
         """The next reports beyond `after_seq`, in order, as one document within the size limit; None when none wait."""
         epoch = await self.load()
-        query = "SELECT seq, body FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
-        arguments = (after_seq, min(limit, BATCH_MAX_REPORTS))
-        rows = await self._database.read(lambda db: db.execute(query, arguments).fetchall())
+
+        def held(db: sqlite3.Connection) -> tuple[list[sqlite3.Row], int]:
+            query = "SELECT seq, body FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
+            rows = db.execute(query, (after_seq, min(limit, BATCH_MAX_REPORTS))).fetchall()
+            # What is deleted between the two queries only makes it lower, and was acknowledged or is told anew.
+            older = db.execute("SELECT max(seq) FROM outbox WHERE seq <= ?", (after_seq,)).fetchone()[0]
+            return rows, older or 0
+
+        rows, before = await self._database.read(held)
         # The bodies were serialised when they were appended; here they are only put together.
-        head, tail = f'{{"epoch":{epoch},"reports":['.encode(), b"]}"
+        head, tail = f'{{"after":{before},"epoch":{epoch},"reports":['.encode(), b"]}"
         room = messages.DOCUMENT_MAX_BYTES - len(head) - len(tail)
         parts: list[bytes] = []
         for row in rows:

@@ -1,9 +1,12 @@
 """The cloud's end of the outbox, small: stores reports and tells gateways what is safely stored. SHELL.
 
-Reports come at least once and in order within an epoch, but the watermark may only pass what was stored. A batch is a
-run of rows of the gateway's outbox, so numbers that are missing inside it were dropped there on purpose. A gap *before* a
-batch may be one that we have missed: the watermark waits until the gateway goes back and sends again, which an outbox does
-from its oldest row, so nothing older is left. Epochs are told apart, not ordered: a gateway uses one at a time.
+Reports come at least once and in order within an epoch, but the watermark may only pass what was stored. Numbers that are
+missing in a batch, or between it and its `after`, were dropped by the gateway on purpose; a batch whose `after` lies above
+the watermark says that we have missed some, which come again: a gateway that is told an old watermark goes back to it.
+
+Every epoch of a gateway has a watermark of its own. A gateway uses one at a time, so what is told again after a reconnect is
+the one that was heard last; reports are read in the order in which epochs were first heard of, which is that of their making:
+a restored or lost store begins a new one.
 """
 
 import asyncio
@@ -31,9 +34,10 @@ CREATE TABLE IF NOT EXISTS report (
     PRIMARY KEY (gateway, epoch, seq)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS report_by_campaign ON report (campaign, node);
-CREATE TABLE IF NOT EXISTS watermark (
-    gateway TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, seen INTEGER NOT NULL,
-    PRIMARY KEY (gateway, epoch)
+CREATE TABLE IF NOT EXISTS epoch (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of being heard of
+    gateway TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, heard_at REAL NOT NULL,
+    UNIQUE (gateway, epoch)
 ) STRICT;
 """
 
@@ -47,47 +51,61 @@ class ReportStore:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SCHEMA)
+            self._adopt_watermarks()
         except sqlite3.Error as error:
             raise StoreError(f"{path}: {error}") from error
 
-    def store(self, gateway: str, batch: ReportBatch, now: float) -> Acks | None:
-        """Keep the batch, durable on return; what may be acknowledged now, None when nothing may. StoreError."""
+    def _adopt_watermarks(self) -> None:
+        """Of a file that was made when epochs had no order: the higher one is taken for the later."""
+        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'watermark'").fetchone():
+            self._db.executescript(
+                "BEGIN; INSERT OR IGNORE INTO epoch (gateway, epoch, seq, heard_at)"
+                " SELECT gateway, epoch, seq, 0.0 FROM watermark ORDER BY epoch; DROP TABLE watermark; COMMIT;"
+            )
+
+    def store(self, gateway: str, batch: ReportBatch, now: float) -> Acks:
+        """Keep the batch, durable on return; what may be acknowledged now, which is told even when it is 0. StoreError."""
         rows = [(gateway, batch.epoch, n.seq, *_columns(n.report), now) for n in batch.reports]
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 self._db.executemany("INSERT OR IGNORE INTO report VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
                 held = self._db.execute(
-                    "SELECT seq, seen FROM watermark WHERE gateway = ? AND epoch = ?", (gateway, batch.epoch)
+                    "SELECT seq FROM epoch WHERE gateway = ? AND epoch = ?", (gateway, batch.epoch)
                 ).fetchone()
-                seq, seen = _advance(held[0], held[1], batch) if held else _advance(0, 0, batch)
-                mark = (gateway, batch.epoch, seq, seen)
-                self._db.execute("INSERT OR REPLACE INTO watermark VALUES (?, ?, ?, ?)", mark)
+                seq = _advance(held[0] if held else 0, batch)
+                self._db.execute(
+                    "INSERT INTO epoch (gateway, epoch, seq, heard_at) VALUES (?, ?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET seq = excluded.seq, heard_at = excluded.heard_at",
+                    (gateway, batch.epoch, seq, now),
+                )
                 self._db.execute("COMMIT")
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             raise StoreError(f"reports: {error}") from error
-        return Acks(epoch=batch.epoch, seq=seq) if seq else None
+        return Acks(epoch=batch.epoch, seq=seq)
 
     def seed(self, gateway: str, acks: Acks) -> None:
         """What the broker holds as acknowledged, for a store without history: the gateway has forgotten those. StoreError."""
         try:
-            mark = (gateway, acks.epoch, acks.seq, acks.seq)
-            self._db.execute("INSERT OR IGNORE INTO watermark VALUES (?, ?, ?, ?)", mark)
+            mark = (gateway, acks.epoch, acks.seq, 0.0)
+            self._db.execute("INSERT OR IGNORE INTO epoch (gateway, epoch, seq, heard_at) VALUES (?, ?, ?, ?)", mark)
         except sqlite3.Error as error:
             raise StoreError(f"reports: {error}") from error
 
     def watermarks(self) -> list[tuple[str, Acks]]:
-        """What is acknowledged, by gateway."""
-        found = self._db.execute("SELECT gateway, epoch, seq FROM watermark WHERE seq > 0 ORDER BY gateway")
-        return [(gateway, Acks(epoch=epoch, seq=seq)) for gateway, epoch, seq in found]
+        """What is acknowledged, by gateway: of the epoch that was heard last."""
+        found = self._db.execute("SELECT gateway, epoch, seq FROM epoch ORDER BY heard_at, number")
+        return sorted({gateway: Acks(epoch=epoch, seq=seq) for gateway, epoch, seq in found}.items())
 
     def reports(self, campaign: str | None = None) -> list[tuple[str, messages.Report]]:
-        """(gateway, report) in the order of arrival, of one campaign or all."""
+        """(gateway, report) of one campaign or all; the newest of a gateway last, in whatever order they arrived."""
         where = "" if campaign is None else "WHERE campaign = ?"
-        query = f"SELECT gateway, body FROM report {where} ORDER BY received_at, epoch, seq"  # noqa: S608 - own text
+        query = (
+            f"SELECT gateway, body FROM report JOIN epoch USING (gateway, epoch) {where} ORDER BY number, report.seq"  # noqa: S608 - own text
+        )
         found = self._db.execute(query, () if campaign is None else (campaign,))
         return [(gateway, messages.parse(messages.Report, body.encode(), "stored report")) for gateway, body in found]
 
@@ -137,9 +155,6 @@ def _columns(report: messages.Report) -> tuple[str, str | None, str | None, str,
     return report.kind, report.campaign, report.node, report.state, messages.dump(report).decode()
 
 
-def _advance(seq: int, seen: int, batch: ReportBatch) -> tuple[int, int]:
-    """The watermark and the highest number seen, after a batch."""
-    first, last = batch.reports[0].seq, batch.reports[-1].seq
-    if first <= seq + 1 or first <= seen:
-        seq = max(seq, last)
-    return seq, max(seen, last)
+def _advance(seq: int, batch: ReportBatch) -> int:
+    """The watermark after a batch."""
+    return max(seq, batch.reports[-1].seq) if batch.after <= seq else seq

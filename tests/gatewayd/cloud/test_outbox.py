@@ -53,6 +53,18 @@ async def test_batches_hold_the_reports_in_order_and_go_on_where_asked(database:
     assert await outbox.batch(250) is None
 
 
+async def test_a_batch_says_what_is_held_before_it(database: Database) -> None:
+    """So that whoever stores them knows whether it has missed some."""
+    outbox = Outbox(database, 10**6)
+    await fill(database, *(report(n) for n in range(8)))
+    await database.write(lambda db: db.execute("DELETE FROM outbox WHERE seq IN (3, 4, 7)"))
+    assert read(await outbox.batch(0, limit=2)).after == 0
+    assert read(await outbox.batch(2, limit=1)).after == 2  # 3 and 4 have been dropped
+    assert read(await outbox.batch(7)).after == 6
+    assert await outbox.acknowledge(Acks(epoch=outbox.epoch, seq=5))
+    assert read(await outbox.batch(5)).after == 0
+
+
 async def test_a_batch_keeps_the_documents_limit(database: Database) -> None:
     outbox = Outbox(database, 10**7)
     await fill(database, *(report(n, detail="\U0001f4a1" * 500) for n in range(100)))

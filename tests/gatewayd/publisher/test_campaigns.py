@@ -132,7 +132,7 @@ def reports(seq: int, confirmed: int) -> bytes:
         confirmed=confirmed,
         size=400,
     )
-    return messages.dump(ReportBatch(epoch=1, reports=(NumberedReport(seq=seq, report=report),)))
+    return messages.dump(ReportBatch(epoch=1, after=seq - 1, reports=(NumberedReport(seq=seq, report=report),)))
 
 
 async def test_watching_to_the_end(broker: BrokerSettings, mosquitto: Mosquitto) -> None:
