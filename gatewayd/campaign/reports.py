@@ -89,9 +89,11 @@ def told_again(report: Report, command: str) -> Report:
 def summary(row: CampaignRow, rollout: Rollout | None, updates: Iterable[NodeUpdate], now: float) -> CampaignSummary:
     """Counts per state, and per tier and state; without tiers when the document cannot be believed any more."""
     nodes: dict[str, int] = {}
+    left_out = 0
     tiers: dict[str, dict[str, int]] = {} if rollout is None else {tier.name: {} for tier in rollout.tiers}
     for update in updates:
         nodes[update.state] = nodes.get(update.state, 0) + 1
+        left_out += update.state is State.CANCELLED and update.code == "not_selected"
         if rollout is not None:
             tier = tiers[rollout.tiers[update.tier].name]
             tier[update.state] = tier.get(update.state, 0) + 1
@@ -104,6 +106,7 @@ def summary(row: CampaignRow, rollout: Rollout | None, updates: Iterable[NodeUpd
         open_tiers=row.open_tiers,
         gate=row.gate,
         nodes=nodes,
+        left_out=left_out,
         tiers=tiers,
         updated=utc(now),
     )

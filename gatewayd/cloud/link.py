@@ -80,6 +80,7 @@ class CloudLink:
         # Over all connections: one that breaks again and again must not make a burst each time.
         self._drain = drain or Drain(settings.drain_bytes_s)
         self._gateway = gateway
+        self._fleets = fleets
         self._filters = messages.campaign_filters(gateway, fleets)
         self._outbox = outbox
         self._handlers = handlers
@@ -389,17 +390,15 @@ class CloudLink:
         return messages.gateway_topic(self._gateway, leaf)
 
     def _state(self, state: str) -> bytes:
-        return messages.dump(
-            messages.GatewayState.model_validate(
-                {
-                    "state": state,
-                    "connection": self._connection_id,
-                    "gateway": self._gateway,
-                    "version": self._version,
-                    "health": self._health if state == "online" else {},
-                }
-            )
-        )
+        said = {
+            "state": state,
+            "connection": self._connection_id,
+            "gateway": self._gateway,
+            "version": self._version,
+            "fleets": self._fleets,
+            "health": self._health if state == "online" else {},
+        }
+        return messages.dump(messages.GatewayState.model_validate(said))
 
     def _failed(self, event: str, error: BaseException, **where: object) -> None:
         code = code_of(error)

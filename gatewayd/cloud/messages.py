@@ -310,6 +310,7 @@ class GatewayState(Document):
     connection: str
     gateway: str
     version: str = ""
+    fleets: tuple[str, ...] = ()  # whose campaigns it takes
     health: dict[str, str] = Field(default_factory=dict)
 
 
@@ -324,6 +325,7 @@ class CampaignSummary(Document):
     open_tiers: int
     gate: str
     nodes: dict[str, int]  # state -> count
+    left_out: int = 0  # of those `cancelled`: a later revision does not mean them any more
     tiers: dict[str, dict[str, int]]
     updated: AwareDatetime
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from gatewayd.cloud.messages import Campaign, Desired
 from gatewayd.errors import ConfigError
 from gatewayd.publisher import campaigns
 from gatewayd.publisher.broker import BrokerSettings
+from gatewayd.publisher.collector import ReportStore
 from gatewayd.publisher.keys import KeyFolder, Role
 from gatewayd.publisher.metadata import DAY_S
 from gatewayd.publisher.options import FILE, Number, broker_options, json_option, keys_option, show
@@ -148,7 +150,9 @@ def show_command(name: str, broker: BrokerSettings, keys: KeyFolder, audience: s
 @broker_options
 @audience_option
 @click.option("--revision", type=Number(), default=0, help="Ignore what gateways said of earlier revisions.")
-@click.option("--gateway", "gateways", multiple=True, help="Wait for these gateways. Default: those that speak.")
+@click.option("--gateway", "gateways", multiple=True, help="Wait for these gateways. Default: see below.")
+@click.option("--expect", type=click.IntRange(min=1), help="Wait for so many gateways, whichever they are.")
+@click.option("--db", type=FILE, help="The collector's file: what was reported before is known, too.")
 @click.option("--accept-deferred", is_flag=True, help="Do not wait for nodes that wait for something (a battery).")
 @click.option("--timeout-s", type=float, help="Give up after so long, with exit status 2.")
 @json_option
@@ -158,17 +162,30 @@ def watch_command(
     audience: str,
     revision: int,
     gateways: tuple[str, ...],
+    expect: int | None,
+    db: Path | None,
     accept_deferred: bool,
     timeout_s: float | None,
     as_json: bool,
 ) -> None:
-    """Follow the campaign NAME. Exit status: 0 all updated, 1 failures, 2 time is up."""
-    expected = gateways or ((audience.removeprefix("gateway:"),) if audience.startswith("gateway:") else ())
-    progress = Progress(name, revision, frozenset(expected), accept_deferred)
+    """Follow the campaign NAME. Exit status: 0 all updated, 1 failures, 2 time is up.
+
+    For a fleet it waits for every gateway that has said to be in it (by its retained `state`), or has reported of the campaign,
+    unless --gateway or --expect says otherwise. Where nobody says which gateways there are, no end is called good.
+    """
+    if gateways and expect:
+        raise click.UsageError("--gateway and --expect: one of the two says whom to wait for")
+    progress = Progress(name, revision, frozenset(gateways), accept_deferred, at_least=expect or 0)
     click.echo(f"{name}: waiting for what {audience} says of it; Ctrl-C ends this, not the campaign", err=True)
-    with Screen(Console(), as_json) as screen:
-        outcome = asyncio.run(watch(broker, audience, progress, timeout_s, screen.update))
-        screen.end(progress, outcome)
+    store = ReportStore(db) if db else None
+    try:
+        history = None if store is None else partial(store.reports, name)
+        with Screen(Console(), as_json) as screen:
+            outcome = asyncio.run(watch(broker, audience, progress, timeout_s, screen.update, history))
+            screen.end(progress, outcome)
+    finally:
+        if store is not None:
+            store.close()
     raise SystemExit(int(outcome))
 
 

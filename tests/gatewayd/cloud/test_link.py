@@ -37,7 +37,7 @@ async def test_it_says_online_and_on_an_orderly_end_offline(site: Site, protocol
         running = site.start(link)
         await eventually(lambda: cloud.states() == ["online"])
         said = messages.parse(messages.GatewayState, cloud.on(STATE)[0], "state")
-        assert (said.gateway, said.version) == ("gw-a", "0.1.0")
+        assert (said.gateway, said.version, said.fleets) == ("gw-a", "0.1.0", ("f1",))
         assert said.connection
         assert link.status().connected
         running.cancel()

@@ -17,7 +17,16 @@ from rich.console import Console
 from securesystemslib.signer import CryptoSigner
 
 from gatewayd.cloud import messages
-from gatewayd.cloud.messages import Acks, CampaignSummary, Desired, NumberedReport, Report, ReportBatch, ReportKind
+from gatewayd.cloud.messages import (
+    Acks,
+    CampaignSummary,
+    Desired,
+    GatewayState,
+    NumberedReport,
+    Report,
+    ReportBatch,
+    ReportKind,
+)
 from gatewayd.demo.authority import Authority
 from gatewayd.errors import ConfigError, Refused, Unavailable
 from gatewayd.publisher import campaigns
@@ -151,6 +160,45 @@ async def test_watching_to_the_end(broker: BrokerSettings, mosquitto: Mosquitto)
     assert await watch(broker, "gateway:gw-1", Progress("meters"), 20, lambda _: None) is Outcome.UPDATED  # retained
 
 
+async def test_a_fleet_is_watched_until_the_last_of_it_has_spoken(broker: BrokerSettings, mosquitto: Mosquitto) -> None:
+    """One gateway is done long before the others say their first word; one that is in another fleet is not waited for."""
+    progress = Progress("meters")
+    quick = replace(broker, retained_wait_s=0.2)
+    async with mosquitto.client(CLOUD) as gateways:
+        for name, fleet in (("gw-1", "north"), ("gw-2", "north"), ("gw-3", "south")):
+            state = GatewayState(state="offline", connection="", gateway=name, fleets=(fleet,))
+            await gateways.publish(f"ota/v1/gateways/{name}/state", messages.dump(state), qos=1, retain=True)
+        await gateways.publish("ota/v1/gateways/gw-1/summary/meters", summary(updated=1), qos=1, retain=True)
+        watching = asyncio.create_task(watch(quick, "fleet:north", progress, 30, lambda _: None))
+        async with asyncio.timeout(20):
+            while not (progress.gateways and progress.members and progress.settled):
+                await asyncio.sleep(0.01)
+        assert progress.missing() == ["gw-2"]
+        assert not watching.done()
+        await gateways.publish("ota/v1/gateways/gw-2/summary/meters", summary(updated=1), qos=1, retain=True)
+        assert await watching is Outcome.UPDATED
+        assert await watch(quick, "fleet:north", Progress("meters"), 20, lambda _: None) is Outcome.UPDATED  # late
+
+
+async def test_a_fleet_of_which_nobody_says_who_is_in_it_never_ends_well(
+    broker: BrokerSettings, mosquitto: Mosquitto
+) -> None:
+    async with mosquitto.client(CLOUD) as gateway:
+        await gateway.publish("ota/v1/gateways/gw-1/summary/meters", summary(updated=1), qos=1, retain=True)
+    progress = Progress("meters")
+    quick = replace(broker, retained_wait_s=0.0)
+    watching = asyncio.create_task(watch(quick, "fleet:north", progress, 30, lambda _: None))
+    async with asyncio.timeout(20):
+        while not (progress.gateways and progress.settled):
+            await asyncio.sleep(0.01)
+    assert not watching.done()
+    assert "--expect" in progress.view_problem()
+    watching.cancel()
+    await asyncio.wait({watching})
+    by_number = Progress("meters", at_least=1)
+    assert await watch(quick, "fleet:north", by_number, 20, lambda _: None) is Outcome.UPDATED
+
+
 async def test_watching_outlives_the_broker(broker: BrokerSettings, mosquitto: Mosquitto) -> None:
     seen = asyncio.Event()
     watching = asyncio.create_task(watch(broker, "gateway:gw-1", Progress("meters"), 30, lambda _: seen.set()))
@@ -257,14 +305,22 @@ def test_json_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_person_sees_nodes_refusals_and_the_end() -> None:
     shown = io.StringIO()
     progress = Progress("meters")
-    progress.summary("gw-1", messages.parse(CampaignSummary, summary(updated=2), ""))
+    tiers = {"canary": {"updated": 1}, "all": {"updated": 1, "pending": 3}}
+    said = messages.parse(CampaignSummary, summary(updated=2), "").model_copy(update={"tiers": tiers})
+    progress.summary("gw-1", said)
     for numbered in messages.parse(ReportBatch, reports(1, 100), "").reports:
         progress.report("gw-1", numbered.report)
     progress.refused["gw-2"] = "expired: yesterday"
+    failed = Report(
+        kind=ReportKind.NODE, at=AT, state="failed", code="lost", campaign="meters", node="zigbee:" + "f" * 16
+    )
+    progress.report("gw-2", failed)
     with Screen(Console(file=shown, width=120), as_json=False) as screen:
         screen.update(progress)
         screen.end(progress, Outcome.FAILED)
     assert NODE in shown.getvalue()
     assert "transferring" in shown.getvalue()
+    assert "tier canary" in shown.getvalue()
     assert "gw-2 refused it: expired: yesterday" in shown.getvalue()
+    assert f"gw-2 zigbee:{'f' * 16}: failed lost" in shown.getvalue()
     assert "meters: failed (2 updated)" in shown.getvalue()

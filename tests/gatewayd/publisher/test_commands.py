@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gatewayd.cloud.messages import CampaignSummary, dump
+from gatewayd.cloud.messages import CampaignSummary, NumberedReport, Report, ReportBatch, ReportKind, dump
+from gatewayd.publisher.collector import ReportStore
 from gatewayd.publisher.commands import publish
 from tests.support.mosquitto import Mosquitto
 
@@ -187,3 +188,38 @@ def test_watch_says_by_its_status_how_it_went(run: Run, broker: Mosquitto) -> No
     gateway_says(updated=3, deferred=1)
     run(*watch, "--timeout-s", "0.3", status=2)
     assert run(*watch, "--timeout-s", "20", "--accept-deferred", status=0)
+
+
+@pytest.mark.services
+def test_a_watch_that_comes_late_knows_by_the_collectors_file_who_failed(
+    run: Run, tmp_path: Path, broker: Mosquitto
+) -> None:
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    store = ReportStore(tmp_path / "reports.db")
+    node = "lorawan:0000000000000001"
+    told = Report(kind=ReportKind.NODE, at=at, state="failed", code="lost", campaign="meters", node=node)
+    store.store("gw-1", ReportBatch(epoch=1, after=0, reports=(NumberedReport(seq=1, report=told),)), 0.0)
+    store.close()
+    counts = {"failed": 1}
+    summary = CampaignSummary(
+        campaign="meters",
+        revision=1,
+        state="completed",
+        open_tiers=1,
+        gate="",
+        nodes=counts,
+        tiers={"all": counts},
+        updated=at,
+    )
+
+    async def publish() -> None:
+        async with broker.client("cloud") as client:
+            await client.publish("ota/v1/gateways/gw-1/summary/meters", dump(summary), qos=1, retain=True)
+
+    asyncio.run(publish())
+    url = f"mqtt://127.0.0.1:{broker.port}"
+    watch = ("campaign", "watch", "meters", "--broker", url, "--audience", "fleet:north", "--db", "{tmp}/reports.db")
+    last = json.loads(run(*watch, "--json", "--timeout-s", "20", status=1).stdout.splitlines()[-1])
+    assert last["failed"] == [{"gateway": "gw-1", "node": node, "state": "failed", "code": "lost"}]
+    assert last["tiers"] == {"all": {"failed": 1}}
+    run(*watch, "--gateway", "gw-1", "--expect", "2", status=2)
