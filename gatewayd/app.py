@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -21,11 +21,12 @@ from gatewayd.campaign.commands import Commands
 from gatewayd.campaign.coordinator import Coordinator
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.journal import RadioJournal
-from gatewayd.campaign.payloads import FORMATS_TAG, RAM_TAG
+from gatewayd.campaign.payloads import FORMATS_TAG, RAM_TAG, as_stated
 from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.situation import Site
 from gatewayd.campaign.supply import Supply
 from gatewayd.cloud.link import CloudLink
+from gatewayd.cloud.messages import InventorySite
 from gatewayd.cloud.outbox import Outbox
 from gatewayd.cloud_settings import broker_settings, cloud_settings
 from gatewayd.config import Config
@@ -37,6 +38,7 @@ from gatewayd.live_view import DaemonView
 from gatewayd.nodes.bridge import BridgeSettings, NodeBridge
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.network_backup import NetworkBackups
+from gatewayd.nodes.node import Node
 from gatewayd.nodes.pages import InventoryPages
 from gatewayd.old_store import examined
 from gatewayd.payload.cache import PayloadCache
@@ -252,6 +254,8 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         handlers = _Handlers()
         settings, gateway = cloud_settings(config.cloud), config.gateway
         link = CloudLink(settings, gateway.id, gateway.fleets, outbox, handlers, version=version())
+        models = {m.hardware: {FORMATS_TAG: ",".join(m.delta), RAM_TAG: str(m.ram)} for m in config.models if m.delta}
+        place = Site(gateway.region, gateway.tags, ZoneInfo(gateway.timezone))
         coordinator = Coordinator(
             database,
             authority,
@@ -262,12 +266,8 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
             outbox,
             {kind: (parts.radio, parts.clock) for kind, parts in radios.items()},
             wall,
-            {
-                model.hardware: {FORMATS_TAG: ",".join(model.delta), RAM_TAG: str(model.ram)}
-                for model in config.models
-                if model.delta
-            },
-            Site(config.gateway.region, config.gateway.tags, ZoneInfo(config.gateway.timezone)),
+            models,
+            place,
             times,
             witness,
         )
@@ -300,7 +300,12 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         )
         identity = Identity(config.gateway, version(), tuple(radios), authority, inventory, outbox, view.troubles)
         handlers.commands = Commands(authority, database, outbox, link, wall, config.gateway.id, identity)
-        pages = InventoryPages(inventory, database, link)
+
+        def stated(node: Node) -> Node:
+            node = as_stated(node, models)
+            return replace(node, tags={**place.tags, **node.tags})
+
+        pages = InventoryPages(inventory, database, link, _inventory_site(config), stated)
         health = Health(view.troubles, database, outbox, link, wall.now)
         status = StatusServer(config.status.listen, database, view, state)
         yield Daemon(
@@ -398,6 +403,16 @@ def _backups(config: Config, radios: dict[str, RadioParts], wall: WallClock, sta
         return {}
     every_s, keep = config.zigbee.backup_every_h * 3600.0, config.zigbee.backup_keep_days
     return {"zigbee": NetworkBackups(radios["zigbee"].radio, state / "backups", every_s, keep, wall.now)}
+
+
+def _inventory_site(config: Config) -> InventorySite:
+    lorawan = config.lorawan
+    return InventorySite(
+        region=config.gateway.region,
+        timezone=config.gateway.timezone,
+        lorawan_region=lorawan.region if lorawan else None,
+        lorawan_data_rate=lorawan.data_rate if lorawan else None,
+    )
 
 
 def _bridge(config: Config, radios: dict[str, RadioParts]) -> NodeBridge | None:

@@ -27,6 +27,9 @@ from gatewayd.cloud.document import Name as Name
 from gatewayd.cloud.document import NodeName as NodeName
 from gatewayd.cloud.document import Ratio as Ratio
 from gatewayd.cloud.document import ReleasePath as ReleasePath
+from gatewayd.cloud.inventory import InventoryNode as InventoryNode
+from gatewayd.cloud.inventory import InventoryPage as InventoryPage
+from gatewayd.cloud.inventory import InventorySite as InventorySite
 from gatewayd.errors import Refused
 
 DOCUMENT_MAX_BYTES = 64 * 1024
@@ -328,21 +331,6 @@ class CampaignSummary(Document):
     left_out: int = 0  # of those `cancelled`: a later revision does not mean them any more
     tiers: dict[str, dict[str, int]]
     updated: AwareDatetime
-
-
-class InventoryNode(Document):
-    id: NodeName
-    hardware: str | None = None
-    version: int | None = None
-    power: str | None = None
-    battery_percent: float | None = None
-    last_seen: AwareDatetime | None = None
-
-
-class InventoryPage(Document):
-    page: Annotated[int, Field(ge=0)]
-    pages: Annotated[int, Field(ge=1)]
-    nodes: Annotated[tuple[InventoryNode, ...], Field(max_length=200)]
 
 
 # -- reading and writing -----------------------------------------------------------------------------------------------

@@ -1,22 +1,33 @@
 """The inventory as the cloud sees it: retained pages of up to 200 nodes, published when something telling changed.
 
+They say what a campaign's fate on a node depends on, so that `gatewayd publish campaign plan` can tell it beforehand.
+
 Not responsible for what is known (inventory.py) nor for the connection (cloud/link.py).
 """
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
 
-from gatewayd.cloud.messages import Document, InventoryNode, InventoryPage, utc
+from gatewayd.cloud.messages import (
+    DOCUMENT_MAX_BYTES,
+    Document,
+    InventoryNode,
+    InventoryPage,
+    InventorySite,
+    dump,
+    utc,
+)
 from gatewayd.errors import StoreError
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.node import Node
 from gatewayd.store.database import Database
 
 NODES_PER_PAGE = 200
+PAGE_ROOM_BYTES = DOCUMENT_MAX_BYTES - 1024  # for the nodes; the rest is the page's head
 PUBLISH_MIN_S = 30.0
 REFRESH_S = 3600.0  # how old `last_seen` may become that changes alone
 
@@ -31,19 +42,39 @@ class Retainer(Protocol):
     async def publish_retained(self, topic_leaf: str, document: Document | None) -> None: ...
 
 
-def pages(nodes: Sequence[Node]) -> list[InventoryPage]:
-    """At least one page; the nodes in the order that they come in."""
-    parts = [nodes[start : start + NODES_PER_PAGE] for start in range(0, len(nodes), NODES_PER_PAGE)] or [()]
+def pages(nodes: Sequence[Node], site: InventorySite | None = None) -> list[InventoryPage]:
+    """At least one page; the nodes in the order that they come in, as many on each as fit into a document."""
+    parts: list[list[InventoryNode]] = [[]]
+    room = PAGE_ROOM_BYTES
+    for document in map(_document, nodes):
+        size = len(dump(document)) + 1
+        if len(parts[-1]) == NODES_PER_PAGE or size > room:
+            parts.append([])
+            room = PAGE_ROOM_BYTES
+        parts[-1].append(document)
+        room -= size
+    where = site or InventorySite()
     return [
-        InventoryPage(page=number, pages=len(parts), nodes=tuple(_document(node) for node in part))
-        for number, part in enumerate(parts)
+        InventoryPage(page=number, pages=len(parts), site=where, nodes=tuple(part)) for number, part in enumerate(parts)
     ]
 
 
 class InventoryPages:
-    """Publishes what changed since the last time; pages that are no longer needed are cleared."""
+    """Publishes what changed since the last time; pages that are no longer needed are cleared.
 
-    def __init__(self, inventory: Inventory, database: Database, link: Retainer) -> None:
+    `stated` gives a node with the tags that are stated for it here.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        database: Database,
+        link: Retainer,
+        site: InventorySite | None = None,
+        stated: Callable[[Node], Node] = lambda node: node,
+    ) -> None:
+        self._site = site
+        self._stated = stated
         self._inventory = inventory
         self._database = database
         self._link = link
@@ -63,7 +94,7 @@ class InventoryPages:
 
     async def publish(self, now: float) -> int:
         """Say what is new; how many pages that were. `now` is monotonic seconds."""
-        made = pages(self._inventory.all())
+        made = pages([self._stated(node) for node in self._inventory.all()], self._site)
         first = self._most is None
         known = await self._database.read(_stored) if self._most is None else self._most
         if len(made) > known:
@@ -87,15 +118,27 @@ def _document(node: Node) -> InventoryNode:
     return InventoryNode(
         id=node.id,
         hardware=node.hardware,
+        model=node.model,
         version=node.version,
+        security_version=node.security_version,
         power=None if node.power is None else node.power.value,
         battery_percent=node.battery_percent,
+        battery_at=None if node.battery_at is None else utc(node.battery_at),
+        joined=node.joined,
+        lqi=node.lqi,
+        rssi_dbm=node.rssi_dbm,
+        snr_db=node.snr_db,
+        tags=node.tags,
         last_seen=utc(node.last_seen) if node.last_seen else None,
     )
 
 
+# They change with every frame.
+_FLEETING = {"last_seen": None, "battery_at": None, "lqi": None, "rssi_dbm": None, "snr_db": None}
+
+
 def _timeless(page: InventoryPage) -> InventoryPage:
-    return page.model_copy(update={"nodes": tuple(n.model_copy(update={"last_seen": None}) for n in page.nodes)})
+    return page.model_copy(update={"nodes": tuple(n.model_copy(update=_FLEETING) for n in page.nodes)})
 
 
 def _stored(db: sqlite3.Connection) -> int:
