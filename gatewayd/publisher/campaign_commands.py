@@ -1,4 +1,4 @@
-"""Commands for campaigns: start, change, look at, watch."""
+"""Commands for campaigns: plan, start, change, look at, watch."""
 
 import asyncio
 import json
@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
 from rich.console import Console
 
 from gatewayd.cloud import messages
@@ -15,15 +14,16 @@ from gatewayd.cloud.messages import Campaign, Desired
 from gatewayd.errors import ConfigError
 from gatewayd.publisher import campaigns
 from gatewayd.publisher.broker import BrokerSettings
+from gatewayd.publisher.campaign_options import audience_option, checked, document_options
 from gatewayd.publisher.collector import ReportStore
+from gatewayd.publisher.forecast import forecast
+from gatewayd.publisher.inventories import inventories, published
 from gatewayd.publisher.keys import KeyFolder, Role
-from gatewayd.publisher.metadata import DAY_S
-from gatewayd.publisher.options import FILE, Number, broker_options, json_option, keys_option, show
+from gatewayd.publisher.options import FILE, FOLDER, Number, broker_options, json_option, keys_option, show
+from gatewayd.publisher.plan_screen import show_plan
 from gatewayd.publisher.progress import Progress
 from gatewayd.publisher.screen import Screen
 from gatewayd.publisher.watch import watch
-
-audience_option = click.option("--audience", required=True, help="gateway:<id> or fleet:<id>.")
 
 
 @click.group()
@@ -35,47 +35,33 @@ def campaign() -> None:
 @click.argument("name")
 @broker_options
 @keys_option
-@audience_option
-@click.option("--release", required=True, help="releases/<name>/<version>.json")
-@click.option("--node", "nodes", multiple=True, help="Only these nodes. Default: all of the release's hardware.")
-@click.option("--tier", "tiers", multiple=True, help="<name>=<percent>, rising. Default: all=100.")
-@click.option(
-    "--gate", type=click.Choice(["local", "cloud"]), help="Who opens the next tier. Default: cloud for fleets."
-)
-@click.option("--soak-s", type=Number(), default=0, help="How long a tier must have been fine before the next opens.")
-@click.option("--stage-by", type=click.Choice(["transfer", "install"]), help="What the tiers hold back.")
-@click.option("--rollout", type=FILE, help="JSON file with a campaign's `rollout`, instead of the four options above.")
-@click.option("--days", type=float, default=7.0, show_default=True, help="Lifetime; at most 30.")
-@click.option("--policy", type=FILE, help="JSON file with a campaign's `policy`.")
+@document_options
 @json_option
-def start(
-    name: str,
-    broker: BrokerSettings,
-    keys: KeyFolder,
-    audience: str,
-    release: str,
-    nodes: tuple[str, ...],
-    tiers: tuple[str, ...],
-    gate: str | None,
-    soak_s: int,
-    stage_by: str | None,
-    rollout: Path | None,
-    days: float,
-    policy: Path | None,
-    as_json: bool,
-) -> None:
+def start(broker: BrokerSettings, keys: KeyFolder, document: Campaign, as_json: bool) -> None:
     """Start the campaign NAME."""
-    document = campaigns.new_campaign(
-        name,
-        release,
-        audience,
-        time.time(),
-        lifetime_s=days * DAY_S,
-        selection=_checked(messages.Selection, {"nodes": list(nodes) or None}, "selection"),
-        rollout=_from_file(messages.Rollout, rollout) or _rollout(audience, tiers, gate, soak_s, stage_by),
-        policy=_from_file(messages.Policy, policy),
-    )
     _told(asyncio.run(campaigns.start(broker, document, keys.signer(Role.CAMPAIGN))), as_json)
+
+
+@campaign.command("plan")
+@click.argument("name")
+@broker_options
+@click.option("--repo", type=FOLDER, required=True, help="Folder of the repository that holds the release.")
+@document_options
+@click.option(
+    "--gateway", "gateways", multiple=True, help="Of a fleet only these. Default: all that say they are in it."
+)
+@json_option
+def plan_command(
+    broker: BrokerSettings, repo: Path, document: Campaign, gateways: tuple[str, ...], as_json: bool
+) -> None:
+    """Say what the campaign NAME would do, without starting it: which nodes, how many bytes, about how long."""
+    now = time.time()
+    release, releases, manufacturers = published(repo, document.release, now)
+    found = asyncio.run(inventories(broker, document.audience, gateways))
+    if not found:
+        raise ConfigError(f"no gateway says that it is in {document.audience}; name them by --gateway")
+    told = [forecast(document, release, manufacturers, releases, gateway, now) for gateway in found]
+    show_plan(Console(), document, told, as_json)
 
 
 def _changing(name: str, desired: Desired, help_text: str) -> None:
@@ -127,7 +113,7 @@ def retry(
     as_json: bool,
 ) -> None:
     """Try nodes of the campaign NAME anew that have failed; with --outcome also others."""
-    wanted = _checked(messages.Retry, {"outcomes": list(outcomes), "nodes": list(nodes) or None}, "retry")
+    wanted = checked(messages.Retry, {"outcomes": list(outcomes), "nodes": list(nodes) or None}, "retry")
     signer = keys.signer(Role.CAMPAIGN)
     _told(asyncio.run(campaigns.retry(broker, audience, name, signer, time.time(), wanted)), as_json)
 
@@ -187,37 +173,6 @@ def watch_command(
         if store is not None:
             store.close()
     raise SystemExit(int(outcome))
-
-
-def _rollout(
-    audience: str, tiers: tuple[str, ...], gate: str | None, soak_s: int, stage_by: str | None
-) -> messages.Rollout:
-    parsed = []
-    for text in tiers:
-        name, _, percent = text.partition("=")
-        try:
-            parsed.append({"name": name, "percent": float(percent)})
-        except ValueError:
-            raise click.UsageError(f"--tier {text!r}: <name>=<percent>") from None
-    kind = gate or ("cloud" if audience.startswith("fleet:") else "local")
-    values: dict[str, object] = {"gate": {"kind": kind, "soak_s": soak_s}}
-    if parsed:
-        values["tiers"] = parsed
-    if stage_by:
-        values["stage_by"] = stage_by
-    return _checked(messages.Rollout, values, "rollout")
-
-
-def _from_file(kind: type[messages.D], file: Path | None) -> messages.D | None:
-    return messages.parse(kind, file.read_bytes(), str(file)) if file else None
-
-
-def _checked(kind: type[messages.D], values: dict[str, object], what: str) -> messages.D:
-    try:
-        return kind.model_validate_json(json.dumps(values))
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
-        raise click.UsageError(f"{what}: {faults}") from error
 
 
 def _told(document: Campaign, as_json: bool) -> None:

@@ -33,11 +33,15 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
 
 async def asked(rig: Rig, *arguments: str, keys: str = "") -> tuple[int, dict[str, Any], str]:
     """`gatewayd publish gateway ...`: exit status, what it says with --json, and its complaints."""
+    return await published(rig, "gateway", *arguments, "--keys", keys or str(rig.world.cloud.keys.folder))
+
+
+async def published(rig: Rig, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """The same of `gatewayd publish ...`."""
     broker = rig.world.cloud_broker
-    command = [sys.executable, "-m", "gatewayd", "publish", "gateway", *arguments, "--json"]
+    command = [sys.executable, "-m", "gatewayd", "publish", *arguments, "--json"]
     command += ["--broker", broker.url, "--ca", str(broker.ca), "--cert", str(broker.cert)]
     command += ["--cert-key", str(broker.key), "--mqtt", broker.protocol]
-    command += ["--keys", keys or str(rig.world.cloud.keys.folder)]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -80,3 +84,18 @@ async def test_a_stranger_is_told_that_it_was_refused(rig: Rig) -> None:
 async def test_a_gateway_that_is_not_there_does_not_answer(rig: Rig) -> None:
     status, said, _ = await asked(rig, "identify", "somebody-else", "--wait-s", "0.5")
     assert (status, said["answer"]) == (2, None)
+
+
+async def test_a_plan_is_made_from_what_the_gateway_says_of_its_nodes(rig: Rig) -> None:
+    """All have the release by now; the gateway's pages say so within half a minute."""
+    options = ("--repo", str(rig.world.cloud.repository.path), "--release", "releases/lamp/2.0.0.json")
+    plan = ("campaign", "plan", "again", "--audience", f"gateway:{GATEWAY}", *options)
+    async with asyncio.timeout(90):
+        while True:
+            status, said, complaint = await published(rig, *plan)
+            assert status == 0, complaint
+            (gateway,) = said["gateways"]
+            (tier,) = gateway["tiers"]
+            if tier["skipped"] == {"already": len(LAMPS)}:
+                break
+    assert (tier["nodes"], gateway["fetched_bytes"], gateway["problem"]) == (0, 0, "")

@@ -12,7 +12,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gatewayd.cloud.messages import CampaignSummary, NumberedReport, Report, ReportBatch, ReportKind, dump
+from gatewayd.cloud.messages import (
+    CampaignSummary,
+    GatewayState,
+    InventoryNode,
+    InventoryPage,
+    InventorySite,
+    NumberedReport,
+    Report,
+    ReportBatch,
+    ReportKind,
+    dump,
+)
 from gatewayd.publisher.collector import ReportStore
 from gatewayd.publisher.commands import publish
 from tests.support.mosquitto import Mosquitto
@@ -223,3 +234,64 @@ def test_a_watch_that_comes_late_knows_by_the_collectors_file_who_failed(
     assert last["failed"] == [{"gateway": "gw-1", "node": node, "state": "failed", "code": "lost"}]
     assert last["tiers"] == {"all": {"failed": 1}}
     run(*watch, "--gateway", "gw-1", "--expect", "2", status=2)
+
+
+def inventory(*nodes: InventoryNode, pages: int = 1) -> bytes:
+    return dump(InventoryPage(page=0, pages=pages, site=InventorySite(lorawan_region="EU868"), nodes=nodes))
+
+
+def said_to_be_in(*fleets: str) -> bytes:
+    return dump(GatewayState(state="online", connection="", gateway="", fleets=fleets))
+
+
+@pytest.mark.services
+def test_a_plan_says_what_a_campaign_would_do_on_every_gateway_of_a_fleet(
+    run: Run, tmp_path: Path, broker: Mosquitto
+) -> None:
+    site(run, tmp_path)
+    run(*RELEASE)
+    old, new = (
+        InventoryNode(id=f"lorawan:{number:016x}", hardware="lorawan:00000007", version=version, power="mains")
+        for number, version in ((1, 1), (2, 0x01020000))
+    )
+    low = old.model_copy(update={"id": "lorawan:" + "3" * 16, "power": "battery"})
+    retained = {
+        "gw-1/inventory/0": inventory(old, new),
+        "gw-2/inventory/0": inventory(low, pages=2),
+        "gw-2/inventory/1": b"no page",
+        "gw-3/inventory/0": inventory(old),
+        "gw-1/state": said_to_be_in("south", "north"),
+        "gw-2/state": said_to_be_in("north"),
+        "gw-3/state": said_to_be_in("south"),
+        "gw-4/state": said_to_be_in("north"),
+    }
+
+    async def publish() -> None:
+        async with broker.client("cloud") as client:
+            for leaf, payload in retained.items():
+                await client.publish(f"ota/v1/gateways/{leaf}", payload, qos=1, retain=True)
+
+    asyncio.run(publish())
+    plan = (
+        *("campaign", "plan", "meters", "--broker", f"mqtt://127.0.0.1:{broker.port}", "--repo", "{repo}"),
+        *("--release", "releases/meter/1.2.0.json", "--tier", "canary=10", "--tier", "rest=100"),
+    )
+    said = json.loads(run(*plan, "--audience", "fleet:north", "--json").output)
+    one, two, four = said["gateways"]
+    assert [one["gateway"], two["gateway"], four["gateway"]] == ["gw-1", "gw-2", "gw-4"]
+    assert (said["nodes"], one["fetched_bytes"]) == (2, 25_600)
+    assert {code: n for tier in one["tiers"] for code, n in tier["skipped"].items()} == {"already": 1}
+    assert {code: n for tier in two["tiers"] for code, n in tier["deferred"].items()} == {"battery_unknown": 1}
+    assert "pages 1" in two["problem"]
+    assert "no inventory" in four["problem"]
+    (air,) = (tier["air"]["lorawan"] for tier in one["tiers"] if tier["air"])
+    assert 0 < air["estimated"]["fastest_s"] <= air["estimated"]["slowest_s"]
+    shown = " ".join(run(*plan, "--audience", "gateway:gw-1").output.split())
+    assert "1 already" in shown
+    assert "gw-1 fetches 26 kB once" in shown
+    assert "estimates" in shown
+    assert "no gateway says" in run(*plan, "--audience", "fleet:west", status=3).output
+    assert (
+        "does not publish"
+        in run(*plan[:7], "--release", "releases/meter/9.0.0.json", "--audience", "fleet:north", status=3).output
+    )
