@@ -26,9 +26,8 @@ from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.situation import Site
 from gatewayd.campaign.supply import Supply
 from gatewayd.cloud.link import CloudLink
-from gatewayd.cloud.messages import InventorySite
 from gatewayd.cloud.outbox import Outbox
-from gatewayd.cloud_settings import broker_settings, cloud_settings
+from gatewayd.cloud_settings import broker_settings, cloud_settings, inventory_site
 from gatewayd.config import Config
 from gatewayd.download_settings import fetch_settings, session, throttle
 from gatewayd.errors import ConfigError, GatewaydError, StoreError
@@ -305,7 +304,7 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
             node = as_stated(node, models)
             return replace(node, tags={**place.tags, **node.tags})
 
-        pages = InventoryPages(inventory, database, link, _inventory_site(config), stated)
+        pages = InventoryPages(inventory, database, link, inventory_site(config), stated)
         health = Health(view.troubles, database, outbox, link, wall.now)
         status = StatusServer(config.status.listen, database, view, state)
         yield Daemon(
@@ -403,16 +402,6 @@ def _backups(config: Config, radios: dict[str, RadioParts], wall: WallClock, sta
         return {}
     every_s, keep = config.zigbee.backup_every_h * 3600.0, config.zigbee.backup_keep_days
     return {"zigbee": NetworkBackups(radios["zigbee"].radio, state / "backups", every_s, keep, wall.now)}
-
-
-def _inventory_site(config: Config) -> InventorySite:
-    lorawan = config.lorawan
-    return InventorySite(
-        region=config.gateway.region,
-        timezone=config.gateway.timezone,
-        lorawan_region=lorawan.region if lorawan else None,
-        lorawan_data_rate=lorawan.data_rate if lorawan else None,
-    )
 
 
 def _bridge(config: Config, radios: dict[str, RadioParts]) -> NodeBridge | None:

@@ -1,9 +1,10 @@
-"""What the configuration says of brokers, as the links understand it."""
+"""What the configuration says of brokers, and of what the cloud is told, as the links understand it."""
 
 from dataclasses import replace
 
 from gatewayd.cloud.connection import CloudSettings, TlsFiles
-from gatewayd.config import Broker, Cloud, CloudTls
+from gatewayd.cloud.messages import InventorySite
+from gatewayd.config import Broker, Cloud, CloudTls, Config
 
 
 def cloud_settings(cloud: Cloud) -> CloudSettings:
@@ -21,6 +22,17 @@ def broker_settings(broker: Broker) -> CloudSettings:
         password=broker.password_file.read() if broker.password_file else None,
         protocol=broker.protocol,
         keepalive_s=broker.keepalive_s,
+    )
+
+
+def inventory_site(config: Config) -> InventorySite:
+    """What the inventory's pages say of the gateway itself."""
+    lorawan = config.lorawan
+    return InventorySite(
+        region=config.gateway.region,
+        timezone=config.gateway.timezone,
+        lorawan_region=lorawan.region if lorawan else None,
+        lorawan_data_rate=lorawan.data_rate if lorawan else None,
     )
 
 

@@ -80,9 +80,10 @@ class Commands:
     async def take(self, topic: str, raw: bytes) -> None:
         """Do what it says, if it may be believed. Never raises for what the document says; StoreError: nothing was done."""
         command: VerifiedCommand | None = None
+        now = self._wall.now()
         try:
-            command = await self._verified(topic, raw)
-            done = await self._do(command)
+            command = await self._verified(topic, raw, now)
+            done = await self._do(command, now)
         except Refused as error:
             await self._refuse(raw, command, error)
             return
@@ -95,8 +96,8 @@ class Commands:
         if command.document.kind is CommandKind.RESYNC:
             self._link.resend()
 
-    async def _verified(self, topic: str, raw: bytes) -> VerifiedCommand:
-        if (why := self._authority.blocked()) is not None:
+    async def _verified(self, topic: str, raw: bytes, now: float) -> VerifiedCommand:
+        if (why := self._authority.blocked(now)) is not None:
             self._authority.soon()
             raise Refused(*why)
         try:
@@ -116,9 +117,8 @@ class Commands:
             raise Refused("trust_unknown", "no trust metadata yet")
         return verify_command(raw, view.campaign_keys, self._audience, topic)
 
-    async def _do(self, command: VerifiedCommand) -> _Done | None:
+    async def _do(self, command: VerifiedCommand, now: float) -> _Done | None:
         """None: it is the one that was done last, come once more."""
-        now = self._wall.now()
         await self._outbox.load()
         identity = self._identity()
 

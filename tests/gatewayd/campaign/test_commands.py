@@ -26,7 +26,7 @@ from gatewayd.cloud.messages import (
 from gatewayd.publisher.gateways import new_command, sign_command
 from gatewayd.publisher.keys import Role
 from radios.radio import Fact, Want
-from tests.gatewayd.campaign.conftest import METER, NEW, Gateway
+from tests.gatewayd.campaign.conftest import METER, NEW, Gateway, Times
 from tests.gatewayd.trust.site import Gateways, Publisher, Site
 
 pytestmark = pytest.mark.timeout(60)
@@ -78,30 +78,35 @@ class Bench:
         return [r.code for r in await self.answers() if r.state == "refused"]
 
 
-@pytest.fixture
-def now() -> list[float]:
-    return [time.time()]
+class Still(Times):
+    """Time that passes only by hand: what holds for minutes is judged to the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wall, self._steady = time.time(), time.monotonic()
+
+    def wall(self) -> float:
+        return self._wall + self.passed_s + self.ahead_s
+
+    def steady(self) -> float:
+        return self._steady + self.passed_s
 
 
 @pytest.fixture
 async def bench(
-    gateways: Gateways,
-    site: Site,
-    publisher: Publisher,
-    session: aiohttp.ClientSession,
-    tmp_path: Path,
-    now: list[float],
+    gateways: Gateways, site: Site, publisher: Publisher, session: aiohttp.ClientSession, tmp_path: Path
 ) -> AsyncIterator[Bench]:
     core = Gateway(gateways, tmp_path / "gateway")
-    await core.start(now=lambda: now[0])
+    core.times = Still()
+    await core.start()
     yield Bench(core, publisher)
     await core.stop()
 
 
 @pytest.fixture
-def make(now: list[float]) -> Callable[..., Command]:
+def make(bench: Bench) -> Callable[..., Command]:
     def made(kind: CommandKind = CommandKind.IDENTIFY, gateway: str = "gw-1", after_s: float = 0.0) -> Command:
-        return new_command(gateway, kind, now[0] + after_s)
+        return new_command(gateway, kind, bench.core.times.wall() + after_s)
 
     return made
 
@@ -159,19 +164,17 @@ async def test_resync_tells_how_everything_stands_though_it_was_acknowledged(
     assert bench.link.resends == 1
 
 
-async def test_a_second_resync_replaces_what_is_left_of_the_first(
-    bench: Bench, make: Callable[..., Command], now: list[float]
-) -> None:
+async def test_a_second_resync_replaces_what_is_left_of_the_first(bench: Bench, make: Callable[..., Command]) -> None:
     """Asked again and again while nobody acknowledges, the outbox does not grow."""
     await updated(bench.core)
     await acknowledge(bench.core)
     await bench.give(make(CommandKind.RESYNC))
     known = await bench.core.reports()
     again = make(CommandKind.RESYNC, after_s=1.0)
-    now[0] += 2.0
+    bench.core.times.passed_s += 2.0
     await bench.give(again)
     assert await bench.codes() == ["too_soon"]
-    now[0] += RESYNC_MIN_S
+    bench.core.times.passed_s += RESYNC_MIN_S
     last = make(CommandKind.RESYNC)
     await bench.give(last)
     reports = await bench.core.reports()
@@ -255,16 +258,14 @@ async def test_an_unlisted_key_is_looked_up_once_and_refused_once(bench: Bench, 
     assert bench.core._gateways.site.asked.count("metadata/timestamp.json") == asked + 1
 
 
-async def test_a_clock_that_cannot_be_believed_lets_nothing_through(
-    bench: Bench, make: Callable[..., Command], now: list[float]
-) -> None:
-    now[0] = 1_000_000.0
+async def test_a_clock_that_cannot_be_believed_lets_nothing_through(bench: Bench, make: Callable[..., Command]) -> None:
+    bench.core.times.ahead_s = 1_000_000.0 - time.time()
     await bench.give(make())
     assert await bench.codes() == ["clock_untrusted"]
 
 
-async def test_expired_metadata_vouch_for_nobody(bench: Bench, make: Callable[..., Command], now: list[float]) -> None:
-    now[0] += 400 * 86400.0
+async def test_expired_metadata_vouch_for_nobody(bench: Bench, make: Callable[..., Command]) -> None:
+    bench.core.times.passed_s += 400 * 86400.0
     await bench.give(make())
     assert await bench.codes() == ["trust_expired"]
 
