@@ -236,7 +236,7 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         audiences = frozenset({f"gateway:{config.gateway.id}", *(f"fleet:{f}" for f in config.gateway.fleets)})
         authority = Authority(repository, database, wall, audiences, config.trust.refresh_s)
         cache = PayloadCache(state / "payloads", config.payload.quota_mb * MIB, config.payload.reserve_mb * MIB)
-        supply = Supply(cache, wall)
+        supply = Supply(cache, wall, authority.manufacturers)
         supply.fetcher = Fetcher(
             payload_session,
             cache,

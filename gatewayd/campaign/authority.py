@@ -13,7 +13,7 @@ import structlog
 
 from gatewayd.campaign import rows
 from gatewayd.campaign.situation import DATES_IN_DOUBT
-from gatewayd.cloud.messages import RELEASE_MAX_BYTES, Release, parse
+from gatewayd.cloud.messages import RELEASE_MAX_BYTES, Campaign, Manufacturers, Release, parse
 from gatewayd.errors import Refused, StoreError, Unavailable
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
@@ -45,6 +45,7 @@ class Authority:
         self._audiences = audiences
         self._refresh_s = refresh_s
         self._lock = asyncio.Lock()
+        self.storing = asyncio.Lock()  # held from a write of what is to be believed until it is, and while all is read
         self._wake = asyncio.Event()
         self.changed: Callable[[], None] = lambda: None
         self.view_changed: Callable[[], None] = lambda: None
@@ -57,7 +58,12 @@ class Authority:
         self._release_problems: dict[str, tuple[str, str]] = {}
         self._logged_problems: dict[str, str] = {}
         self._asked: set[str] = set()  # releases asked for since the last refresh
+        self._unjudged = False  # what is stored has not been read since the view came
         self._said_at = 0.0  # Unix seconds, that the repository is not there
+
+    def manufacturers(self) -> Manufacturers:
+        """Whose keys and which floors count now; nobody's before there is a view."""
+        return Manufacturers(keys=()) if self.view is None else self.view.manufacturers
 
     def blocked(self, now: float) -> tuple[str, str] | None:
         """Why nothing new may start at `now`: (code, detail); None when trust is fresh and the clock can be believed.
@@ -103,32 +109,48 @@ class Authority:
         await self._judge_stored()
         log.info("trust_restored", campaigns=len(self.campaigns), releases=len(self.releases))
 
+    def _judge_held(self) -> None:
+        """What is believed, by the view we have now: newer metadata may have withdrawn a release, or revoked a key.
+
+        Without the store, and without giving up the loop: there is no moment in which the old belief stands beside the new view.
+        """
+        for path, release in list(self.releases.items()):
+            self._judge_release(path, release.body)
+        for campaign in list(self.campaigns.values()):
+            self.adopted(campaign)
+
     async def _judge_stored(self) -> None:
-        """All that is stored, by the view we have now: newer metadata may have withdrawn a release, or revoked a key."""
+        """All that is stored: what older metadata did not vouch for may count by now."""
+        async with self.storing:
+            stored, releases = await self._database.read(lambda db: (rows.campaigns(db), rows.releases(db)))
+            for path, body in releases.items():
+                self._judge_release(path, body)
+            for row in stored:
+                self._judge_campaign(row.id, row.envelope, row.topic)
+
+    def _judge_release(self, path: str, body: bytes) -> None:
+        try:
+            self.releases[path] = self._repository.reverify_release(path, body)
+            self._release_problems.pop(path, None)
+            self.withdrawn.pop(path, None)
+        except Refused as error:
+            self.releases.pop(path, None)
+            self._remember(path, body, error.code)
+            self._release_failed(path, error.code, error.detail)
+
+    def _judge_campaign(self, campaign: str, envelope: bytes, topic: str | None) -> None:
         if self.view is None:
             return
-        campaigns, releases = await self._database.read(lambda db: (rows.campaigns(db), rows.releases(db)))
-        for path, body in releases.items():
-            try:
-                self.releases[path] = await self._repository.reverify_release(path, body)
-                self._release_problems.pop(path, None)
-                self.withdrawn.pop(path, None)
-            except Refused as error:
-                self.releases.pop(path, None)
-                self._remember(path, body, error.code)
-                self._release_failed(path, error.code, error.detail)
-        for row in campaigns:
-            try:
-                verified = reverify_campaign(row.envelope, self.view.campaign_keys, self._audiences, row.topic)
-            except Refused as error:
-                if self._held_revision(row.id) <= row.revision:
-                    self.campaigns.pop(row.id, None)
-                    if row.id not in self.revoked:
-                        log.error("campaign_revoked", campaign=row.id, code=error.code, detail=error.detail)
-                    self.revoked.add(row.id)
-            else:
-                if self._held_revision(row.id) <= row.revision:  # else: adopted since the rows were read
-                    self.adopted(verified)
+        try:
+            verified = reverify_campaign(envelope, self.view.campaign_keys, self._audiences, topic)
+        except Refused as error:
+            self.campaigns.pop(campaign, None)
+            if campaign not in self.revoked:
+                log.error("campaign_revoked", campaign=campaign, code=error.code, detail=error.detail)
+            self.revoked.add(campaign)
+        else:
+            self.campaigns[campaign] = verified
+            self.revoked.discard(campaign)
 
     def known(self) -> list[Release]:
         """All releases that were ever verified here, to order versions by; only those in `releases` may be delivered."""
@@ -147,14 +169,16 @@ class Authority:
             with contextlib.suppress(Refused):
                 self.withdrawn[path] = parse(Release, body, path, RELEASE_MAX_BYTES)
 
-    def _held_revision(self, campaign: str) -> int:
-        held = self.campaigns.get(campaign)
-        return 0 if held is None else held.document.revision
-
     def adopted(self, campaign: VerifiedCampaign) -> None:
-        """What is stored was verified: act on it from now on."""
-        self.campaigns[campaign.document.id] = campaign
-        self.revoked.discard(campaign.document.id)
+        """It is stored: act on it from now on, if it still verifies. Newer metadata may have come while it was written."""
+        self._judge_campaign(campaign.document.id, campaign.envelope, None)
+
+    def believes(self, document: Campaign, release: VerifiedRelease) -> bool:
+        """Whether both still count: newer metadata may have come since they were looked up."""
+        campaign, known = self.campaigns.get(document.id), self.releases.get(release.path)
+        return (
+            campaign is not None and campaign.document == document and known is not None and known.body == release.body
+        )
 
     def verify(self, envelope: bytes, topic: str) -> VerifiedCampaign:
         """Refused when the envelope is not by a key listed for its audience, or not for this gateway."""
@@ -165,7 +189,7 @@ class Authority:
     async def refresh(self) -> None:
         """Ask the repository for newer metadata now; on trouble the old view stays and `problem` says why.
 
-        Newer metadata judge at once what older ones let in: payloads are doubted before anything else may start by them.
+        Newer metadata judge at once what older ones let in, before anything else may start by it.
         """
         async with self._lock:
             before = self.view
@@ -180,15 +204,18 @@ class Authority:
             except StoreError as error:
                 self.problem = ("trust_not_stored", str(error))
                 log.error("trust_not_stored", error=str(error))
-        if self.view is not None and _versions(self.view) != _versions(before):
-            self.view_changed()
-            try:
-                await self._judge_stored()
-            except StoreError as error:  # judged again by what is in the memory at the next refresh
-                log.error("store_failed", error=str(error))
-                self.view, self.problem = before, ("trust_not_stored", str(error))
-                return
-            self.changed()
+        if self.view is None or (_versions(self.view) == _versions(before) and not self._unjudged):
+            return
+        self._judge_held()
+        self._asked.clear()  # what was refused may be listed by now
+        self.view_changed()
+        try:
+            await self._judge_stored()
+            self._unjudged = False
+        except StoreError as error:  # what is believed has been judged; what is only stored is, at the next refresh
+            log.error("store_failed", error=str(error))
+            self._unjudged, self.problem = True, ("trust_not_stored", str(error))
+        self.changed()
 
     def _say_unavailable(self, error: str) -> None:
         """Logged when it is news, then once in a while: a site may be offline for weeks."""
@@ -216,7 +243,13 @@ class Authority:
             def keep(db: sqlite3.Connection) -> None:
                 rows.put_release(db, path, release.body, self._wall.now())
 
-            await self._database.write(keep)
+            async with self.storing:
+                await self._database.write(keep)
+                # Again, because newer metadata may have come while it was written.
+                release = self._repository.reverify_release(path, release.body)
+                self.releases[path] = release
+                self.withdrawn.pop(path, None)
+                self._release_problems.pop(path, None)
         except Unavailable as error:
             self._release_failed(path, "release_unavailable", str(error))
             self.soon()
@@ -226,9 +259,6 @@ class Authority:
         except Refused as error:
             self._release_failed(path, error.code, error.detail)
         else:
-            self._release_problems.pop(path, None)
-            self.releases[path] = release
-            self.withdrawn.pop(path, None)
             log.info("release_verified", release=path, version=release.document.version)
         self.changed()
 

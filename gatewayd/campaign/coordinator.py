@@ -28,7 +28,7 @@ from gatewayd.campaign.supply import FETCHING, Supply
 from gatewayd.campaign.versions import Versions
 from gatewayd.cloud import outbox
 from gatewayd.cloud.link import CloudLink
-from gatewayd.cloud.messages import Campaign, Desired, Manufacturers, Payload, Report, Rollout
+from gatewayd.cloud.messages import Campaign, Desired, Payload, Report, Rollout
 from gatewayd.errors import StoreError, Unavailable
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.node import Node
@@ -198,10 +198,9 @@ class Coordinator:
         wanted: Mapping[str, Payload],
         now: float,
     ) -> tuple[str, str] | None:
-        view = self._authority.view
-        if release is not None and view is not None:
+        if release is not None and self._authority.view is not None:
             for payload in wanted.values():
-                self._supply.require(fetches, release, payload, view.manufacturers)
+                self._supply.require(fetches, release, payload)
         if (why := self._authority.blocked(now)) is not None:
             return why
         if release is None:
@@ -228,10 +227,9 @@ class Coordinator:
         floor = self._authority.security_version(
             document.release
         )  # also of one withdrawn while its nodes were confirming
-        unusable, refused = self._unusable(release, wanted)
+        unusable, refused, doubted = self._judged(release, wanted)
         radio_now = {kind: clock.now() for kind, (_, clock) in self._radios.items()}
-        view = self._authority.view
-        manufacturers = view.manufacturers if view is not None else Manufacturers(keys=())
+        manufacturers = self._authority.manufacturers()
         nodes = {node.id: node for node in self._nodes() if node.radio in self._radios}
         versions = Versions(self._authority.known())
 
@@ -254,6 +252,7 @@ class Coordinator:
                 radio_now=radio_now,
                 unusable=unusable,
                 refused=refused,
+                doubted=doubted,
                 yielding=yielding - {document.id},
                 site=self._site,
                 versions=versions,
@@ -286,15 +285,16 @@ class Coordinator:
         if reported:
             self._outbox.notify()
 
-    def _unusable(
+    def _judged(
         self, release: VerifiedRelease | None, wanted: Mapping[str, Payload]
-    ) -> tuple[frozenset[str], frozenset[str]]:
-        """Digests of deltas that are not to be had, and of those that may not be had."""
+    ) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+        """Digests of deltas that are not to be had, of those that may not be had, and of payloads in doubt."""
         if release is None:
-            return frozenset(), frozenset()
+            return frozenset(), frozenset(), frozenset()
         deltas = [payload for payload in wanted.values() if payload.kind == "delta"]
         missing = frozenset(p.sha256 for p in deltas if self._supply.blocked(release, p) is not None)
-        return missing, frozenset(p.sha256 for p in deltas if self._supply.forbidden(release, p))
+        refused = frozenset(p.sha256 for p in deltas if self._supply.forbidden(release, p))
+        return missing, refused, frozenset(d for d, p in wanted.items() if self._supply.doubted(release, p))
 
     def _store(
         self,
@@ -360,7 +360,9 @@ class Coordinator:
         for transfer, kind in sorted({(u.transfer, radio_of(u.node)) for u in wishes(updates)}):
             payload = None if release is None else payload_of(transfer, release)
             # Begun with another payload, or with one that is not verified in this process: not a byte on air.
-            if release is not None and payload is not None and self._supply.blocked(release, payload) is None:
+            if release is None or payload is None or not self._authority.believes(document, release):
+                continue  # newer metadata came while the decision was stored
+            if self._supply.blocked(release, payload) is None:
                 await self._order(document, release, payload, transfer, kind)
                 ready.add(transfer)
         # A node past recall has its image.

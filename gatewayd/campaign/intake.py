@@ -159,15 +159,18 @@ class Intake:
             append(db, [campaign_report(row, now)])
             return True
 
-        adopted = await self._database.write(transaction)
+        async with self._authority.storing:
+            adopted = await self._database.write(transaction)
+            if adopted:
+                if self._witness is not None:
+                    await self._witness.write()
+                log.info("campaign_adopted", campaign=document.id, revision=document.revision, desired=document.desired)
+            held = self._authority.campaigns.get(document.id)
+            # Not held although it is stored: its key was not listed until now, or the daemon was interrupted after the write.
+            if adopted or held is None or held.document.revision < document.revision:
+                self._authority.adopted(verified)
         if adopted:
-            if self._witness is not None:
-                await self._witness.write()
             self._outbox.notify()
-            self._authority.adopted(verified)
-            log.info("campaign_adopted", campaign=document.id, revision=document.revision, desired=document.desired)
-        elif document.id not in self._authority.campaigns:
-            self._authority.adopted(verified)  # stored, but its key was not listed until now
         return adopted
 
     async def _refuse(self, topic: str, raw: bytes, error: Refused) -> None:

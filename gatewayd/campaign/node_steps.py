@@ -114,8 +114,11 @@ def step(this: Round, update: NodeUpdate) -> NodeUpdate:
             return _drop(_moved(it, update, Input.CANCEL, "not_selected", "a later revision does not mean the node"))
     if row.state in _HELD or it.forbidden:
         return _hold(update)
-    if update.want and (payload := payload_in(it, update)) is not None and payload.sha256 in it.refused:
-        return _drop(_moved(it, update, Input.FAIL, "delta_refused", f"payload {payload.sha256} may not go on air"))
+    if update.want and (payload := payload_in(it, update)) is not None:
+        if payload.sha256 in it.refused:
+            return _drop(_moved(it, update, Input.FAIL, "delta_refused", f"payload {payload.sha256} may not go on air"))
+        if payload.sha256 in it.doubted:
+            return _hold(update)
     return _unheld(this, update)
 
 

@@ -46,6 +46,7 @@ class Situation:
     site: Site = Site()
     versions: Versions = field(default_factory=Versions)  # of the releases that are known here
     own_versions: Mapping[str, frozenset[int]] = field(default_factory=dict)  # see `moves.unexplained`
+    doubted: frozenset[str] = frozenset()  # digests that are checked again: what runs with them is held meanwhile
 
     @property
     def clock_trusted(self) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from gatewayd.cloud import messages
 from gatewayd.trust.container import ContainerCheck
 from gatewayd.trust.release import VerifiedRelease
-from gatewayd.trust.signature import verify_image
+from gatewayd.trust.signature import manufacturer_key, verify_image
 
 
 def verify_payload(
@@ -17,6 +17,17 @@ def verify_payload(
 ) -> None:
     """All checks on a payload file in one pass: Refused as `verify_image`, or header_mismatch."""
     verify_file(chunks, payload, release.document, manufacturers, now)
+
+
+def verify_signer(
+    payload: messages.Payload, release: VerifiedRelease, manufacturers: messages.Manufacturers, now: float | None
+) -> None:
+    """What newer metadata can change of a payload that was verified: whether the key that signed it still counts.
+
+    A key's id is its digest, so the signature that was good is good. Refused: unknown_manufacturer, key_revoked,
+    key_not_valid, wrong_hardware.
+    """
+    manufacturer_key(payload.signature, release.document.hardware, manufacturers, now)
 
 
 def verify_file(

@@ -141,8 +141,8 @@ class TrustRepository:
             body = await self._target(trusted, target, messages.RELEASE_MAX_BYTES)
             return verify_release(path, body, target, expires, self._now())
 
-    async def reverify_release(self, path: str, body: bytes) -> VerifiedRelease:
-        """A release that was kept, against what is trusted now, without a network; see `VerifiedRelease.expired`.
+    def reverify_release(self, path: str, body: bytes) -> VerifiedRelease:
+        """A release that was kept, against what is trusted at this moment; see `VerifiedRelease.expired`.
 
         Refused: unknown_release when it was withdrawn, tampered when it was replaced. Unavailable before `restore`.
         """

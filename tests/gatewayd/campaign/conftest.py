@@ -111,6 +111,16 @@ class Times:
         return time.monotonic() + self.passed_s
 
 
+class WatchedClock(SystemClock):
+    """Counts how often it was asked: the coordinator asks once for each decision, right before it stores it."""
+
+    asked = 0
+
+    def now(self) -> float:
+        self.asked += 1
+        return super().now()
+
+
 class Gateway:
     """One life of the daemon's core; the same folder is the same gateway, started again."""
 
@@ -132,18 +142,18 @@ class Gateway:
             self.database, now=times.wall, synchronised=lambda: times.synchronised, monotonic=times.steady
         )
         self.witness = await examined(self.database, self._folder / "s.witness", self.wall)
-        repository = self._gateways.start("core", times.wall)
-        self.authority = Authority(repository, self.database, self.wall, frozenset({AUDIENCE}), 3600.0)
+        self.trust = self._gateways.start("core", times.wall)
+        self.authority = Authority(self.trust, self.database, self.wall, frozenset({AUDIENCE}), 3600.0)
         self.inventory = await Inventory.load(self.database)
         self.radio_time = RadioTime(self.database, self.wall, self.inventory, steady=times.steady, boot=times.boot)
-        self.clock = SystemClock(times.wall, times.steady)
+        self.clock = WatchedClock(times.wall, times.steady)
         self.radio_time.take("lorawan", self.clock)
         await self.radio_time.start()
         await self.authority.restore()
         if refresh:
             await self.authority.refresh()
         cache = self.cache = PayloadCache(self._folder / "payloads", 2**24)
-        self.supply = Supply(cache, self.wall)
+        self.supply = Supply(cache, self.wall, self.authority.manufacturers)
         self.supply.fetcher = Fetcher(self._gateways.session, cache, [self._gateways.site.url.rstrip("/")])
         self.outbox = Outbox(self.database, 2**20)
         self.intake = Intake(self.authority, self.database, self.outbox, self.wall, self.witness)

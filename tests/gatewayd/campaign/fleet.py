@@ -214,7 +214,7 @@ async def make_member(
     repository = TrustRepository(trust, session)
     authority = Authority(repository, database, wall, frozenset({f"gateway:{name}", f"fleet:{FLEET}"}), 3600.0)
     cache = PayloadCache(folder / "payloads", 2**24)
-    supply = Supply(cache, wall)
+    supply = Supply(cache, wall, authority.manufacturers)
     supply.fetcher = Fetcher(session, cache, [f"{server.url}/{name}"])
     outbox = Outbox(database, 2**20)
     intake = Intake(authority, database, outbox, wall)

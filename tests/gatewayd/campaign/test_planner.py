@@ -6,7 +6,9 @@ from datetime import timedelta
 import pytest
 
 from gatewayd.campaign.node_update import Input, NodeUpdate, State, advance
+from gatewayd.campaign.payloads import full_image
 from gatewayd.campaign.planner import Decision, Situation, decide
+from gatewayd.campaign.reports import news_of
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.campaign.situation import Site as Place
 from gatewayd.campaign.versions import Versions
@@ -49,6 +51,7 @@ class Site:
         self.own_versions: dict[str, frozenset[int]] = {}
         self.unusable: frozenset[str] = frozenset()
         self.refused: frozenset[str] = frozenset()
+        self.doubted: frozenset[str] = frozenset()
         self.row = CampaignRow(
             "lamps", "t", "gateway:gw-1", document.revision, "d", b"", document.release, CampaignState.WAITING, "", "",
             False, 1, "", START_S, START_S,
@@ -60,7 +63,7 @@ class Site:
             Situation(
                 self.document, self.row, self.release, self.manufacturers, self.blocked, self.forbidden, self.nodes, self.updates, self.elsewhere, self.now,
                 {"zigbee": self.now, "lorawan": self.now}, self.yielding, self.unusable, self.refused,
-                self.place, self.versions, self.own_versions,
+                self.place, self.versions, self.own_versions, self.doubted,
             )
         )  # fmt: skip
         self.row = decision.row
@@ -324,6 +327,23 @@ def test_a_refused_payload_holds_what_runs_but_not_what_installs() -> None:
     site.blocked, site.forbidden = ("key_revoked", "x"), True
     site.step()
     assert (site.row.code, site.of(1).want, site.of(2).want) == ("key_revoked", Want.HOLD, Want.INSTALL)
+
+
+def test_a_payload_in_doubt_holds_what_runs_and_no_node_is_told_of() -> None:
+    site = Site(campaign(), node(1), node(2))
+    site.step()
+    site.fact(1, Input.DATA)
+    site.fact(2, Input.DATA, Input.COMPLETE, Input.READY)
+    site.step()
+    site.fact(2, Input.INSTALL)
+    before = [news_of(site.of(number)) for number in (1, 2)]
+    site.blocked, site.doubted = ("payload_fetching", "x"), frozenset({full_image(release()).sha256})
+    site.step()
+    assert (site.of(1).want, site.of(2).want) == (Want.HOLD, Want.INSTALL)
+    site.blocked, site.doubted = None, frozenset()
+    site.step()
+    assert (site.of(1).want, site.of(2).want) == (Want.DELIVER, Want.INSTALL)
+    assert [news_of(site.of(number)) for number in (1, 2)] == before
 
 
 def test_without_its_release_a_campaign_touches_nobody() -> None:

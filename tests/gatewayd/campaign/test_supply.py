@@ -2,18 +2,19 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import cast
 
 import pytest
 
-from gatewayd.cloud.messages import Desired, Gate, Payload, Rollout, Tier
+from gatewayd.cloud.messages import Desired, Gate, Payload, ReportKind, Rollout, Tier
 from gatewayd.payload.fetch import Fetcher, Progress
 from gatewayd.trust.release import VerifiedRelease
 from gatewayd.trust.seal import SEAL
 from radios.errors import ImageError
-from radios.radio import Json, Want
+from radios.radio import Fact, Json, Want
 from tests.gatewayd.campaign.conftest import Gateway
-from tests.gatewayd.trust.site import Publisher, Site
+from tests.gatewayd.trust.site import Publisher, Site, spec
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -56,6 +57,92 @@ async def test_a_key_that_is_revoked_while_its_payload_is_fetched_makes_nothing_
     assert fetcher.asked == 2
 
 
+def revoke(publisher: Publisher, *, revoked: bool = True) -> None:
+    keys = publisher.repository.manufacturers().keys
+    publisher.repository.set_manufacturers([key.model_copy(update={"revoked": revoked}) for key in keys])
+
+
+async def test_a_revoked_key_counts_for_nothing_from_the_moment_it_is_known(
+    gateway: Gateway, publisher: Publisher
+) -> None:
+    """What runs is held without waiting for the file to be read again, and goes on when the key is listed again."""
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    await gateway.fact(Fact.PROGRESS, confirmed=1000)
+    reports = len(await gateway.reports())
+    fetcher = held(gateway)  # from here on nothing can be fetched, nor checked again
+    revoke(publisher)
+    await gateway.authority.refresh()
+    assert gateway.supply.blocked(*gateway.supplied()) == (
+        "key_revoked",
+        gateway.supply.blocked(*gateway.supplied())[1],
+    )
+    await gateway.until_told(Want.HOLD)
+    await gateway.until_state("waiting")
+    assert (await gateway.row()).code == "key_revoked"
+    revoke(publisher, revoked=False)
+    await gateway.authority.refresh()
+    await gateway.until(lambda: gateway.radio.wants() == [Want.DELIVER, Want.HOLD, Want.DELIVER])
+    assert fetcher.asked == 0
+    assert {r.kind for r in (await gateway.reports())[reports:]} == {ReportKind.CAMPAIGN}, "no node is told of"
+
+
+async def test_metadata_that_change_nothing_for_a_payload_cost_nothing(gateway: Gateway, publisher: Publisher) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    await gateway.until_state("running")
+    reports = len(await gateway.reports())
+    fetcher = held(gateway)
+    publisher.add(spec("1.3.0", sequence=4))  # a new targets, snapshot and timestamp
+    await gateway.authority.refresh()
+    assert gateway.supply.blocked(*gateway.supplied()) is None
+    await gateway.issue(gateway.document("other", desired=Desired.PAUSED))
+    await gateway.until_state("paused", "other")  # so that a round has passed
+    assert gateway.radio.wants() == [Want.DELIVER]
+    assert fetcher.asked == 0
+    assert {r.campaign for r in (await gateway.reports())[reports:]} == {"other"}
+
+
+async def test_a_judgement_by_older_metadata_is_none_even_within_one_turn_of_the_loop(
+    gateway: Gateway, publisher: Publisher
+) -> None:
+    """Asked for by the old keys, judged after the new ones were taken, by a task that had not begun."""
+    await gateway.issue(gateway.document(desired=Desired.PAUSED))
+    await gateway.until(lambda: gateway.release in gateway.authority.releases)
+    await gateway.until(lambda: gateway.supply.blocked(*gateway.supplied()) is None)
+    release, payload = gateway.supplied()
+    other = VerifiedRelease("releases/meter/9.9.9.json", release.document, b"", 0.0, release.expires, SEAL)
+    revoke(publisher)
+    newer = await gateway.trust.refresh()
+    async with asyncio.TaskGroup() as group:
+        gateway.supply.require(group, other, payload)
+        gateway.authority.view = newer
+        gateway.supply.judge_again()
+    why = gateway.supply.blocked(other, payload)
+    assert why is not None
+    assert why[0] == "key_revoked"
+
+
+async def test_a_release_that_says_something_else_of_its_payload_is_checked_again_and_holds_meanwhile(
+    gateway: Gateway, publisher: Publisher
+) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    fetcher = held(gateway)
+    publisher.repository.withdraw_release(gateway.release)
+    await gateway.authority.refresh()
+    await gateway.until_told(Want.HOLD)
+    publisher.add(replace(spec(), self_test_s=5))  # the same path and the same bytes
+    await gateway.authority.refresh()
+    gateway.authority.soon()
+    await gateway.until(lambda: fetcher.asked)
+    assert gateway.supply.doubted(*gateway.supplied())
+    assert gateway.supply.blocked(*gateway.supplied()) is not None
+    assert gateway.radio.wants() == [Want.DELIVER, Want.HOLD]
+    fetcher.go.set()
+    await gateway.until(lambda: gateway.radio.wants() == [Want.DELIVER, Want.HOLD, Want.DELIVER])
+
+
 async def test_a_payload_that_cannot_be_read_is_tried_again_and_ends_nothing(gateway: Gateway) -> None:
     fetcher = held(gateway)
     fetcher.failures.append(ImageError("evicted meanwhile"))
@@ -77,10 +164,8 @@ async def test_what_was_checked_for_one_release_says_nothing_of_another(gateway:
     path = "releases/meter/9.9.9.json"
     other = VerifiedRelease(path, document, b"", release.verified_at, release.expires, SEAL)
     assert gateway.supply.blocked(other, payload) is not None
-    view = gateway.authority.view
-    assert view is not None
     async with asyncio.TaskGroup() as group:
-        gateway.supply.require(group, other, payload, view.manufacturers)
+        gateway.supply.require(group, other, payload)
     assert gateway.supply.forbidden(other, payload)
     assert gateway.supply.blocked(release, payload) is None
 
@@ -129,13 +214,11 @@ async def test_what_is_fetched_and_what_is_wrong_is_shown(gateway: Gateway) -> N
     gateway.supply.fetcher = cast("Fetcher", Watched(fetcher.inner))
     gateway.supply.judge_again()
     release, _ = gateway.supplied()
-    view = gateway.authority.view
-    assert view is not None
     other = VerifiedRelease(
         "releases/meter/0.0.1.json", release.document, b"", release.verified_at, release.expires, SEAL
     )
     async with asyncio.TaskGroup() as group:
-        gateway.supply.require(group, other, payload, view.manufacturers)
+        gateway.supply.require(group, other, payload)
     assert cast("dict[str, Json]", seen[-2])[payload.sha256] == {"held": 131072, "size": payload.size}
     assert gateway.supply.progress == {}
 

@@ -91,7 +91,7 @@ async def test_expired_releases_refuse_new_ones_and_let_running_ones_finish(
     await gateways.start("old").refresh()
     old = gateways.start("old")
     await old.restore()
-    assert (await old.reverify_release(RELEASE, body)).expired(time.time())
+    assert old.reverify_release(RELEASE, body).expired(time.time())
     with pytest.raises(Refused) as caught:
         await obtained(old, RELEASE)
     assert caught.value.code == "expired"

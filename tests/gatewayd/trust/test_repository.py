@@ -197,7 +197,7 @@ async def test_a_forgotten_releases_role_does_not_keep_revocations_away(
         if again is not trust:
             await again.restore()
         with pytest.raises(Refused):
-            await again.reverify_release(RELEASE, b"{}")
+            again.reverify_release(RELEASE, b"{}")
     with pytest.raises(Refused) as caught:
         await obtained(trust, RELEASE)
     assert caught.value.code == "bad_signature"
