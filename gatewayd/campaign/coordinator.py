@@ -136,8 +136,9 @@ class Coordinator:
     async def _round(self, fetches: asyncio.TaskGroup) -> None:
         needed: set[str] = set()
         stored, under_way, awaited = await self._database.read(
-            lambda db: (rows.campaigns(db), rows.campaigns_under_way(db), witness.awaited(db))
+            lambda db: (rows.campaigns(db), rows.under_way(db), witness.awaited(db))
         )
+        in_the_dark = bool(awaited)  # whether a campaign may want what we do not know of
         now = self._wall.now()
         yielding = frozenset(
             row.id
@@ -148,9 +149,12 @@ class Coordinator:
         )
         for row in stored:
             verified = self._authority.campaigns.get(row.id)
+            at_work = row.state not in _OVER or row.id in under_way
             if verified is None:
-                if row.id in self._authority.revoked:  # else it is being adopted, or nothing can be verified yet
+                if row.id in self._authority.revoked:
                     await self._freeze(row, "revoked", "its key may not sign any more")
+                else:  # it is being adopted, or nothing can be verified yet
+                    in_the_dark |= at_work
                 continue
             if row.revision < (newer := awaited.get(row.id, (0, ""))[0]):
                 await self._freeze(
@@ -160,14 +164,14 @@ class Coordinator:
             release = self._authority.releases.get(row.release)
             if release is None and verified.document.desired is not Desired.CANCELLED:
                 release = self._authority.require_release(fetches, row.release)
-            wanted = self._wanted(release) if row.state not in _OVER or row.id in under_way else {}
+            wanted = self._wanted(release) if at_work else {}
             now = self._wall.now()
             blocked = self._blocked(row, release, fetches, wanted, now)
             needed |= wanted.keys()
+            withdrawn = release is None and self._authority.release_refused(row.release)
+            in_the_dark |= at_work and release is None and not withdrawn
             forbidden = self._authority.view is not None and (
-                self._authority.release_refused(row.release)
-                if release is None
-                else self._supply.forbidden(release, full_image(release))
+                withdrawn if release is None else self._supply.forbidden(release, full_image(release))
             )
             async with self._turn:
                 decided = await self._decide(verified.document, row, release, blocked, forbidden, yielding, wanted, now)
@@ -175,7 +179,8 @@ class Coordinator:
                 await self._witness.write()
             if decided is not None:
                 await self._act(verified.document, release, now, *decided)
-        self._supply.needed = frozenset(needed)
+        transfers = frozenset().union(*under_way.values())
+        await self._supply.keep(frozenset(needed), transfers, complete=not in_the_dark)
 
     def _nodes(self) -> list[Node]:
         nodes = (as_stated(node, self._models) for node in self._inventory.all())

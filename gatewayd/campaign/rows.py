@@ -104,10 +104,12 @@ def own_versions(db: sqlite3.Connection, campaign_id: str, nodes: Iterable[str])
     return found
 
 
-def campaigns_under_way(db: sqlite3.Connection) -> frozenset[str]:
-    """Those that want something of a radio which needs the payload, or ends in an installation."""
-    found = db.execute("SELECT DISTINCT campaign FROM node_update WHERE want NOT IN ('', 'drop')")
-    return frozenset(row["campaign"] for row in found)
+def under_way(db: sqlite3.Connection) -> dict[str, frozenset[str]]:
+    """By campaign: its transfers of which a radio is wanted something that needs the payload, or ends in an installation."""
+    found: dict[str, set[str]] = {}
+    for row in db.execute("SELECT DISTINCT campaign, transfer FROM node_update WHERE want NOT IN ('', 'drop')"):
+        found.setdefault(row["campaign"], set()).add(row["transfer"])
+    return {campaign: frozenset(transfers) for campaign, transfers in found.items()}
 
 
 def put_updates(db: sqlite3.Connection, updates: Iterable[NodeUpdate], now: float) -> None:

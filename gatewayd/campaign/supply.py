@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
+from gatewayd.campaign.payloads import is_transfer_of
 from gatewayd.cloud.messages import Manufacturers, Payload
 from gatewayd.errors import GatewaydError, Refused, StoreError, Unavailable
 from gatewayd.payload.cache import PayloadCache
@@ -52,7 +53,8 @@ class Supply:
         self._judgements = 0
         self.progress: dict[str, tuple[int, int]] = {}  # of running downloads: bytes in the cache, size; by digest
         cache.rotten = self._rotten
-        self.needed: frozenset[str] = frozenset()  # digests that campaigns want; anything else may be evicted
+        self._needed: frozenset[str] | None = None
+        self._cleaned: frozenset[str] | None = None  # what was needed when no part of anything else was left
         self.changed: Callable[[], None] = lambda: None
 
     def blocked(self, release: VerifiedRelease, payload: Payload) -> tuple[str, str] | None:
@@ -87,6 +89,8 @@ class Supply:
         if key in self._genuine and not self.doubted(release, payload):
             return
         self._again.discard(key)
+        if self._needed is not None:
+            self._needed |= {payload.sha256}  # until the next `keep`
         task = group.create_task(self._obtain(release, payload), name=f"payload-{payload.sha256[:12]}")
         self._tasks[key] = task
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
@@ -95,6 +99,28 @@ class Supply:
         """Newer metadata may take what older ones refused: it is tried again, and stays refused until then."""
         self._again |= self._refused.keys()
         self._judgements += 1
+
+    @property
+    def needed(self) -> frozenset[str] | None:
+        """Digests that may not be evicted; None until all campaigns were looked at once: nothing may."""
+        return None if self._needed is None else self._needed | self._being_fetched()
+
+    async def keep(self, wanted: frozenset[str], transfers: frozenset[str], *, complete: bool) -> None:
+        """What the campaigns want, after a look at all of them; anything else may be evicted. StoreError.
+
+        The file of a transfer that a node is in stays too, whether or not anybody may say any more what it is: the node is
+        part-way, and its release may be listed again. `complete`: no campaign is unknown, so parts of anything else can go.
+        """
+        nameless = [t for t in transfers if not any(is_transfer_of(t, digest) for digest in wanted)]
+        if nameless:
+            held = await asyncio.to_thread(self._cache.digests)
+            wanted |= {digest for digest in held if any(is_transfer_of(t, digest) for t in nameless)}
+        self._needed = wanted
+        needed = wanted | self._being_fetched()
+        if complete:
+            if self._cleaned is None or self._cleaned - needed:
+                await asyncio.to_thread(self._cache.clean, needed)
+            self._cleaned = needed
 
     def status(self) -> Json:
         """For operators: by digest, what is being fetched or is wrong."""
@@ -127,6 +153,9 @@ class Supply:
             self._logged[key] = error.code
             log.error("payload_refused", payload=key[1], release=key[0], code=error.code, detail=error.detail)
 
+    def _being_fetched(self) -> set[str]:
+        return {digest for _, digest in self._tasks}
+
     def _rotten(self, digest: str) -> None:
         """A read met rot: nothing of the payload goes on air before its bad chunks are fetched again."""
         for key in [key for key in self._genuine if key[1] == digest]:
@@ -154,7 +183,7 @@ class Supply:
                 self.changed()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RETRY_MAX_S)
-                if digest in self.needed:
+                if self._needed is None or digest in self._needed:
                     continue
                 return
             else:

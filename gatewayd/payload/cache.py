@@ -117,6 +117,10 @@ class PayloadCache:
             return False
         return payload is None or status.st_size == payload.size
 
+    def digests(self) -> frozenset[str]:
+        """Of everything in the folder, whole and partial."""
+        return frozenset(digest for digest, _, _ in self._files())
+
     def used_bytes(self) -> int:
         """Of everything in the folder, whole and partial."""
         return sum(size for _, size, _ in self._files())
@@ -188,7 +192,7 @@ class PayloadCache:
         return removed
 
     def clean(self, needed: frozenset[str]) -> list[str]:
-        """At the start: remove the parts that no campaign needs; whole files stay while there is room. What was removed."""
+        """Remove the parts that no campaign needs; whole files stay while there is room. What was removed."""
         removed = []
         for digest in sorted({digest for digest, _, _ in self._files()} - needed):
             if not self.has(digest):

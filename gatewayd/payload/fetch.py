@@ -70,7 +70,7 @@ class _Download:
 class Fetcher:
     """Fetches payloads into the cache, each once however many ask. Base URLs are tried in their order.
 
-    With `needed` (digests that campaigns need) it evicts others to make room; without, room is the caller's business.
+    With `needed` (digests that campaigns need) it evicts others to make room; without, or while it gives None, it does not.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Fetcher:
         base_urls: Sequence[str],
         settings: FetchSettings | None = None,
         *,
-        needed: Callable[[], frozenset[str]] | None = None,
+        needed: Callable[[], frozenset[str] | None] | None = None,
         throttle: Throttle | None = None,
         rng: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -137,9 +137,8 @@ class Fetcher:
         return download
 
     async def _download(self, payload: Payload, download: _Download) -> None:
-        if self._needed is not None:
-            needed = self._needed() | frozenset(self._running)
-            await asyncio.to_thread(self._cache.evict, needed, payload.size)
+        if self._needed is not None and (needed := self._needed()) is not None:
+            await asyncio.to_thread(self._cache.evict, needed | frozenset(self._running), payload.size)
         part = await self._open_part(payload)
         try:
             download.tell(part.held_bytes, payload.size)

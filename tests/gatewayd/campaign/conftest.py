@@ -27,7 +27,7 @@ from gatewayd.cloud.outbox import Outbox
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.old_store import examined
 from gatewayd.payload.cache import PayloadCache
-from gatewayd.payload.fetch import Fetcher
+from gatewayd.payload.fetch import Fetcher, FetchSettings
 from gatewayd.publisher.campaigns import new_campaign, sign_campaign
 from gatewayd.publisher.keys import Role
 from gatewayd.service.wall_clock import WallClock
@@ -130,6 +130,7 @@ class Gateway:
         self._folder = folder
         self.release = RELEASE
         self.place = Place()
+        self.quota_bytes = 2**24
         self.trust_folder = gateways.folder / "core"
         self.payload_folder = folder / "payloads"
         self.running = False
@@ -152,9 +153,15 @@ class Gateway:
         await self.authority.restore()
         if refresh:
             await self.authority.refresh()
-        cache = self.cache = PayloadCache(self._folder / "payloads", 2**24)
+        cache = self.cache = PayloadCache(self._folder / "payloads", self.quota_bytes)
         self.supply = Supply(cache, self.wall, self.authority.manufacturers)
-        self.supply.fetcher = Fetcher(self._gateways.session, cache, [self._gateways.site.url.rstrip("/")])
+        self.supply.fetcher = Fetcher(
+            self._gateways.session,
+            cache,
+            [self._gateways.site.url.rstrip("/")],
+            FetchSettings(barren_attempts=1),
+            needed=lambda: self.supply.needed,
+        )
         self.outbox = Outbox(self.database, 2**20)
         self.intake = Intake(self.authority, self.database, self.outbox, self.wall, self.witness)
         self.radio = PlayedRadio()

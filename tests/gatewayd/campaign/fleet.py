@@ -215,7 +215,7 @@ async def make_member(
     authority = Authority(repository, database, wall, frozenset({f"gateway:{name}", f"fleet:{FLEET}"}), 3600.0)
     cache = PayloadCache(folder / "payloads", 2**24)
     supply = Supply(cache, wall, authority.manufacturers)
-    supply.fetcher = Fetcher(session, cache, [f"{server.url}/{name}"])
+    supply.fetcher = Fetcher(session, cache, [f"{server.url}/{name}"], needed=lambda: supply.needed)
     outbox = Outbox(database, 2**20)
     intake = Intake(authority, database, outbox, wall)
     handlers = _Handlers()
