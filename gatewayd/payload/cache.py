@@ -49,6 +49,8 @@ class PayloadCache:
         self._lock = threading.Lock()
         self._monotonic = monotonic
         self._guarded: dict[str, _Guard] = {}
+        self._room = threading.Lock()  # held from a look at the room until it is promised
+        self._promises: set[_Promise] = set()
         self.rotten: Callable[[str], None] = lambda _: None  # called with a digest when a read met rot
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -146,14 +148,24 @@ class PayloadCache:
     def open_part(self, payload: Payload) -> Part:
         """Open or begin the partial file and verify what it holds; reads all of it.
 
-        Refused(too_large) when it can never fit; StoreError when there is no room now (see `evict`).
+        Until it is closed its whole size counts as taken. Refused(too_large) when it can never fit; StoreError when there is
+        no room now (see `evict`).
         """
         self._must_fit(payload.size)
-        here = sum(size for digest, size, _ in self._files() if digest == payload.sha256)
-        if self.used_bytes() - here + payload.size > self.quota_bytes:
-            raise StoreError(f"payload {payload.sha256}: no room for {payload.size} bytes: the rest is needed too")
-        self._keep_reserve(payload.size - min(here, payload.size))
-        return Part(self.folder, payload)
+        promise = _Promise(payload.sha256, payload.size)
+        with self._room:
+            here, coming = self._taken(promise)
+            others = sum(here.values()) + sum(coming.values()) - here.get(payload.sha256, 0) - coming[payload.sha256]
+            if others + payload.size > self.quota_bytes:
+                raise StoreError(f"payload {payload.sha256}: no room for {payload.size} bytes: the rest is needed too")
+            if coming[payload.sha256]:
+                self._keep_reserve(sum(coming.values()))
+            self._promises.add(promise)
+        try:
+            return Part(self.folder, payload, self._before_more, lambda: self._promises.discard(promise))
+        except BaseException:
+            self._promises.discard(promise)
+            raise
 
     def commit(self, part: Part) -> None:
         """Verify the whole, make it durable and give it its name. Refused(tampered) removes it."""
@@ -182,7 +194,9 @@ class PayloadCache:
         self._must_fit(room_for)
         removed = []
         for _, digest in sorted({(used, digest) for digest, _, used in self._files() if digest not in needed}):
-            if self.used_bytes() + room_for <= self.quota_bytes and self._free() - room_for >= self.reserve_bytes:
+            here, coming = self._taken()
+            wanted = sum(coming.values()) + room_for
+            if sum(here.values()) + wanted <= self.quota_bytes and self._free() - wanted >= self.reserve_bytes:
                 break
             if digest not in removed:
                 self.remove(digest)
@@ -269,6 +283,14 @@ class PayloadCache:
             raise store_error(self.folder, error) from error
         return files
 
+    def _taken(self, *more: "_Promise") -> tuple[dict[str, int], dict[str, int]]:
+        """Bytes by digest: those that are here, and those that are promised to open parts and not here yet."""
+        here: dict[str, int] = {}
+        for digest, size, _ in self._files():
+            here[digest] = here.get(digest, 0) + size
+        promised = {promise.digest: promise.size for promise in (*self._promises.copy(), *more)}
+        return here, {digest: max(0, size - here.get(digest, 0)) for digest, size in promised.items()}
+
     def _must_fit(self, size: int) -> None:
         if size > self.quota_bytes:
             raise Refused("too_large", f"payload of {size} bytes, the cache's quota is {self.quota_bytes}")
@@ -276,6 +298,11 @@ class PayloadCache:
     def _free(self) -> int:
         status = os.statvfs(self.folder)
         return status.f_bavail * status.f_frsize
+
+    def _before_more(self, more: int) -> None:
+        # Others fill the disk too. Without a reserve the write itself says when it is full.
+        if self.reserve_bytes:
+            self._keep_reserve(more)
 
     def _keep_reserve(self, more: int) -> None:
         free = self._free()
@@ -290,6 +317,14 @@ class PayloadCache:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Promise:
+    """Room that is kept for an open part."""
+
+    digest: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from gatewayd.cloud.messages import Payload
@@ -14,10 +15,18 @@ READ_PIECE_BYTES = 1 << 20
 
 
 class Part:
-    """Open for writing. Only verified chunks get into it."""
+    """Open for writing. Only verified chunks get into it.
 
-    def __init__(self, folder: Path, payload: Payload) -> None:
+    `before_more` is called with the bytes by which a write makes the file longer, and may raise; `closed` when it is closed.
+    """
+
+    def __init__(
+        self, folder: Path, payload: Payload, before_more: Callable[[int], None], closed: Callable[[], None]
+    ) -> None:
         self.payload = payload
+        self._before_more = before_more
+        self._closed = closed
+        self._end = 0  # of the file
         self.path = folder / f"{payload.sha256}.part"
         self.etag_path = folder / f"{payload.sha256}.etag"
         self.have: set[int] = set()
@@ -48,11 +57,15 @@ class Part:
         """Write the chunk at its place; False, and nothing written, when it is not genuine. StoreError: disk full."""
         if not chunks.is_genuine(self.payload, chunk.index, chunk.data):
             return False
+        end = chunk.offset + len(chunk.data)
         with self.lock:
+            if end > self._end:
+                self._before_more(end - self._end)
             try:
                 _write(self.descriptor, chunk.data, chunk.offset)
             except OSError as error:
                 raise store_error(self.path, error) from error
+            self._end = max(self._end, end)
             self._took(chunk.index, chunk.data)
         return True
 
@@ -94,9 +107,10 @@ class Part:
             if self.descriptor >= 0:
                 os.close(self.descriptor)
                 self.descriptor = -1
+            self._closed()
 
     def _verify(self) -> None:
-        held = os.fstat(self.descriptor).st_size
+        held = self._end = os.fstat(self.descriptor).st_size
         for index in range(len(self.payload.chunks)):
             start, stop = chunks.chunk_range(self.payload, index)
             if stop > held:

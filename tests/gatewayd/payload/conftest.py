@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import random
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -49,7 +50,9 @@ class Answer:
     headers: dict[str, str | None]
     body: bytes
     cut_after: int | None = None  # bytes of the body, then the connection is reset
+    stall_after: int | None = None  # bytes of the body, then nothing more comes and the connection stays
     pause_s: float = 0.0  # after each byte
+    drip_s: float = 0.0  # after each byte of the headers
     hang: bool = False  # send nothing at all
 
 
@@ -96,7 +99,12 @@ class HostileServer:
             await reader.read()
             return
         lines = [f"{name}: {value}" for name, value in answer.headers.items() if value is not None]
-        writer.write("\r\n".join([f"HTTP/1.1 {answer.status} X", *lines, "Connection: close", "", ""]).encode())
+        head = "\r\n".join([f"HTTP/1.1 {answer.status} X", *lines, "Connection: close", "", ""]).encode()
+        for byte in head if answer.drip_s else ():
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(answer.drip_s)
+        writer.write(b"" if answer.drip_s else head)
         if answer.pause_s:
             for byte in answer.body:
                 writer.write(bytes([byte]))
@@ -104,10 +112,13 @@ class HostileServer:
                 self.sent += 1
                 await asyncio.sleep(answer.pause_s)
             return
-        body = answer.body if answer.cut_after is None else answer.body[: answer.cut_after]
+        stop = answer.cut_after if answer.stall_after is None else answer.stall_after
+        body = answer.body[:stop]
         writer.write(body)
         await writer.drain()
         self.sent += len(body)
+        if answer.stall_after is not None:
+            await reader.read()  # until the client goes
 
     def _proper(self, request: Request) -> Answer:
         size = len(self.body)
@@ -122,9 +133,9 @@ class HostileServer:
 
 
 @contextlib.asynccontextmanager
-async def serving(server: HostileServer) -> AsyncIterator[HostileServer]:
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+async def serving(server: HostileServer, tls: ssl.SSLContext | None = None) -> AsyncIterator[HostileServer]:
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
+    server.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     try:
         yield server
     finally:

@@ -2,6 +2,9 @@
 
 import os
 import random
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -168,6 +171,69 @@ def test_the_reserve_of_the_disk_is_kept(tmp_path: Path) -> None:
     cache = PayloadCache(tmp_path, 10**6, reserve_bytes=2**60)
     with pytest.raises(StoreError, match="disk full"):
         cache.open_part(PAYLOAD)
+
+
+def test_what_is_promised_to_an_open_part_is_taken(tmp_path: Path) -> None:
+    """Two that fit alone and not together: the second is told before it begins, not when the disk is full."""
+    cache = PayloadCache(tmp_path, 100_000)
+    first, second = (payload_of(bytes([n]) * 60_000) for n in (1, 2))
+    part = cache.open_part(first)
+    with pytest.raises(StoreError, match="no room"):
+        cache.open_part(second)
+    assert not (tmp_path / f"{second.sha256}.part").exists()
+    old = payload_of(b"o" * 30_000)
+    (tmp_path / old.sha256).write_bytes(b"o" * 30_000)
+    assert cache.evict(frozenset({first.sha256}), 30_000) == [old.sha256]
+    part.close()
+    cache.open_part(second).close()
+    again = cache.open_part(first)  # each of them is there once, and empty
+    again.close()
+
+
+def test_threads_that_ask_at_once_are_not_promised_the_same_room(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 100_000)
+    payloads = [payload_of(bytes([n]) * 60_000) for n in range(8)]
+    together = threading.Barrier(len(payloads))
+
+    def opened(payload: Payload) -> Part | None:
+        together.wait(20)
+        try:
+            return cache.open_part(payload)
+        except StoreError:
+            return None
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # as many turns as there can be
+    try:
+        with ThreadPoolExecutor(len(payloads)) as threads:
+            for _ in range(50):
+                parts = [part for part in threads.map(opened, payloads) if part is not None]
+                assert len(parts) == 1
+                parts[0].close()
+    finally:
+        sys.setswitchinterval(usual)
+
+
+def test_the_reserve_is_kept_while_a_part_grows(tmp_path: Path) -> None:
+    """Somebody else fills the disk meanwhile: what would make the file longer is not written, what mends it is."""
+    cache = PayloadCache(tmp_path, 10**6)
+    part = cache.open_part(PAYLOAD)
+    for index in (0, 2):
+        assert put(part, BODY, index)
+    cache.reserve_bytes = 2**60
+    with pytest.raises(StoreError, match="disk full"):
+        put(part, BODY, 3)
+    assert part.path.stat().st_size == 3 * CHUNK
+    assert put(part, BODY, 1)
+    part.close()
+    whole = store(PayloadCache(tmp_path, 10**6), BODY)
+    spoil(tmp_path / whole.sha256, 5)
+    cache.reopen(whole)
+    mended = cache.open_part(whole)  # it needs no room: the disk may be as full as it likes
+    assert put(mended, BODY, 0)
+    cache.commit(mended)
+    assert cache.rotten_chunks(whole) == []
+    cache.close()
 
 
 def test_a_full_disk_is_a_store_error_and_what_is_there_stays(tmp_path: Path) -> None:

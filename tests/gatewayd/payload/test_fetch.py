@@ -332,6 +332,38 @@ async def test_a_server_that_says_nothing_is_left_for_the_mirror(
     assert whole(cache)
 
 
+async def test_headers_that_come_byte_by_byte_are_not_waited_for(
+    session: aiohttp.ClientSession, cache: PayloadCache, server: HostileServer
+) -> None:
+    """A slow loris before the first byte of the body: the limit is on all headers together, not between two bytes."""
+
+    def drip(number: int, request: Request, answer: Answer) -> None:
+        answer.drip_s = 0.01
+
+    server.fault = drip
+    async with serving(HostileServer()) as mirror:
+        await fetcher(session, cache, server.url, mirror.url, header_timeout_s=0.3).fetch(PAYLOAD)
+        assert mirror.sent == SIZE
+    assert server.sent == 0
+    assert whole(cache)
+
+
+async def test_a_server_that_stalls_after_good_chunks_is_left_and_they_are_kept(
+    session: aiohttp.ClientSession, cache: PayloadCache, server: HostileServer
+) -> None:
+    def stall(number: int, request: Request, answer: Answer) -> None:
+        answer.stall_after = 5 * CHUNK + 100 if number == 0 else 100
+
+    server.fault = stall
+    async with serving(HostileServer()) as mirror:
+        await fetcher(session, cache, server.url, mirror.url, low_speed_bytes_s=1, low_speed_window_s=0.5).fetch(
+            PAYLOAD
+        )
+        assert spans(server)[:2] == [None, (5 * CHUNK, SIZE)]  # it had brought something: asked once more
+        assert spans(mirror)[0] == (5 * CHUNK, SIZE)
+    assert whole(cache)
+
+
 async def test_nobody_there_is_unavailable(session: aiohttp.ClientSession, cache: PayloadCache) -> None:
     with pytest.raises(Unavailable, match="2 attempts"):
         await fetcher(session, cache, "http://127.0.0.1:9", barren_attempts=2).fetch(PAYLOAD)
@@ -365,6 +397,28 @@ async def test_redirects_in_circles_or_away_from_https_are_not_followed(
     with pytest.raises(Unavailable, match="redirect"):
         await fetcher(session, cache, server.url, barren_attempts=1).fetch(PAYLOAD)
     assert len(server.requests) <= 6
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "updates.example"])
+async def test_a_redirect_from_https_to_http_is_refused_to_loopback_too(
+    tmp_path: Path, cache: PayloadCache, host: str
+) -> None:
+    authority = Authority(tmp_path / "pki")
+    plain = HostileServer()
+    async with serving(plain):
+        location = plain.url.replace("127.0.0.1", host) + "/payloads/x"
+
+        def elsewhere(number: int, request: Request, answer: Answer) -> None:
+            answer.status, answer.body = 302, b""
+            answer.headers.update({"Location": location, "Content-Length": "0"})
+
+        async with (
+            serving(HostileServer(fault=elsewhere), authority.server_context()) as secure,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=authority.client_context())) as session,
+        ):
+            with pytest.raises(Unavailable, match="which is not https"):
+                await fetcher(session, cache, secure.url, barren_attempts=1).fetch(PAYLOAD)
+    assert plain.requests == []
 
 
 async def test_larger_than_the_quota_asks_nobody(
