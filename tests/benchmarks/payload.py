@@ -1,4 +1,4 @@
-"""Payloads, envelopes and planning: a download beside curl, a big envelope, campaigns over many nodes."""
+"""Payloads, envelopes and planning: a download beside curl, a big envelope, campaigns over many nodes, the disk (disk.py)."""
 
 import asyncio
 import logging
@@ -30,6 +30,7 @@ from gatewayd.publisher.campaigns import sign_campaign
 from gatewayd.publisher.firmware import CHUNK_BYTES
 from gatewayd.publisher.keys import campaign_key
 from gatewayd.trust.envelope import verify_campaign
+from tests.benchmarks.disk import disk
 from tests.benchmarks.result import Bench, Result, Target, median_ms, quick
 from tests.support.documents import START_S, campaign, node, payload, release
 
@@ -211,4 +212,4 @@ def _memory_kb(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
-BENCHES: tuple[Bench, ...] = (envelope, planning, download)
+BENCHES: tuple[Bench, ...] = (envelope, planning, download, disk)

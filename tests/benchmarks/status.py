@@ -1,4 +1,4 @@
-"""The status endpoint under load beside a bare aiohttp handler, and what a day of transfers writes to disk."""
+"""The status endpoint under load beside a bare aiohttp handler."""
 
 import asyncio
 import json
@@ -20,9 +20,8 @@ from gatewayd.config_values import Listen
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.status.server import StatusServer
 from radios.radio import CommandResult, Json, NodeCommand, NodeObservation, Power, parse_node_id
-from tests.benchmarks.result import Bench, Result, Target, quick
+from tests.benchmarks.result import Bench, Result, quick
 from tests.benchmarks.store import store_in_transfer
-from tests.benchmarks.zigbee_site import CHANNEL_BLOCKS_PER_S, addresses, gatewayd_site, requests
 from tests.support.documents import HARDWARE, OLD, START_S, node
 
 NODES = 1000
@@ -31,9 +30,7 @@ CLIENTS = 4
 RUNS = 3
 RUN_S = 0.5 if quick() else 2.0
 
-WRITING_NODES = 50
-WRITING_S = 300 if quick() else 1800
-MOST_BYTES_A_DAY = 0.5e9
+IN_TRANSFER = 50
 
 
 def endpoint() -> list[Result]:
@@ -45,14 +42,6 @@ def endpoint() -> list[Result]:
         bodies = {path: asyncio.run(_body(ours, path)) for path in PATHS}
         with _server(_serve_bare, bodies) as bare:
             return [result for path in PATHS for result in _loaded(path, (ours, bare), len(bodies[path]))]
-
-
-def disk() -> list[Result]:
-    """`write_bytes` of this process for nodes that download over a saturated channel, taken to a day."""
-    written = asyncio.run(_written_bytes())
-    a_day = written * 86400 / WRITING_S
-    what = f"written to disk a day, {WRITING_NODES} nodes in transfer"
-    return [Result(what, a_day / 1e6, "MB", Target("<=", MOST_BYTES_A_DAY / 1e6))]
 
 
 def _loaded(path: str, ports: Sequence[int], size: int) -> list[Result]:
@@ -92,7 +81,7 @@ class _Live:
     """A daemon's live view with every node in mid-transfer."""
 
     def __init__(self, ids: list[str]) -> None:
-        self._progress = {("bench.1", name): 5000 for name in ids[:WRITING_NODES]}
+        self._progress = {("bench.1", name): 5000 for name in ids[:IN_TRANSFER]}
 
     def gateway(self) -> Mapping[str, Json]:
         return {"id": "gw-1"}
@@ -201,25 +190,4 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path:
     return await reader.readexactly(length)
 
 
-# -- the disk ----------------------------------------------------------------------------------------------------------
-
-
-async def _written_bytes() -> int:
-    nodes = addresses(WRITING_NODES)
-    rounds = round(WRITING_S * CHANNEL_BLOCKS_PER_S / WRITING_NODES)
-    async with gatewayd_site(WRITING_NODES, with_inventory=True) as site:
-        await site.begin()
-        await site.serve(requests(nodes, 2))
-        before = _process_written_bytes()
-        for number in range(2, 2 + rounds):
-            site.app.sent.clear()
-            await site.serve(requests(nodes, 1, first=number))
-        return _process_written_bytes() - before
-
-
-def _process_written_bytes() -> int:
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes:"))
-
-
-BENCHES: tuple[Bench, ...] = (endpoint, disk)
+BENCHES: tuple[Bench, ...] = (endpoint,)

@@ -206,7 +206,7 @@ def test_threads_that_ask_at_once_are_not_promised_the_same_room(tmp_path: Path)
     sys.setswitchinterval(1e-6)  # as many turns as there can be
     try:
         with ThreadPoolExecutor(len(payloads)) as threads:
-            for _ in range(50):
+            for _ in range(600):
                 parts = [part for part in threads.map(opened, payloads) if part is not None]
                 assert len(parts) == 1
                 parts[0].close()
