@@ -16,7 +16,7 @@ from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.coordinator import Coordinator
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.journal import RadioJournal
-from gatewayd.campaign.node_update import NodeUpdate
+from gatewayd.campaign.node_update import NodeUpdate, State
 from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.rows import CampaignRow
 from gatewayd.campaign.situation import Site as Place
@@ -277,6 +277,20 @@ class Gateway:
     async def until_state(self, state: str, name: str = "meters") -> None:
         async with asyncio.timeout(20):
             while (await self.row(name)).state != state:
+                await asyncio.sleep(0.02)
+
+    async def until_code(self, code: str, name: str = "meters") -> None:
+        async with asyncio.timeout(20):
+            while (await self.row(name)).code != code:
+                await asyncio.sleep(0.02)
+
+    async def until_update(self, state: State, code: str, name: str = "meters") -> None:
+        """The node's outcome, once the campaign has a row for it."""
+        async with asyncio.timeout(20):
+            while True:
+                found = await self.database.read(lambda db: rows.updates_of_campaign(db, name))
+                if METER in found and (found[METER].state, found[METER].code) == (state, code):
+                    return
                 await asyncio.sleep(0.02)
 
     async def until(self, what: Callable[[], object]) -> None:

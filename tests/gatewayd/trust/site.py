@@ -10,8 +10,10 @@ import aiohttp
 from aiohttp import web
 
 from gatewayd.cloud.messages import Manufacturers
+from gatewayd.publisher.files import write_file
 from gatewayd.publisher.firmware import FirmwareFile, ReleaseSpec
 from gatewayd.publisher.keys import FileImageSigner, KeyFolder, Role, campaign_key, generate_all
+from gatewayd.publisher.metadata import DEFAULT_LIFETIMES, MetadataSet, target_file
 from gatewayd.publisher.repository import Repository
 from gatewayd.trust.release import VerifiedRelease
 from gatewayd.trust.repository import TrustRepository, TrustSettings
@@ -48,6 +50,15 @@ def make_publisher(folder: Path, clock: Callable[[], float] = time.time) -> Publ
     image = folder / "image.bin"
     image.write_bytes(bytes(range(256)) * 700)
     return Publisher(repository, keys, signer, image)
+
+
+def list_in_releases(publisher: Publisher, path: str, body: bytes) -> None:
+    """What whoever holds the releases key (and snapshot and timestamp) can do."""
+    folder = publisher.repository.path
+    current = MetadataSet.load(folder / "metadata", publisher.keys, DEFAULT_LIFETIMES, time.time())
+    current.releases.signed.targets[path] = target = target_file(path, body)
+    write_file(folder / "targets" / target.get_prefixed_paths()[0], body)
+    current.commit({Role.RELEASES})
 
 
 @dataclass

@@ -122,21 +122,6 @@ def test_an_unknown_field_in_a_signed_campaign() -> None:
     assert refusal(envelope(json.dumps(document).encode())) == "bad_document"
 
 
-@pytest.mark.parametrize(
-    ("audience", "topic", "listed"),
-    [
-        ("gateway:gw-2", "ota/v1/gateways/gw-2/campaigns/lamps", ("gateway:*",)),  # for another gateway
-        ("fleet:south", "ota/v1/fleets/south/campaigns/lamps", ("fleet:*",)),  # for a fleet that we are not in
-        ("gateway:gw-1", TOPIC, ("gateway:gw-2", "fleet:*")),  # the key may not sign for us
-        ("gateway:gw-1", "ota/v1/fleets/north/campaigns/lamps", ("gateway:*",)),  # came on another topic
-        ("gateway:gw-1", "ota/v1/gateways/gw-1/campaigns/other", ("gateway:*",)),  # under another id
-    ],
-)
-def test_a_wrong_audience(audience: str, topic: str, listed: tuple[str, ...]) -> None:
-    raw = sign_campaign(campaign(audience=audience), signer())
-    assert refusal(raw, keys(*listed), topic=topic) == "wrong_audience"
-
-
 def test_two_signatures_of_which_one_is_entitled() -> None:
     document = campaign()
     both = Envelope(messages.dump(document), PAYLOAD_TYPE, {})

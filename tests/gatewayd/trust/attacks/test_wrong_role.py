@@ -1,25 +1,11 @@
 """Attack: a role speaks about what is not its own, or a document about what its path does not say."""
 
-import time
-
 import pytest
 
 from gatewayd.cloud import messages
 from gatewayd.errors import Refused
-from gatewayd.publisher.files import write_file
-from gatewayd.publisher.keys import Role
-from gatewayd.publisher.metadata import DEFAULT_LIFETIMES, MetadataSet, target_file
 from gatewayd.trust.repository import MANUFACTURERS
-from tests.gatewayd.trust.site import HARDWARE, Gateways, Publisher, obtained, spec
-
-
-def list_in_releases(publisher: Publisher, path: str, body: bytes) -> None:
-    """What whoever holds the releases key (and snapshot and timestamp) can do."""
-    folder = publisher.repository.path
-    current = MetadataSet.load(folder / "metadata", publisher.keys, DEFAULT_LIFETIMES, time.time())
-    current.releases.signed.targets[path] = target = target_file(path, body)
-    write_file(folder / "targets" / target.get_prefixed_paths()[0], body)
-    current.commit({Role.RELEASES})
+from tests.gatewayd.trust.site import HARDWARE, Gateways, Publisher, list_in_releases, obtained, spec
 
 
 async def test_the_releases_role_cannot_name_manufacturers(gateways: Gateways, publisher: Publisher) -> None:
