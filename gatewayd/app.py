@@ -50,7 +50,8 @@ from gatewayd.service.version import version
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.status.server import StatusServer
 from gatewayd.store.database import Database
-from gatewayd.trust.repository import TrustRepository, TrustSettings
+from gatewayd.trust.client import TrustSettings
+from gatewayd.trust.repository import TrustRepository
 from radios.clock import Clock, ScaledClock, SystemClock
 from radios.errors import RadioError
 from radios.lorawan.driver import LorawanRadio

@@ -40,7 +40,8 @@ from gatewayd.publisher.campaigns import sign_campaign
 from gatewayd.publisher.keys import Role
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
-from gatewayd.trust.repository import TrustRepository, TrustSettings
+from gatewayd.trust.client import TrustSettings
+from gatewayd.trust.repository import TrustRepository
 from radios.clock import SystemClock
 from radios.radio import Fact, NodeDirective, NodeId, NodeObservation, Power, Radio, TransferEvent, Want
 from tests.gatewayd.campaign.conftest import PlayedRadio

@@ -15,8 +15,9 @@ from gatewayd.publisher.firmware import FirmwareFile, ReleaseSpec
 from gatewayd.publisher.keys import FileImageSigner, KeyFolder, Role, campaign_key, generate_all
 from gatewayd.publisher.metadata import DEFAULT_LIFETIMES, MetadataSet, target_file
 from gatewayd.publisher.repository import Repository
+from gatewayd.trust.client import TrustSettings
 from gatewayd.trust.release import VerifiedRelease
-from gatewayd.trust.repository import TrustRepository, TrustSettings
+from gatewayd.trust.repository import TrustRepository
 
 HARDWARE = "lorawan:00000007"
 RELEASE = "releases/meter/1.2.0.json"

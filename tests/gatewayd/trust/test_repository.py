@@ -13,7 +13,8 @@ from gatewayd.demo.authority import Authority
 from gatewayd.errors import ConfigError, Refused, Unavailable
 from gatewayd.publisher.keys import KeyFolder, Role, make_key
 from gatewayd.publisher.metadata import DEFAULT_LIFETIMES, MetadataSet
-from gatewayd.trust.repository import TrustRepository, TrustSettings
+from gatewayd.trust.client import TrustSettings
+from gatewayd.trust.repository import TrustRepository
 from tests.gatewayd.trust.site import HARDWARE, RELEASE, Gateways, Publisher, Site, obtained, spec
 from tests.support.web import StaticServer
 

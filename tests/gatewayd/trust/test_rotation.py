@@ -126,7 +126,7 @@ async def test_a_restart_between_a_new_root_and_what_it_names_loses_nothing(
     assert (gateways.folder / "gw/metadata/root_history/2.root.json").exists()
     again = gateways.start()
     assert await again.restore() == view
-    assert (await again.reverify_release(RELEASE, release.body)).document == release.document
+    assert (again.reverify_release(RELEASE, release.body)).document == release.document
     site.lies.clear()
     assert (await again.refresh()).root_version == 2
 
@@ -253,7 +253,7 @@ async def test_everything_that_a_stolen_releases_key_signed_is_refused(
     publisher.repository.withdraw_release(wicked)
     await trust.refresh()
     with pytest.raises(Refused, match="unknown_release"):
-        await trust.reverify_release(wicked, taken.body)
+        trust.reverify_release(wicked, taken.body)
     assert (await obtained(trust, RELEASE)).document.version == "1.2.0"
 
 
