@@ -209,12 +209,13 @@ class Authority:
         self._judge_held()
         self._asked.clear()  # what was refused may be listed by now
         self.view_changed()
+        self._unjudged = True  # until it is done: we may be interrupted
         try:
             await self._judge_stored()
             self._unjudged = False
         except StoreError as error:  # what is believed has been judged; what is only stored is, at the next refresh
             log.error("store_failed", error=str(error))
-            self._unjudged, self.problem = True, ("trust_not_stored", str(error))
+            self.problem = ("trust_not_stored", str(error))
         self.changed()
 
     def _say_unavailable(self, error: str) -> None:

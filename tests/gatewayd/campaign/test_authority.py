@@ -151,3 +151,23 @@ async def test_a_revision_whose_adoption_was_interrupted_after_the_write_is_beli
     await asyncio.wait({issued})
     await gateway.issue(second)
     await gateway.until_told(Want.DROP)
+
+
+async def test_a_refresh_that_was_interrupted_before_it_judged_the_store_is_made_up_for(
+    gateway: Gateway, publisher: Publisher
+) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    publisher.repository.set_campaign_keys([])
+    await gateway.authority.refresh()
+    await gateway.until_told(Want.HOLD)
+    publisher.repository.set_campaign_keys([campaign_key(publisher.keys.signer(Role.CAMPAIGN), ["gateway:*"])])
+    before = gateway.authority.view
+    async with gateway.authority.storing:  # somebody is writing
+        refreshed = asyncio.create_task(gateway.authority.refresh())
+        await gateway.until(lambda: gateway.authority.view is not before)
+        refreshed.cancel()  # the connection on whose behalf it asked is gone
+        await asyncio.wait({refreshed})
+    assert gateway.authority.campaigns == {}
+    await gateway.authority.refresh()  # nothing newer is there
+    await gateway.until(lambda: gateway.radio.wants() == [Want.DELIVER, Want.HOLD, Want.DELIVER])
