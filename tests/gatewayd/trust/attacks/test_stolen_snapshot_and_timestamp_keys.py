@@ -94,7 +94,7 @@ async def test_he_cannot_withhold_for_longer_than_the_date_of_targets(gateway: G
         gateway.times.passed_s = days * DAY_S
         await gateway.start(refresh=False)
         await gateway.authority.refresh()
-        why = gateway.authority.blocked()
+        why = gateway.authority.blocked(gateway.wall.now())
         assert (None if why is None else why[0]) == blocked
         if blocked is None:
             await gateway.stop()
