@@ -21,8 +21,8 @@ from gatewayd.publisher.hsm import TokenKey, TokenUri
 from gatewayd.publisher.keys import KeyFolder, KeyKind, Role, campaign_key, make_key, make_token_key
 from gatewayd.publisher.metadata import KEYED_ROLES, KeyChange
 from gatewayd.publisher.repository import Repository
-from gatewayd.trust.envelope import verify_campaign
 from gatewayd.trust.client import TrustSettings
+from gatewayd.trust.envelope import verify_campaign
 from gatewayd.trust.repository import TrustRepository
 from gatewayd.trust.signature import manufacturer_key, verify_digest
 from tests.gatewayd.trust.site import HARDWARE, RELEASE, YEAR_S, Site, obtained
