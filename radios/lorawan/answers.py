@@ -21,6 +21,7 @@ _WINDOWS_REFUSED_MOST = 24  # in one session: a clock beyond all means
 _AHEAD_LEAST_S = 60.0
 _WITHOUT_SESSION_MOST = 3
 _OF_FIRMWARE = (firmware_management.DevVersionAns, firmware_management.DevUpgradeImageAns)
+_BEFORE_BLOCK = frozenset({Step.GROUP, Step.BLOCK})
 _WRAP_RISK = 128  # from so many missing on, "0 missing" may be 256
 
 
@@ -75,11 +76,15 @@ def answer(out: Outgoing, node: SessionNode, command: codec.Command, received_at
             node.ask_afresh(now + _AFTER_RESYNC_S)
         case fragmentation.FragSessionStatusAns() if command.frag_index == FRAG_INDEX:
             node.without_session = 0
-            if node.step is Step.RECEIVING:
+            if node.unsure and node.step in _BEFORE_BLOCK:
+                _standing(out, node, command, air, now)
+            elif node.step is Step.RECEIVING:
                 _status(out, node, command, air, now)
         case fragmentation.FragDataBlockReceivedReq() if command.frag_index == FRAG_INDEX:
             _block_received(out, node, command, now)
-        case fragmentation.PackageVersionAns() if node.poll_alone and node.profile.frag_version == 1:
+        case fragmentation.PackageVersionAns() if node.profile.frag_version == 1 and (
+            node.poll_alone or (node.unsure and node.step in _BEFORE_BLOCK)
+        ):
             _without_session(out, node, now)
         case firmware_management.DevDeleteImageAns() if node.step is Step.DROPPING and node.holds_image:
             node.holds_image = False
@@ -227,8 +232,45 @@ def _status(
 def _without_session(out: Outgoing, node: SessionNode, now: float) -> None:
     """Version 1 has no word for a session that is gone (a reboot): asked for its version too, the node says only that."""
     node.without_session += 1
-    if node.without_session >= _WITHOUT_SESSION_MOST:
+    if node.without_session < _WITHOUT_SESSION_MOST:
+        return
+    if node.unsure:
+        _gone(out, node)
+    else:
         out.again(node, now, "session_lost", "the node answers, but not for its fragmentation session")
+
+
+def _standing(
+    out: Outgoing, node: SessionNode, command: fragmentation.FragSessionStatusAns, air: Air, now: float
+) -> None:
+    """After a restore: what the node holds by now of a session that the backup knows, and may know too little of."""
+    if command.session_does_not_exist:
+        _gone(out, node)
+    elif command.memory_error or command.mic_error:
+        out.again(
+            node, now, "no_space" if command.memory_error else "invalid_image", f"FragSessionStatusAns: {command}"
+        )
+    else:
+        block, before = node.block, node.block.confirmed
+        received, missing = command.nb_frag_received, command.missing_frag
+        # How a node counts is told from what was sent, which is just what we do not know.
+        block.take(received, missing, air.highest, still=block.style is not None, sent=fragmentation.N_MAX)
+        node.unsure = False
+        node.ask_afresh()
+        out.changed(node)
+        if block.confirmed > before:
+            out.event(node, Fact.PROGRESS, now)
+        if block.claims_complete(received, missing):
+            _complete(out, node, now)
+            if not node.profile.firmware_management:
+                _ready(out, node, now, "unverified", "by its status alone")
+        elif out.cohort.unicast:
+            out.move(node, Step.RECEIVING)
+
+
+def _gone(out: Outgoing, node: SessionNode) -> None:
+    """The session that the backup knows is over, or never came to be: the node may run the image, which it is asked next."""
+    out.leave(node, Release(node.dev_eui, again=True, reason="restored", detail="it has no session by now"))
 
 
 def _no_multicast(out: Outgoing, node: SessionNode, detail: str) -> None:
@@ -273,7 +315,7 @@ def _block_received(
     )
     port = node.profile.ports.fragmentation
     out.act(Unicast(node.dev_eui, port, data, now + _ACK_EXPIRES_S, "FragDataBlockReceivedAns"))
-    if node.step not in (Step.WINDOW, Step.RECEIVING):
+    if node.step not in (Step.WINDOW, Step.RECEIVING) and not (node.unsure and node.step in _BEFORE_BLOCK):
         return
     if command.mic_error:
         if node.step is Step.RECEIVING:
@@ -316,7 +358,11 @@ def _has_firmware_management(out: Outgoing, node: SessionNode) -> None:
 
 
 def _version(out: Outgoing, node: SessionNode, version: int, now: float) -> None:
-    if node.step in (Step.INSTALLING, Step.CONFIRMING):
+    if node.unsure and node.step in (Step.READY, Step.INSTALLING) and version != out.cohort.version:
+        node.unsure = False
+        node.ask_afresh()
+        out.changed(node)
+    elif node.step in (Step.INSTALLING, Step.CONFIRMING) or (node.unsure and node.step is Step.READY):
         if version == out.cohort.version:
             node.version, node.holds_image = version, False
             out.move(node, Step.RUNNING)

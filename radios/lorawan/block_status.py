@@ -99,6 +99,10 @@ class BlockStatus:
             self._tried(coded, coded - min(coded, max(0, before - self.missing)))
         self.at_counter = highest
 
+    def seen(self, received: int, missing_low: int) -> int:
+        """The least counter that the node must have seen to say so."""
+        return received + missing_low if self.style is StatusStyle.COUNT else received
+
     def claims_complete(self, received: int, missing_low: int) -> bool:
         """Whether the node says that it has the block. 256 missing read 0 too: the image must still be proven."""
         return missing_low == 0 and received >= self.nb_frag

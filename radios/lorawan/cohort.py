@@ -97,6 +97,7 @@ class Cohort:
     unicast: bool = False  # one node, no group: every fragment goes into its queue
     unsent: list[int] = field(default_factory=list)  # counters that no gateway sent: no node can have them
     ping_periodicity: int | None = None  # class B: a ping slot every 2^n s; None: class C windows
+    old_groups: list[str] = field(default_factory=list)  # the network server's, of a life before: to be deleted
 
     @property
     def nb_frag(self) -> int:

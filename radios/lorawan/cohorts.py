@@ -44,7 +44,9 @@ _log = logging.getLogger(__name__)
 
 _JOURNAL_RETRY_S = 10.0
 _OWN_GROUPS_KEPT = 8
-_NO_ATTEMPT = frozenset({"late", "redundancy", "no_multicast"})  # reasons that are no fault of the node's session
+_NO_ATTEMPT = frozenset(
+    {"late", "redundancy", "no_multicast", "restored"}
+)  # reasons that are no fault of the node's session
 
 
 class Cohorts:

@@ -6,6 +6,8 @@ Durable before they are used; a coded counter is used once, whoever it is for.
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.packages.fragmentation import N_MAX
 
+GAP = 64  # coded counters that other hardware may have used beyond what a node saw
+
 
 class Counters:
     def __init__(self, out: Outgoing) -> None:
@@ -32,6 +34,20 @@ class Counters:
         cohort.mark = first - 1
         cohort.data_started = True
         self._out.cohort_changed()
+
+    def proved(self, n: int) -> bool:
+        """A node has seen counter `n`, which other hardware sent since the backup. Whether that is news."""
+        cohort = self._out.cohort
+        if n <= self.highest:
+            return False
+        cohort.mark = min(n, cohort.nb_frag)
+        # Others may have sent more than this node saw. Up to the last plain one that does no harm: nodes drop what they
+        # passed, and whoever lost too much is still found out before the first coded one.
+        cohort.reserved = n if n <= cohort.nb_frag else min(N_MAX, n + GAP)
+        self.next = cohort.next_counter()
+        self.highest = cohort.reserved
+        self._out.cohort_changed()
+        return True
 
     def transmitted(self, n: int, *, sent: bool) -> None:
         """What gateways did with a fragment to the group. Not journalled at once: a crash makes it a lost one, no more."""

@@ -170,6 +170,8 @@ class FuotaSession:
         node.stalled = False
         received_at = uplink.received_at if uplink.received_at is not None else now
         for command in decoded.commands:
+            if node.unsure:
+                self._rounds.proved(node, command)
             if node.step is not Step.LEFT:
                 answer(self._out, node, command, received_at, self._air(node), now)
         return True
@@ -190,7 +192,8 @@ class FuotaSession:
         frame = self._multicast(now)
         feed = None if frame is not None or self._rounds.in_flight else self._feed(now)
         self._groups(now)
-        if not self.nodes and not self._finished and self.cohort.closed and not self.cohort.group_id:
+        groups = self.cohort.group_id or self.cohort.old_groups
+        if not self.nodes and not self._finished and self.cohort.closed and not groups:
             self._out.close()
             self._finished = True
         return [*self._out.flush(), *asked, *([frame] if frame else []), *([feed] if feed else [])]
@@ -223,6 +226,9 @@ class FuotaSession:
     def group_deleted(self, group_id: str) -> None:
         if self.cohort.group_id == group_id:
             self.cohort.group_id = ""
+            self._out.cohort_changed()
+        elif group_id in self.cohort.old_groups:
+            self.cohort.old_groups.remove(group_id)
             self._out.cohort_changed()
 
     def multicast_done(self, now: float) -> None:
@@ -275,7 +281,7 @@ class FuotaSession:
     # Steps of single nodes.
 
     def _begin_install(self, node: SessionNode, now: float) -> None:
-        if node.want is not Want.INSTALL:
+        if node.want is not Want.INSTALL or node.unsure:
             return
         if not self._out.idle():
             return  # it has a commit of its own, which the daemon may refuse; the shell calls again at once
@@ -370,13 +376,18 @@ class FuotaSession:
         """Make the server's group when data is near; delete it when nobody needs data any more and none is queued."""
         cohort = self.cohort
         needed = any(node.step in NEEDS_DATA and not node.unicast for node in self.nodes.values())
-        if not cohort.closed or needed == bool(cohort.group_id) or self._rounds.in_flight:
+        done = not cohort.closed or needed == bool(cohort.group_id)
+        if self._rounds.in_flight or (done and not cohort.old_groups):
             return
         if now < self._group_asked:
             self._wake.append(self._group_asked)
             return
         self._group_asked = now + self.settings.answer_timeout_s
         self._wake.append(self._group_asked)
+        for group_id in cohort.old_groups:
+            self._out.act(DeleteGroup(group_id))
+        if done:
+            return
         if needed:
             self._out.act(
                 CreateGroup(

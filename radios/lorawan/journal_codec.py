@@ -102,6 +102,7 @@ def node_record(cohort: str, node: SessionNode) -> Record:
         "grouped": node.grouped,
         "holds_image": node.holds_image,
         "installing_since": node.installing_since,
+        "unsure": node.unsure,
         "block": {name: item for name, item in asdict(node.block).items() if name != "unsent"},  # the cohort's
     }
     return _record("node", f"{cohort}/{node.dev_eui}", value)
@@ -123,6 +124,7 @@ def read_cohort(record: Record) -> Cohort:
     value = _value(record)
     value["gateways"] = tuple(_list(value.get("gateways", []), record))
     value["unsent"] = _list(value.get("unsent", []), record)
+    value["old_groups"] = _list(value.get("old_groups", []), record)
     return _made(Cohort, _names(Cohort), value, record)
 
 

@@ -45,6 +45,8 @@ _ASKING = frozenset(
 
 def asks(node: SessionNode) -> bool:
     """Whether there can be a question to the node now. Cheap: it is called for every node, again and again."""
+    if node.unsure:
+        return True
     if node.step is Step.RECEIVING:
         return node.poll_alone or node.suspect
     return node.step in _ASKING
@@ -57,6 +59,10 @@ def question(
     if node.want is Want.HOLD and node.step not in (Step.INSTALLING, Step.CONFIRMING, Step.RUNNING):
         return None
     match node.step:
+        case Step.READY | Step.INSTALLING if node.unsure:
+            return _firmware("DevVersionReq", node, firmware_management.DevVersionReq())
+        case Step.GROUP | Step.BLOCK if node.unsure:
+            return _status(node)
         case Step.GROUP:
             return _group_setup(node, cohort, mc_key)
         case Step.BLOCK:

@@ -101,6 +101,13 @@ class Rounds:
         self._last_of_round = min(N_MAX, self._last_of_round + count)
         self._round_most = min(N_MAX, self._round_most + count)
 
+    def proved(self, node: SessionNode, command: object) -> None:
+        """What a node of a restored session says of counters that we know nothing of."""
+        if isinstance(command, fragmentation.FragSessionStatusAns) and self._counters.proved(
+            node.block.seen(command.nb_frag_received, command.missing_frag)
+        ):
+            self._last_of_round = max(self._last_of_round, self._counters.next - 1)
+
     def air(self) -> Air:
         """For judging an answer that came now."""
         return Air(self._counters.highest, self._polls, still=self._poll_sent_last, polled=self._polled)

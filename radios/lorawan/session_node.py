@@ -32,13 +32,13 @@ class Step(StrEnum):
 
 _S = Step
 TRANSITIONS: dict[Step, frozenset[Step]] = {
-    _S.GROUP: frozenset({_S.BLOCK, _S.WINDOW, _S.FAILED, _S.DROPPING, _S.LEFT}),
-    _S.BLOCK: frozenset({_S.SET_UP, _S.FAILED, _S.DROPPING, _S.LEFT}),
+    _S.GROUP: frozenset({_S.BLOCK, _S.WINDOW, _S.VERIFYING, _S.FAILED, _S.DROPPING, _S.LEFT}),
+    _S.BLOCK: frozenset({_S.SET_UP, _S.RECEIVING, _S.VERIFYING, _S.FAILED, _S.DROPPING, _S.LEFT}),
     _S.SET_UP: frozenset({_S.WINDOW, _S.RECEIVING, _S.FAILED, _S.DROPPING, _S.LEFT}),
     _S.WINDOW: frozenset({_S.RECEIVING, _S.VERIFYING, _S.READY, _S.GROUP, _S.FAILED, _S.DROPPING, _S.LEFT}),
     _S.RECEIVING: frozenset({_S.WINDOW, _S.GROUP, _S.VERIFYING, _S.READY, _S.FAILED, _S.DROPPING, _S.LEFT}),
     _S.VERIFYING: frozenset({_S.RECEIVING, _S.READY, _S.FAILED, _S.DROPPING, _S.LEFT}),
-    _S.READY: frozenset({_S.INSTALLING, _S.FAILED, _S.DROPPING}),
+    _S.READY: frozenset({_S.INSTALLING, _S.RUNNING, _S.FAILED, _S.DROPPING}),
     _S.INSTALLING: frozenset({_S.CONFIRMING, _S.RUNNING, _S.FAILED, _S.DROPPING}),
     _S.CONFIRMING: frozenset({_S.RUNNING, _S.INSTALLING, _S.FAILED, _S.DROPPING}),
     _S.RUNNING: frozenset({_S.DROPPING}),
@@ -99,6 +99,7 @@ class SessionNode:
     grouped: bool = True  # it was told of a multicast group
     holds_image: bool = False  # and does not run it
     installing_since: float = 0.0  # Unix seconds
+    unsure: bool = False  # its record is of a backup: before anything else it is asked what it holds by now
 
     unicast_dr: int | None = None  # as of its last uplink
     oversize_since: float = 0.0  # since when fragments do not fit its data rate
@@ -155,6 +156,7 @@ class SessionNode:
         if step not in TRANSITIONS[self.step]:
             raise ContractError(f"{self.dev_eui}: {self.step} is never followed by {step}")
         self.step = step
+        self.unsure = False
         self.ask_afresh()
 
     def ask_afresh(self, not_before: float = 0.0) -> None:

@@ -41,5 +41,5 @@ def give_up(out: Outgoing, node: SessionNode, highest: int, expires: float | Non
     elif node.step is Step.CONFIRMING and not node.profile.firmware_management:
         if now >= node.installing_since + out.settings.unproven_after_s:
             out.fail(node, now, "unproven", "it has the block and no TS006 to tell what it runs")
-    elif node.step in BEFORE_DATA and expires is not None and now >= expires:
+    elif node.step in BEFORE_DATA and not out.cohort.data_started and expires is not None and now >= expires:
         out.fail(node, now, "expired", "the order expired before the node was set up")

@@ -124,7 +124,7 @@ class Windows:
 
     def _rescue(self) -> None:
         """A whole window has passed without a word of these nodes about it: the queue may reach them where it did not."""
-        if not self._rounds.coding:
+        if not self._rounds.coding or not self._out.cohort.window_start:
             return
         for node in list(self._out.nodes.values()):
             if node.step is Step.WINDOW and self._feeds.possible(node):

@@ -17,6 +17,7 @@ from radios.lorawan.messages import Commit, CreateGroup, DeleteGroup, Feed, Mult
 from radios.lorawan.network_server import Device, DeviceClass, Uplink
 from radios.lorawan.packages import fragmentation
 from radios.lorawan.regions import region
+from radios.lorawan.restored import after_restore
 from radios.lorawan.session_node import NodeProfile, Ports
 from radios.lorawan.transmissions import Transmissions
 from radios.lorawan.unicast_air import UnicastAir
@@ -100,10 +101,12 @@ class World:
         self.released = []
         self.log = []  # every action performed
         self.fed = []  # (DevEUI, counter) by unicast
+        self.f_cnts = []  # (McAddr, key, FCnt) of every multicast
         self.transmissions = Transmissions() if bus else None
         self.verdicts = []
         self._bus = GatewayBus()
         self.violations = []
+        self.silent = set()  # DevEUIs whose uplinks are lost
         self.restarts = 0
         self.crash_at = set()
         self.fail_commits = set()
@@ -179,11 +182,26 @@ class World:
             return
         cohort = read_cohort(cohorts[0])
         key = read_key(self.records["group", f"{cohort.cohort}/key"])
-        nodes = [read_node(r) for (scope, k), r in self.records.items() if scope == "node"]
+        nodes = [
+            read_node(r) for (scope, k), r in self.records.items() if scope == "node" and not k.startswith("known/")
+        ]
         for node in nodes:
             node.root_key = Key(self.specs[node.dev_eui].gen_app_key)
         self.cohort = cohort
         self.session = self._session(cohort, key, nodes)
+
+    def back_up(self):
+        """The records as they are, and when."""
+        return dict(self.records), self.now
+
+    def replace(self, backup):
+        """Other hardware takes over with an older backup."""
+        records, made_at = backup
+        put = after_restore(
+            list(records.values()), made_at, self.now, region("EU868"), FREQUENCY_HZ, self.gateways, self._new_group
+        )
+        self.records = records | {(record.scope, record.key): record for record in put}
+        self.restart()
 
     def _session(self, cohort, key, nodes):
         encoder = Encoder(lambda at, n: self.image[at : at + n], cohort.size, cohort.frag_size, cohort.frag_version)
@@ -229,8 +247,9 @@ class World:
             if event.kind == "up":
                 uplink = parse_uplink(json.dumps(event.body).encode())
                 assert isinstance(uplink, Uplink), uplink
-                self._answer_time(uplink)
-                self.session.receive(uplink, self.now)
+                if uplink.dev_eui not in self.silent:
+                    self._answer_time(uplink)
+                    self.session.receive(uplink, self.now)
 
     def _hear_bus(self):
         while self.network.bus:
@@ -324,6 +343,8 @@ class World:
                 self.violations.append(f"fragment {action.n} before its reservation {stored.reserved}")
         self.log.append(action)
         f_cnt = self.network.multicast.enqueue(action.group_id, action.port, action.data, None)
+        group = self.network.multicast.groups[action.group_id].settings
+        self.f_cnts.append((group.mc_addr, group.mc_app_s_key, f_cnt))
         self.session.multicast_done(self.now)
         if self.transmissions is not None:
             key = FrameKey(self.cohort.mc_addr, f_cnt & 0xFFFF)
