@@ -80,6 +80,7 @@ class ZigbeeRadio:
             form_network=settings.form_network,
             max_wait_s=settings.max_reconnect_wait_s,
             known_network=self._memory.known,
+            replacement=lambda: self._network.replacement(),
             forming=forming_config(settings),
         )
         self._network = network_commands.NetworkCommands(self._link, self._memory, clock)

@@ -36,7 +36,8 @@ class RadioLink:
     """`application` is the radio library's class; `listener` gets zigpy's events (device_initialized, ...).
 
     `known_network` says in words which network the nodes are in, given zigpy's application: where there is one, a dongle
-    without a network is left alone. `forming` is zigpy's configuration of a network that is formed.
+    without a network is left alone. `replacement` is what brings one into it after all, if there is such. `forming` is
+    zigpy's configuration of a network that is formed.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class RadioLink:
         form_network: bool,
         max_wait_s: float,
         known_network: Callable[[Any], str] = lambda _: "",
+        replacement: Callable[[], Errand[object] | None] = lambda: None,
         forming: Mapping[str, Json] | None = None,
     ) -> None:
         self._application = application
@@ -58,6 +60,7 @@ class RadioLink:
         self._form_network = form_network
         self._max_wait_s = max_wait_s
         self._known_network = known_network
+        self._replacement = replacement
         self._forming = dict(forming or {})
         self._ended = asyncio.Event()  # the link was lost, or an errand waits
         self._errands: list[_Waiting] = []
@@ -126,6 +129,7 @@ class RadioLink:
         """Whether to rest before the next try."""
         app = await self._new(self._config)
         self.app = app
+        replacement = None
         try:
             app.add_listener(self._listener)
             app.add_listener(self)
@@ -133,7 +137,8 @@ class RadioLink:
                 async with asyncio.timeout(_START_TIMEOUT_S):
                     await app.startup(auto_form=False)
             except NetworkNotFormed:
-                if not self._may_form(app):
+                replacement = self._replacement()
+                if replacement is None and not self._may_form(app):
                     return True
             else:
                 self.starts += 1
@@ -152,6 +157,11 @@ class RadioLink:
             self.app = None
             app.remove_listener(self)  # what an application says while it is shut down is not about the next one
             await _shut_down(app)
+        if replacement is not None:
+            _LOG.warning("the dongle has no network: that of the restored gateway is brought into it")
+            async with asyncio.timeout(_START_TIMEOUT_S), self._connected(self._config) as fresh:
+                await replacement(fresh)
+            return False
         # Not with `auto_form`: forming on a channel of its choice, bellows registers twice for frames, and would hand
         # every one over twice. So the network is formed apart, and started by an application that is new.
         _LOG.warning("the dongle has no network: a new one is formed")

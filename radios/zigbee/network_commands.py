@@ -1,4 +1,5 @@
-"""Commands that are done with the dongle apart from its network: restore, form, adopt. The link is down meanwhile.
+"""What is done with the dongle apart from its network: restore, form, adopt, and the network of a restored gateway. The link
+is down meanwhile.
 
 A wrong argument, backup or dongle is a result, never an exception.
 """
@@ -9,11 +10,12 @@ from radios.clock import Clock
 from radios.errors import FrameError, LinkError, Unsupported
 from radios.radio import CommandResult, Json, NodeCommand
 from radios.zigbee import network
-from radios.zigbee.link import RadioLink
+from radios.zigbee.link import Errand, RadioLink
 from radios.zigbee.network_memory import NetworkMemory
 
 NAMES: Final = frozenset({"restore", "form", "adopt"})
 
+_BY_HAND = "`gatewayd zigbee restore BACKUP` does it by hand"
 _AGAIN = "the dongle may hold no network now; the same command again is safe"
 
 
@@ -40,6 +42,24 @@ class NetworkCommands:
         except Exception as error:  # noqa: BLE001  # zigpy's libraries raise what they like; the operator reads it
             # The type alone: the text of some of them repeats what was to be written, keys too.
             return CommandResult(False, f"{command.name}: {type(error).__name__}; {_AGAIN}")
+
+    def replacement(self) -> Errand[object] | None:
+        """What a dongle without a network gets by itself: the network of a gateway that was restored from a backup."""
+        waiting = self._memory.replacement
+        if waiting is None:
+            return None
+
+        async def write(app: Any) -> object:
+            options = network.RestoreOptions(True, False, waiting.burn_address, waiting.keep_address)
+            try:
+                document = network.read_backup(waiting.backup)
+                return await network.restore(
+                    app, document, options, self._now(), before=lambda: self._memory.expect(document.network)
+                )
+            except (FrameError, Unsupported) as error:
+                raise Unsupported(f"the restored network is not brought into the dongle: {error}; {_BY_HAND}") from None
+
+        return write
 
     async def _restore(self, command: NodeCommand) -> CommandResult:
         options = network.RestoreOptions.of(command.arguments)

@@ -1,14 +1,18 @@
 """Which network this gateway's nodes are in: kept in the journal, so that a dongle that lost it, or another dongle, shows.
 
-Never a key. A network is formed only where none is known: one formed anew would leave every node of the old one behind.
+A network is formed only where none is known: one formed anew would leave every node of the old one behind. Never a
+key, but for a network that waits, after a restore of the whole gateway, for a dongle that has none.
 """
 
+import contextlib
 import json
 import logging
 from typing import Any, Final
 
+from radios.errors import FrameError
 from radios.radio import Journal, Json, Record
-from radios.zigbee.network import describe_network
+from radios.zigbee.network import describe_network, read_backup
+from radios.zigbee.restored import REPLACEMENT_KEY, REPLACEMENT_SCOPE, Replacement, read_replacement, replacement_record
 from radios.zigbee.settings import ZigbeeSettings
 
 RECORD_SCOPE: Final = "network"
@@ -25,12 +29,18 @@ class NetworkMemory:
         self._settings = settings
         self._journal: Journal | None = None
         self._expected: dict[str, Json] = {}
+        self.replacement: Replacement | None = None  # for a dongle without a network
         self.warnings: list[str] = []
 
     async def load(self, journal: Journal) -> None:
         """Before the radio is opened."""
         self._journal = journal
         for record in await journal.load():
+            if (record.scope, record.key) == (REPLACEMENT_SCOPE, REPLACEMENT_KEY):
+                try:
+                    self.replacement = read_replacement(record)
+                except FrameError as error:
+                    _LOG.error("Zigbee journal: %s", error)
             if (record.scope, record.key) != (RECORD_SCOPE, RECORD_KEY):
                 continue
             try:
@@ -41,6 +51,9 @@ class NetworkMemory:
                 self._expected = value
             else:
                 _LOG.error("Zigbee journal: the record of the network cannot be read; left out")
+        if self.replacement is not None and not self._expected:
+            with contextlib.suppress(FrameError):  # told when it is to be written
+                self._expected = read_backup(self.replacement.backup).network
 
     @property
     def network(self) -> dict[str, Json]:
@@ -65,8 +78,10 @@ class NetworkMemory:
                 f"the dongle's network ({describe_network(app.state.network_info)}) is not the one that the nodes are in "
                 f"({self._words()}): `gatewayd zigbee restore` brings that back, `gatewayd zigbee adopt` takes this one"
             )
-        elif self._expected != found and set(str(found["extended_pan_id"])) not in ({"0"}, {"f"}):
-            await self.expect(found)  # some libraries do not say which network it is
+        else:
+            if self._expected != found and set(str(found["extended_pan_id"])) not in ({"0"}, {"f"}):
+                await self.expect(found)  # some libraries do not say which network it is
+            await self._no_replacement()
         for warning in warnings:
             if warning not in self.warnings:
                 _LOG.warning("Zigbee: %s", warning)
@@ -83,6 +98,12 @@ class NetworkMemory:
         if self._journal is not None:
             await self._journal.commit([Record(RECORD_SCOPE, RECORD_KEY, RECORD_VERSION, value)], [])
         self._expected = dict(network)
+
+    async def _no_replacement(self) -> None:
+        """The nodes' network is in a dongle: its keys are not kept twice."""
+        if self.replacement is not None and self._journal is not None:
+            await self._journal.commit([replacement_record(None)], [])
+            self.replacement = None
 
     def _words(self) -> str:
         expected = self._expected
