@@ -1,7 +1,6 @@
 """A gateway that was restored from a backup: its network goes into a dongle that has none, and no download begins again."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,12 @@ import pytest
 from radios.clock import SystemClock
 from radios.radio import ImageRef, Json, NodeId, Record, Want
 from radios.simulated.zigbee.network_state import COORDINATOR_EUI64, ready_made
-from radios.simulated.zigbee.ota_terms import OtaHabits
 from radios.simulated.zigbee.site import ZigbeeSite
 from radios.zigbee.journal_codec import session_record, session_state
 from radios.zigbee.ota_commands import FileId
 from radios.zigbee.restored import Replacement, after_restore, replacement_record
 from radios.zigbee.session_state import OtaImage, SessionState, Stage
 from tests.radios.zigbee.test_network import Gateway, eventually
-from tests.radios.zigbee.test_resume import SPEC, TIMING, World, play  # noqa: F401 - a fixture
 from tests.support import zigbee_backups as backups
 
 OWN = f"{COORDINATOR_EUI64:016x}"
@@ -130,27 +127,6 @@ async def test_a_record_that_cannot_be_read_leaves_the_dongle_alone_and_shows_no
             assert backups.NETWORK_KEY not in caplog.text + repr(Replacement(backups.zha(OWN)))
         finally:
             await gateway.stop()
-
-
-@pytest.mark.parametrize("absent", [(), (1, 4, 6, 7)])  # a client that tells nothing of its download
-def test_a_node_that_began_after_the_backup_does_not_begin_again(
-    play: Callable[..., None], absent: tuple[int, ...]
-) -> None:  # noqa: F811
-    async def scenario(world: World) -> None:
-        await world.until(lambda: world.journal.records)
-        backup = dict(world.journal.records)
-        (key,) = [key for key in backup if key[0] == "node"]
-        backup[key] = session_record(replace(session_state(backup[key]), stage=Stage.OFFERED, confirmed=0))
-        await world.until(lambda: len(world.node.ota.staged) > 200, 3600)
-        await world.stop()
-        world.journal.records = backup | {(r.scope, r.key): r for r in after_restore(list(backup.values()), None)}
-        del world.journal.records[WAITING]  # as an empty value does
-        await world.start()
-        await world.done(7200)
-        world.went_on()
-
-    slow = replace(TIMING, think_s=20.0)  # not heard before it could be notified
-    play(scenario, replace(SPEC, timing=slow, habits=OtaHabits(absent_attributes=frozenset(absent))))
 
 
 def test_an_offer_may_have_been_taken_since() -> None:

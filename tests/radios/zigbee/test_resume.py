@@ -22,9 +22,10 @@ from radios.simulated.zigbee.ota_terms import OtaHabits, OtaState, OtaTiming
 from radios.simulated.zigbee.virtual_time import LoopClock, VirtualLoop, run_virtual
 from radios.simulated.zigbee.zigpy_radio import radio_library
 from radios.zigbee.driver import ZigbeeRadio
-from radios.zigbee.journal_codec import session_record
+from radios.zigbee.journal_codec import session_record, session_state
 from radios.zigbee.ota_commands import FileId
 from radios.zigbee.quirks import Quirk
+from radios.zigbee.restored import after_restore
 from radios.zigbee.session_state import OtaImage, SessionState, Stage
 from radios.zigbee.settings import ZigbeeSettings
 
@@ -408,3 +409,24 @@ def test_a_counted_reset_proves_a_reboot_that_was_not_announced(play: Callable[.
 
     quiet = replace(TIMING, boot_query_delay_s=(1e6, 1e6))
     play(scenario, replace(SPEC, timing=quiet, habits=OtaHabits(absent_attributes=frozenset({6}))), want=Want.INSTALL)
+
+
+@pytest.mark.parametrize("absent", [(), (1, 4, 6, 7)])  # a client that tells nothing of its download
+def test_a_node_that_began_after_the_backup_does_not_begin_again(
+    play: Callable[..., None], absent: tuple[int, ...]
+) -> None:
+    async def scenario(world: World) -> None:
+        await world.until(lambda: world.journal.records)
+        backup = dict(world.journal.records)
+        (key,) = [key for key in backup if key[0] == "node"]
+        backup[key] = session_record(replace(session_state(backup[key]), stage=Stage.OFFERED, confirmed=0))
+        await world.until(lambda: len(world.node.ota.staged) > 200, 3600)
+        await world.stop()
+        world.journal.records = backup | {(r.scope, r.key): r for r in after_restore(list(backup.values()), None)}
+        del world.journal.records["network", "replacement"]  # as an empty value does
+        await world.start()
+        await world.done(7200)
+        world.went_on()
+
+    slow = replace(TIMING, think_s=20.0)  # not heard before it could be notified
+    play(scenario, replace(SPEC, timing=slow, habits=OtaHabits(absent_attributes=frozenset(absent))))
