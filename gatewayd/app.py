@@ -16,6 +16,8 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from gatewayd.backup import swap
+from gatewayd.backup.restore import restored
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.commands import Commands
 from gatewayd.campaign.coordinator import Coordinator
@@ -50,6 +52,7 @@ from gatewayd.service.version import version
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.status.server import StatusServer
 from gatewayd.store.database import Database
+from gatewayd.store.lock import StateLock
 from gatewayd.trust.client import TrustSettings
 from gatewayd.trust.repository import TrustRepository
 from radios.clock import Clock, ScaledClock, SystemClock
@@ -212,6 +215,8 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
     """The daemon with all that must be closed again."""
     state = config.gateway.state_dir
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(StateLock(state))
+        _finish_restore(state)
         database = Database.open(state / "gatewayd.db")
         stack.callback(database.close)
         wall = await WallClock.load(database, assume_synchronised=config.gateway.assume_synchronised)
@@ -283,6 +288,9 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         authority.view_changed = judge_again
         wall.stepped = lambda _: times.wake()
         bridge = _bridge(config, radios)
+        from_backup = await database.read(restored)
+        if from_backup:
+            log.info("store_restored", **from_backup)
         backups = _backups(config, radios, wall, state)
         view = DaemonView(
             config.gateway.id,
@@ -297,6 +305,7 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
             backups,
             supply,
             witness,
+            from_backup,
         )
         identity = Identity(config.gateway, version(), tuple(radios), authority, inventory, outbox, view.troubles)
         handlers.commands = Commands(authority, database, outbox, link, wall, config.gateway.id, identity)
@@ -326,6 +335,15 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
             bridge,
             backups,
         )
+
+
+def _finish_restore(state: Path) -> None:
+    """A restore that was decided and interrupted: what it began is neither the old state nor the new one."""
+    try:
+        if (aside := swap.finish(state)) is not None:
+            log.warning("restore_finished", set_aside=str(aside))
+    except OSError as error:
+        raise StoreError(f"{state}: a restore cannot be finished: {error}") from error
 
 
 def radios_of(parts: dict[str, RadioParts]) -> dict[str, Radio]:

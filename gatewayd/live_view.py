@@ -36,6 +36,7 @@ class DaemonView:
         backups: Mapping[str, NetworkBackups] | None = None,
         supply: Supply | None = None,
         witness: Witness | None = None,
+        restored: Mapping[str, Json] | None = None,
     ) -> None:
         self._witness = witness
         self._gateway = gateway
@@ -48,6 +49,7 @@ class DaemonView:
         self._bridge = bridge
         self._backups = backups or {}
         self._supply = supply
+        self._restored = dict(restored or {})  # since when the store goes on from a backup, and from when that is
         self._set_aside = set_aside  # the corrupt store that was found at the start
 
     def gateway(self) -> Mapping[str, Json]:
@@ -69,6 +71,7 @@ class DaemonView:
             "trust": trust,
             **({} if self._bridge is None else {"bridge": self._bridge.status()}),
             **({"downloads": downloads} if downloads else {}),
+            **({"restored": self._restored} if self._restored else {}),
         }
 
     def radios(self) -> Mapping[str, Mapping[str, Json]]:
@@ -145,6 +148,15 @@ class DaemonView:
         if result.ok:
             backups.changed()
         return result
+
+    async def back_up(self, kind: str) -> str:
+        backups = self._backups.get(kind)
+        if backups is None:
+            raise LinkError(f"there is no network of a {kind} radio to back up here")
+        made = await backups.take()
+        if made is None:
+            raise LinkError(str(backups.status()["error"]))
+        return made.name
 
 
 def _replaces_network(command: NodeCommand) -> bool:

@@ -72,10 +72,7 @@ class RadioJournal:
         return {key: e.confirmed for key, e in self._pending_events.items() if e.confirmed is not None}
 
     async def load(self) -> Sequence[Record]:
-        rows = await self._database.read(
-            lambda db: db.execute("SELECT * FROM radio_record WHERE radio = ?", (self._kind,)).fetchall()
-        )
-        return [Record(r["scope"], r["key"], r["version"], bytes(r["value"]), bool(r["secret"])) for r in rows]
+        return await self._database.read(lambda db: records_of(db, self._kind))
 
     async def commit(self, records: Sequence[Record], events: Sequence[TransferEvent]) -> None:
         async with self._turn, contextlib.nullcontext() if self._times is None else self._times.turn:
@@ -94,7 +91,7 @@ class RadioJournal:
 
         def transaction(db: sqlite3.Connection) -> list[Change]:
             for record in (*pending_records.values(), *records):
-                _put_record(db, self._kind, record)
+                put_record(db, self._kind, record)
             changes = [_apply(db, self._in_time(event), now) for event in (*pending_events.values(), *kept)]
             return [change for change in changes if change is not None]
 
@@ -150,6 +147,27 @@ class RadioJournal:
                 await self.flush()
             except StoreError as error:  # progress alone may be lost, and a full disk must not spoil the stop
                 log.error("progress_not_stored", radio=self._kind, error=str(error))
+
+
+def records_of(db: sqlite3.Connection, kind: str) -> list[Record]:
+    """All of one radio."""
+    rows = db.execute("SELECT * FROM radio_record WHERE radio = ?", (kind,)).fetchall()
+    return [Record(r["scope"], r["key"], r["version"], bytes(r["value"]), bool(r["secret"])) for r in rows]
+
+
+def put_record(db: sqlite3.Connection, kind: str, record: Record) -> None:
+    """Inside the caller's transaction."""
+    if not record.value:
+        db.execute(
+            "DELETE FROM radio_record WHERE radio = ? AND scope = ? AND key = ?", (kind, record.scope, record.key)
+        )
+        return
+    db.execute(
+        "INSERT INTO radio_record (radio, scope, key, version, value, secret) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (radio, scope, key) DO UPDATE "
+        "SET version = excluded.version, value = excluded.value, secret = excluded.secret",
+        (kind, record.scope, record.key, record.version, record.value, record.secret),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,15 +249,3 @@ def _after(update: NodeUpdate, event: TransferEvent, now: float) -> NodeUpdate:
     return after
 
 
-def _put_record(db: sqlite3.Connection, kind: str, record: Record) -> None:
-    if not record.value:
-        db.execute(
-            "DELETE FROM radio_record WHERE radio = ? AND scope = ? AND key = ?", (kind, record.scope, record.key)
-        )
-        return
-    db.execute(
-        "INSERT INTO radio_record (radio, scope, key, version, value, secret) VALUES (?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (radio, scope, key) DO UPDATE "
-        "SET version = excluded.version, value = excluded.value, secret = excluded.secret",
-        (kind, record.scope, record.key, record.version, record.value, record.secret),
-    )

@@ -12,6 +12,8 @@ _COMMANDS = {
     "hold": ("gatewayd.cli.operator:hold", "Hold a campaign on this gateway."),
     "resume": ("gatewayd.cli.operator:resume", "Lift the operator's hold on a campaign."),
     "zigbee": ("gatewayd.cli.zigbee:zigbee", "The Zigbee network: joining, leaving, backups."),
+    "backup": ("gatewayd.cli.backup:backup", "Make a backup of the whole gateway."),
+    "restore": ("gatewayd.cli.backup:restore", "Go on from a backup, on other hardware."),
     "radios": ("gatewayd.cli.serial_ports:radios", "List serial ports where a dongle may be."),
     "publish": ("gatewayd.publisher.commands:publish", "Keys, repository, releases, campaigns: the cloud side."),
     "demo": ("gatewayd.demo.command:demo", "A whole site on this machine, on loopback."),

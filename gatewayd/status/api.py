@@ -68,6 +68,10 @@ class LiveView(Protocol):
         """To a radio that `radios()` names. RadioError when it cannot be done now."""
         ...
 
+    async def back_up(self, kind: str) -> str:
+        """Keep a backup of the network of a radio that `radios()` names; the file's name. RadioError when there is none."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class NodeFilter:

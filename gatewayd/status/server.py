@@ -128,6 +128,7 @@ class StatusServer:
                 web.get(f"{api}/nodes/{{node}}", self._node),
                 web.post(f"{api}/radios/{{kind}}/commands", self._command),
                 web.post(f"{api}/radios/{{kind}}/restore", self._restore),
+                web.post(f"{api}/radios/{{kind}}/backup", self._back_up),
             ]
         )
         return application
@@ -214,6 +215,20 @@ class StatusServer:
     async def _restore(self, request: web.Request) -> web.Response:
         body = await _body(request.clone(client_max_size=RESTORE_MAX_BYTES), _Restore)
         return await self._radio_command(request.match_info["kind"], _Command(name="restore", arguments=body.arguments))
+
+    async def _back_up(self, request: web.Request) -> web.Response:
+        await _body(request, _Nothing)
+        kind = request.match_info["kind"]
+        if kind not in self._api.live.radios():
+            raise web.HTTPNotFound(text=f"no radio {kind}")
+        log.info("operator", action="backup", radio=kind)
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                return _json({"file": await self._api.live.back_up(kind)})
+        except RadioError as error:
+            return _error(502, "radio", str(error))
+        except TimeoutError:
+            return _error(504, "timeout", f"the radio did not answer within {COMMAND_TIMEOUT_S:.0f} s")
 
     async def _radio_command(self, kind: str, body: "_Command") -> web.Response:
         if kind not in self._api.live.radios():

@@ -86,6 +86,12 @@ class FakeDaemon:
             raise self.failure
         return self.result
 
+    async def back_up(self, kind: str) -> str:
+        self.asked.append(("back_up", kind))
+        if self.failure is not None:
+            raise self.failure
+        return "zigbee-20260601T120000Z.json"
+
 
 def envelope(campaign: str) -> bytes:
     document = Campaign(

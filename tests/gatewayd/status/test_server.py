@@ -52,9 +52,26 @@ async def test_every_path_of_openapi_is_served(client: aiohttp.ClientSession, op
     for path, methods in OPENAPI["paths"].items():
         url = path.format(campaign="spring", node="zigbee:00124b0000000001", kind="zigbee") if "{" in path else path
         for method in methods:
-            body = {"arguments": {}} if path.endswith("/restore") else {"name": "list"} if "kind" in path else {}
+            ending = path.rpartition("/")[2]
+            body = {"restore": {"arguments": {}}, "commands": {"name": "list"}}.get(ending, {})
             async with client.request(method, url, headers=operator, json=body) as r:
                 assert r.status == 200, (method, url)
+
+
+async def test_a_backup_of_a_network_is_kept_here_and_not_answered(
+    client: aiohttp.ClientSession, daemon: Any, operator: dict[str, str]
+) -> None:
+    url = "/api/v1/radios/zigbee/backup"
+    async with client.post(url, json={}, headers=operator) as response:
+        check("/api/v1/radios/{kind}/backup", "post", 200, await response.json())
+    daemon.failure = LinkError("the dongle does not answer")
+    async with client.post(url, json={}, headers=operator) as response:
+        assert response.status == 502
+        assert "the dongle does not answer" in await response.text()
+    for path, headers, status in [(url, {}, 401), ("/api/v1/radios/thread/backup", operator, 404)]:
+        async with client.post(path, json={}, headers=headers) as response:
+            assert response.status == status
+    assert daemon.asked == [("back_up", "zigbee")] * 2
 
 
 async def test_the_page_needs_nothing_from_elsewhere(client: aiohttp.ClientSession) -> None:
