@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from gatewayd.backup import swap
-from gatewayd.backup.restore import restored
+from gatewayd.backup import restore
+from gatewayd.backup.scheduled import ScheduledBackups
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.commands import Commands
 from gatewayd.campaign.coordinator import Coordinator
@@ -158,6 +158,7 @@ class Daemon:
     health: Health
     bridge: NodeBridge | None = None
     backups: dict[str, NetworkBackups] = field(default_factory=dict)
+    scheduled: ScheduledBackups | None = None
 
     async def run(self, notifier: Notifier) -> None:
         """Until cancelled, or until a task that must not end has ended."""
@@ -185,6 +186,8 @@ class Daemon:
                     start(self._observe(parts.radio), name=f"observations-{kind}")
                 for kind, backups in self.backups.items():
                     start(backups.run(), name=f"backups-{kind}")
+                if self.scheduled is not None:
+                    start(self.scheduled.run(), name="backup")
                 start(notifier.run_watchdog(self.coordinator.alive), name="watchdog")
                 notifier.ready(f"gateway {self.config.gateway.id}")
                 log.info("started", gateway=self.config.gateway.id, version=version(), radios=sorted(self.radios))
@@ -216,7 +219,7 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
     state = config.gateway.state_dir
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(StateLock(state))
-        _finish_restore(state)
+        restore.finish(state)
         database = Database.open(state / "gatewayd.db")
         stack.callback(database.close)
         wall = await WallClock.load(database, assume_synchronised=config.gateway.assume_synchronised)
@@ -288,10 +291,11 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         authority.view_changed = judge_again
         wall.stepped = lambda _: times.wake()
         bridge = _bridge(config, radios)
-        from_backup = await database.read(restored)
+        from_backup = await database.read(restore.restored)
         if from_backup:
             log.info("store_restored", **from_backup)
         backups = _backups(config, radios, wall, state)
+        scheduled = ScheduledBackups.configured(config, wall.now, lambda: _each_taken(backups))
         view = DaemonView(
             config.gateway.id,
             authority,
@@ -306,6 +310,7 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
             supply,
             witness,
             from_backup,
+            scheduled,
         )
         identity = Identity(config.gateway, version(), tuple(radios), authority, inventory, outbox, view.troubles)
         handlers.commands = Commands(authority, database, outbox, link, wall, config.gateway.id, identity)
@@ -334,16 +339,8 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
             health,
             bridge,
             backups,
+            scheduled,
         )
-
-
-def _finish_restore(state: Path) -> None:
-    """A restore that was decided and interrupted: what it began is neither the old state nor the new one."""
-    try:
-        if (aside := swap.finish(state)) is not None:
-            log.warning("restore_finished", set_aside=str(aside))
-    except OSError as error:
-        raise StoreError(f"{state}: a restore cannot be finished: {error}") from error
 
 
 def radios_of(parts: dict[str, RadioParts]) -> dict[str, Radio]:
@@ -421,6 +418,11 @@ def _backups(config: Config, radios: dict[str, RadioParts], wall: WallClock, sta
         return {}
     every_s, keep = config.zigbee.backup_every_h * 3600.0, config.zigbee.backup_keep_days
     return {"zigbee": NetworkBackups(radios["zigbee"].radio, state / "backups", every_s, keep, wall.now)}
+
+
+async def _each_taken(backups: dict[str, NetworkBackups]) -> None:
+    for of_radio in backups.values():
+        await of_radio.take()  # else the newest one is kept
 
 
 def _bridge(config: Config, radios: dict[str, RadioParts]) -> NodeBridge | None:

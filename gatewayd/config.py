@@ -330,6 +330,16 @@ class Lorawan(Section):
         return is_loopback(host_of(self.grpc)) and all(map(is_loopback, brokers))
 
 
+class Backup(Section):
+    """Backups of the whole gateway at intervals."""
+
+    folder: Folder
+    every_h: Annotated[float, Field(ge=1, le=24 * 30)] = 24.0
+    keep: Annotated[int, Field(ge=1, le=1000)] = 7
+    passphrase_file: Secret | None = None  # None: not sealed
+    payloads: bool = False
+
+
 class Status(Section):
     listen: Annotated[Listen, BeforeValidator(parse_listen)] = Listen(host="127.0.0.1", port=8470)
 
@@ -391,6 +401,7 @@ class Config(Section):
     bridge: Bridge = Bridge()
     lorawan: Lorawan | None = None
     models: Annotated[tuple[Model, ...], BeforeValidator(tuple_of_list)] = ()
+    backup: Backup | None = None
     status: Status = Status()
     log: Log = Log()
     lab: Lab | None = None

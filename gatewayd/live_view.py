@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from gatewayd.backup.scheduled import ScheduledBackups
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.coordinator import Coordinator
 from gatewayd.campaign.journal import RadioJournal
@@ -37,6 +38,7 @@ class DaemonView:
         supply: Supply | None = None,
         witness: Witness | None = None,
         restored: Mapping[str, Json] | None = None,
+        scheduled: ScheduledBackups | None = None,
     ) -> None:
         self._witness = witness
         self._gateway = gateway
@@ -49,6 +51,7 @@ class DaemonView:
         self._bridge = bridge
         self._backups = backups or {}
         self._supply = supply
+        self._scheduled = scheduled
         self._restored = dict(restored or {})  # since when the store goes on from a backup, and from when that is
         self._set_aside = set_aside  # the corrupt store that was found at the start
 
@@ -71,6 +74,7 @@ class DaemonView:
             "trust": trust,
             **({} if self._bridge is None else {"bridge": self._bridge.status()}),
             **({"downloads": downloads} if downloads else {}),
+            **({} if self._scheduled is None else {"backup": self._scheduled.status()}),
             **({"restored": self._restored} if self._restored else {}),
         }
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Protocol
 
+import structlog
+
 from gatewayd.backup import archive, swap
 from gatewayd.backup.archive import Manifest
 from gatewayd.backup.sealed import MAGIC, Opener, is_sealed
@@ -31,6 +33,9 @@ from radios.radio import Json, Record
 GENERATION_GAP: Final = 1000  # directives that a node can have been given since
 CLOCK_TOLERANCE_S: Final = 300.0
 META_KEY: Final = "restored"
+
+
+log = structlog.get_logger()
 
 
 class AfterRestore(Protocol):
@@ -86,6 +91,15 @@ def restore(
         except OSError as error:
             raise StoreError(f"{state}: {error}") from error
     return Restored(manifest, network, aside)
+
+
+def finish(state: Path) -> None:
+    """A restore that was decided and interrupted: what it left is neither the old state nor the new one. StoreError."""
+    try:
+        if (aside := swap.finish(state)) is not None:
+            log.warning("restore_finished", set_aside=str(aside))
+    except OSError as error:
+        raise StoreError(f"{state}: a restore cannot be finished: {error}") from error
 
 
 def restored(db: sqlite3.Connection) -> dict[str, str]:

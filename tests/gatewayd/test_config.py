@@ -296,6 +296,7 @@ def test_the_example_has_every_key_and_says_its_defaults(folder: Path) -> None:
         whole.zigbee,
         whole.bridge,
         whole.lorawan,
+        whole.backup,
         whole.log,
     ):
         assert section is not None

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gatewayd.live_view import DaemonView
 from gatewayd.nodes.network_backup import NetworkBackups
+from radios.errors import LinkError
 from radios.radio import CommandResult, Json, NodeCommand
 
 
@@ -48,3 +51,20 @@ async def test_a_network_that_is_replaced_is_backed_up_before(tmp_path: Path) ->
 async def test_the_backup_is_in_the_radios_status(tmp_path: Path) -> None:
     daemon, _ = view(Radio(), tmp_path)
     assert daemon.radios() == {"zigbee": {"link": "up", "error": "", "backup": {"made_at": None, "error": ""}}}
+
+
+async def test_a_backup_is_kept_when_it_is_asked_for(tmp_path: Path) -> None:
+    daemon, backups = view(Radio(), tmp_path)
+    assert await daemon.back_up("zigbee") == backups.files()[-1].name
+    with pytest.raises(LinkError, match="no network of a lorawan radio"):
+        await daemon.back_up("lorawan")
+
+
+async def test_a_backup_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+    class Down(Radio):
+        async def manage(self, command: NodeCommand) -> CommandResult:
+            return CommandResult(False, "the dongle is not there")
+
+    daemon, _ = view(Down(), tmp_path)
+    with pytest.raises(LinkError, match="the dongle is not there"):
+        await daemon.back_up("zigbee")

@@ -38,7 +38,8 @@ def test_help_names_every_command_without_loading_any() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["run", "check-config", "status", "nodes", "hold", "resume", "zigbee", "radios", "publish"]
+    "name",
+    ["run", "check-config", "status", "nodes", "hold", "resume", "zigbee", "radios", "publish", "backup", "restore"],
 )
 def test_every_command_explains_itself(name: str) -> None:
     result = CliRunner().invoke(gatewayd, [name, "--help"])
