@@ -75,13 +75,17 @@ def forget(db: sqlite3.Connection, first: int, last: int) -> None:
 def new_epoch(db: sqlite3.Connection) -> int:
     """Open an epoch above the present one, inside the caller's transaction; for a restored store.
 
-    What the restored store holds is numbered in the new epoch, so the cloud takes it as new. An `Outbox` that is already
-    loaded has to be made anew.
+    What the restored store holds is numbered from 1 in the new epoch, so the cloud takes it as new, and need not wait for
+    numbers before it. An `Outbox` that is already loaded has to be made anew.
     """
     row = db.execute("SELECT value FROM meta WHERE key = ?", (_EPOCH,)).fetchone()
     # The wall clock in microseconds differs from every epoch that a lost store may have used, and mostly rises.
     epoch = max(time.time_ns() // 1000, int(row["value"]) + 1 if row else 1)
     db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_EPOCH, str(epoch)))
+    kept = [tuple(row) for row in db.execute("SELECT kind, body, bytes, at FROM outbox ORDER BY seq")]
+    db.execute("DELETE FROM outbox")
+    db.execute("DELETE FROM sqlite_sequence WHERE name = 'outbox'")
+    db.executemany("INSERT INTO outbox (kind, body, bytes, at) VALUES (?, ?, ?, ?)", kept)
     return epoch
 
 

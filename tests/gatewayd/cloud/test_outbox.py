@@ -140,6 +140,22 @@ async def test_a_restored_store_opens_a_higher_epoch(database: Database) -> None
     assert await Outbox(database, 10**6).load() > epoch
 
 
+async def test_a_new_epoch_is_numbered_from_1_in_the_same_order(database: Database) -> None:
+    """A collector waits for what seems missing before the first number that it sees."""
+    before = Outbox(database, 10**6)
+    epoch = await before.load()
+    await fill(database, *(report(n) for n in range(1, 6)))
+    await before.batch(0)
+    await before.acknowledge(Acks(epoch=epoch, seq=3))
+    await database.write(new_epoch)
+    after = Outbox(database, 10**6)
+    await after.load()
+    batch = read(await after.batch(0))
+    assert [(entry.seq, entry.report.state) for entry in batch.reports] == [(1, "s4"), (2, "s5")]
+    await fill(database, report(6))
+    assert [entry.seq for entry in read(await after.batch(2)).reports] == [3]
+
+
 async def test_trimming_drops_the_oldest_progress_and_no_outcome(database: Database) -> None:
     reports = [report(n, ReportKind.PROGRESS if n % 2 else ReportKind.NODE, "x" * 100) for n in range(100)]
     await fill(database, *reports)
