@@ -159,6 +159,7 @@ class Site(Process):
         self.flash: dict[str, str] = {}
         self.reports: dict[str, list[int]] = {}  # sequences of reports that have reached the dongle, by node
         self.dongle: dict[str, object] = {}
+        self.f_cnts_reused = 0  # of multicast groups
         self.zigbee_url = ""
         self.lorawan_target = ""
         self._reading: asyncio.Task[None] | None = None
@@ -210,6 +211,7 @@ class Site(Process):
             self.flash = said.get("flash", self.flash)
             self.reports = said.get("reports", self.reports)
             self.dongle = said.get("dongle", self.dongle)
+            self.f_cnts_reused = said.get("f_cnts_reused", self.f_cnts_reused)
             async with self._came:
                 self._came.notify_all()
 

@@ -250,6 +250,7 @@ async def main() -> None:
                     "nodes": {**zigbee_site.snapshot(), **lorawan_site.snapshot()},
                     "reports": arrived(reports),
                     "dongle": dongle(zigbee_site),
+                    "f_cnts_reused": lorawan_site.network.multicast.f_cnts_reused,
                 }
             )
             await asyncio.wait({closed}, timeout=SNAPSHOT_S)

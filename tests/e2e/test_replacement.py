@@ -14,7 +14,7 @@ from gatewayd.demo.world import World
 from tests.support import rig as rigs
 from tests.support.rig import LAMPS, Rig, lamp_firmware, lamp_options, meter_firmware
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
 
 METERS = tuple(replace(meter, loss=0.02 * n) for n, meter in enumerate(rigs.METERS, 1))
 EVERYONE = Rollout(tiers=(Tier(name="all", percent=100.0),), gate=Gate(failure_ratio=1.0))
@@ -50,6 +50,14 @@ async def gatewayd(rig: Rig, *arguments: str) -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
+def cut_short(state: Path) -> None:
+    """As if the power had gone when the restore was decided and not yet done: the daemon's start does the rest."""
+    names = [path.name for path in state.iterdir() if path.name != "lock"]
+    (state / "restore.ready").mkdir()
+    for name in names:
+        (state / name).rename(state / "restore.ready" / name)
+
+
 async def running_is_not_disturbed(rig: Rig) -> None:
     await rig.until(lambda: rig.log("started"))
     early = str(rig.world.folder / "early.backup")
@@ -60,7 +68,7 @@ async def running_is_not_disturbed(rig: Rig) -> None:
 
 
 async def test_new_hardware_takes_over_in_mid_transfer(tmp_path: Path) -> None:
-    lamps, meters = lamp_firmware(size=40_000), meter_firmware(size=40_000)
+    lamps, meters = lamp_firmware(size=40_000), meter_firmware(size=60_000)
     options = lamp_options(lorawan_nodes=METERS, firmware=(lamps, meters))
     state, backup, passphrase = tmp_path / "state", tmp_path / "gw.backup", tmp_path / "passphrase"
     passphrase.write_text("correct horse battery staple\n")
@@ -69,7 +77,7 @@ async def test_new_hardware_takes_over_in_mid_transfer(tmp_path: Path) -> None:
         rig = Rig(world)
         await running_is_not_disturbed(rig)
         await rig.issue(rig.campaign("meters", release="releases/meter/1.3.0.json", rollout=EVERYONE))
-        await rig.until(lambda: fragments(rig) > 10, 60.0)
+        await rig.until(lambda: fragments(rig) > 10, 90.0)
         await rig.issue(rig.campaign("lamps"))
         await rig.until(lambda: rig.blocks_received() > 60)
         done, said = await gatewayd(rig, "backup", "--out", str(backup), *sealed)
@@ -93,8 +101,9 @@ async def test_new_hardware_takes_over_in_mid_transfer(tmp_path: Path) -> None:
         assert (looked, "Nothing is done yet" in said, state.exists()) == (0, True, False), said
         done, said = await gatewayd(rig, "restore", str(backup), *sealed, "--old-hardware-is-off", "--burn-address")
         assert done == 0, said
+        cut_short(state)
         await world.daemon.start()
-        await rig.until(lambda: finished(rig), 150.0)
+        await rig.until(lambda: finished(rig), 240.0)
         assert rig.log("store_restored")[-1]["gateway"] == world.cloud.reports.watermarks()[0][0]
         await world.site.snapshot()
         new = world.site.dongle
@@ -111,9 +120,8 @@ async def test_new_hardware_takes_over_in_mid_transfer(tmp_path: Path) -> None:
             assert world.site.nodes[lamp.id]["downloads_thrown_away"] == 0
         for meter in METERS:
             assert world.site.flash[meter.id] == hashlib.sha256(meters.image).hexdigest()
-            assert counter(rig, meter.id, "sessions_set_up") == set_up[meter.id] == 1
-            # A frame counter that was used before fails its MIC at the node.
-            assert counter(rig, meter.id, "bad_mic") == counter(rig, meter.id, "f_cnt_dropped") == 0
+            assert counter(rig, meter.id, "sessions_set_up") == set_up[meter.id], "no node was set up again"
+        assert world.site.f_cnts_reused == 0
         (first, second) = epochs(rig)
         assert second > first
         assert len(rig.reports()) > reports_then

@@ -35,6 +35,8 @@ class MulticastGroups:
         self.dropped_oversize = 0
         self.dropped_refused = 0
         self.sent_again = 0  # no acknowledgement came
+        self.f_cnts_reused = 0  # a frame counter used twice under one key, in whatever group: never to happen
+        self._used: set[tuple[bytes, int]] = set()
         self._say = say
         self._stalled_until = 0.0
         self._random = random.Random(0)
@@ -98,6 +100,8 @@ class MulticastGroups:
             raise ApiError(ApiCode.INVALID_ARGUMENT, "f_port must be between 1 - 255")
         group.settings.f_cnt += 1
         f_cnt = group.settings.f_cnt
+        self.f_cnts_reused += (group.settings.mc_app_s_key, f_cnt) in self._used
+        self._used.add((group.settings.mc_app_s_key, f_cnt))
         together = group.settings.scheduling is Scheduling.GPS_TIME
         if together:
             run_after = max([self._agenda.now, *(item.run_after for item in group.queue)]) + self._margin_s

@@ -101,7 +101,6 @@ class World:
         self.released = []
         self.log = []  # every action performed
         self.fed = []  # (DevEUI, counter) by unicast
-        self.f_cnts = []  # (McAddr, key, FCnt) of every multicast
         self.transmissions = Transmissions() if bus else None
         self.verdicts = []
         self._bus = GatewayBus()
@@ -343,8 +342,6 @@ class World:
                 self.violations.append(f"fragment {action.n} before its reservation {stored.reserved}")
         self.log.append(action)
         f_cnt = self.network.multicast.enqueue(action.group_id, action.port, action.data, None)
-        group = self.network.multicast.groups[action.group_id].settings
-        self.f_cnts.append((group.mc_addr, group.mc_app_s_key, f_cnt))
         self.session.multicast_done(self.now)
         if self.transmissions is not None:
             key = FrameKey(self.cohort.mc_addr, f_cnt & 0xFFFF)
