@@ -7,6 +7,7 @@ time; that they do not is for the operator to say.
 
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -25,6 +26,7 @@ from gatewayd.campaign.reports import gateway_report
 from gatewayd.cloud import outbox
 from gatewayd.cloud.messages import utc
 from gatewayd.errors import Refused, StoreError
+from gatewayd.store import witness
 from gatewayd.store.database import Database, schema_version
 from gatewayd.store.lock import StateLock
 from gatewayd.store.snapshot import check
@@ -33,6 +35,7 @@ from radios.radio import Json, Record
 GENERATION_GAP: Final = 1000  # directives that a node can have been given since
 CLOCK_TOLERANCE_S: Final = 300.0
 META_KEY: Final = "restored"
+WITNESS: Final = "gatewayd.witness"
 
 
 log = structlog.get_logger()
@@ -85,7 +88,7 @@ def restore(
                 # How much the old hardware can have done since is reckoned from the backup's age.
                 raise StoreError(f"{file}: made at {manifest.made_at}, in the future: set this machine's clock first")
             network = _network_backup(manifest)
-            _prepare(new, manifest, max(now, made_at), radios, network)
+            _prepare(new, manifest, max(now, made_at), radios, network, _witness(state, new))
             swap.decide(state)
             aside = swap.finish(state)
         except OSError as error:
@@ -147,8 +150,26 @@ def _network_backup(manifest: Manifest) -> str | None:
     return next((m.name for m in manifest.members if m.name.startswith("backups/")), None)
 
 
+def _witness(state: Path, new: Path) -> witness.Guarded | None:
+    """What the state that is here has seen holds in the new one too. A damaged witness goes aside with its state."""
+    path = state / WITNESS
+    try:
+        guarded = witness.read(path)
+    except Refused as error:
+        log.warning("witness_not_read", error=error.detail)
+        return None
+    if guarded is not None:
+        shutil.copyfile(path, new / WITNESS)
+    return guarded
+
+
 def _prepare(
-    new: Path, manifest: Manifest, now: float, radios: dict[str, AfterRestore], network_backup: str | None
+    new: Path,
+    manifest: Manifest,
+    now: float,
+    radios: dict[str, AfterRestore],
+    network_backup: str | None,
+    guarded: witness.Guarded | None,
 ) -> None:
     """Everything that must be so before a daemon runs on it."""
     path = new / archive.STORE
@@ -162,6 +183,7 @@ def _prepare(
         db.execute("PRAGMA synchronous = FULL")
         db.execute("BEGIN IMMEDIATE")
         outbox.new_epoch(db)
+        witness.accept(db, guarded)
         ended = ", ".join("?" * len(ENDED))
         db.execute(
             f"UPDATE node_update SET generation = generation + ? WHERE state NOT IN ({ended})",  # noqa: S608 - marks

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,8 +39,8 @@ def fill(db: sqlite3.Connection) -> None:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
-    """As a daemon leaves it that is killed: what was committed last is still in the log."""
+def state(tmp_path: Path) -> Iterator[Path]:
+    """As a daemon leaves it that is killed: what was committed last is still in the log, as long as it is not closed."""
     folder = tmp_path / "old"
     for name in ("trust/metadata/root_history", "backups", "payloads"):
         (folder / name).mkdir(parents=True)
@@ -58,7 +59,8 @@ def state(tmp_path: Path) -> Path:
     (folder / f"payloads/{PAYLOAD}").write_bytes(b"firmware" * 20_000)
     (folder / f"payloads/{'cd' * 32}.part").write_bytes(b"half")
     (folder / "operator.token").write_text("secret of this machine")
-    return folder
+    yield folder
+    database.close()
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from gatewayd.backup import archive, swap
-from gatewayd.backup.restore import GENERATION_GAP, look, restore, restored
+from gatewayd.backup.restore import GENERATION_GAP, WITNESS, look, restore, restored
 from gatewayd.backup.take import take
 from gatewayd.errors import Refused, StoreError
 from gatewayd.store.database import Database, schema_version
 from gatewayd.store.lock import StateLock
+from gatewayd.store.witness import Guarded, Witness, _dumped, guarded
 from radios.radio import Json, Record
 from tests.gatewayd.backup.conftest import GATEWAY, MADE, PAYLOAD
 from tests.support import zigbee_backups
@@ -104,6 +105,30 @@ def test_an_old_store_is_migrated(state: Path, tmp_path: Path) -> None:
     with store(tmp_path / "new") as db:
         assert db.execute("PRAGMA user_version").fetchone()[0] == schema_version()
         assert db.execute("SELECT count(*) FROM node_update").fetchone()[0] == 2
+
+
+async def test_what_a_state_that_is_set_aside_has_seen_still_holds(made: Path, state: Path) -> None:
+    """And no start after the restore, here or on a new machine, takes it for an old database that somebody put back."""
+    node = "zigbee:00124b0000000001"
+    guard = Guarded(mark=9, floors={node: 3}, campaigns={"spring": (7, "d7")})
+    (state / WITNESS).write_bytes(_dumped(guard))
+    again(made, state, force=True)
+    again(made, state.parent / "elsewhere")
+    for folder, floor in ((state, 3), (state.parent / "elsewhere", 0)):
+        database = Database.open(folder / "gatewayd.db")
+        guardian = Witness(folder / WITNESS, database)
+        await guardian.examine(lambda db, detail: None)
+        assert guardian.trouble is None
+        held = await database.read(guarded)
+        assert (held.floors.get(node, 0), held.campaigns["spring"][0]) == (floor, 7 if floor else 1)
+        database.close()
+
+
+def test_a_damaged_witness_goes_aside_with_its_state(made: Path, state: Path) -> None:
+    (state / WITNESS).write_text("rotten")
+    done = again(made, state, force=True)
+    assert (done.aside / WITNESS).read_text() == "rotten"
+    assert not (state / WITNESS).exists()
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------
