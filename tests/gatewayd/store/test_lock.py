@@ -25,6 +25,7 @@ def test_the_second_is_told_who_has_it_and_then_gets_it(tmp_path: Path) -> None:
         assert (folder / "lock").read_text() == f"{os.getpid()}\n"
 
 
+@pytest.mark.services
 def test_it_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom gatewayd.store.lock import StateLock\n"
