@@ -247,5 +247,3 @@ def _after(update: NodeUpdate, event: TransferEvent, now: float) -> NodeUpdate:
     if what is Input.DATA and after.code and after.state is not State.DEFERRED:
         after = replace(after, code="", detail="")  # it moves again
     return after
-
-
