@@ -190,15 +190,13 @@ class ZigbeeRadio:
     def ota_default_response(self, device: Any, command: int, status: int) -> None:
         self._service.refused(self._node_id(device.ieee), command, status)
 
-    def heard(self, device: Any, cluster: int) -> None:
+    def heard(self, device: Any) -> None:
         app = self._link.app
         if app is None or device.ieee == app.state.node_info.ieee:
             return
         now = self._clock.now()
         node = self._node_id(device.ieee)
         self._observe_link(device, node, now)
-        if cluster == nodes.POWER_CLUSTER_ID and (battery := nodes.reported_battery(device, now)) is not None:
-            self._feed.put(battery)
         self._interview_if_due(node)
         self._keeper.heard(node)
         self._service.heard(node)
@@ -210,8 +208,12 @@ class ZigbeeRadio:
         if device is None:
             self._traffic.lost_stranger(packet)
         elif app is not None and device.ieee != app.state.node_info.ieee:
-            answers = answers_request(device, packet)
-            self._traffic.put(self._node_id(device.ieee), packet, answers=answers, at=self._clock.now())
+            node, now = self._node_id(device.ieee), self._clock.now()
+            self._traffic.put(node, packet, answers=answers_request(device, packet), at=now)
+            if packet.cluster_id == nodes.POWER_CLUSTER_ID:
+                battery = nodes.said_battery(node, packet.data.serialize(), now)
+                if battery is not None:
+                    self._feed.put(battery)
 
     def check_in_answer(self, device: Any, frame: bytes) -> bytes:
         node = self._node_id(device.ieee)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import zigpy.types
+import zigpy.zcl.foundation as zcl
 
 from radios.radio import NodeId, NodeObservation, Power, parse_node_id
 from radios.zigbee.ota_commands import OTA_CLUSTER_ID, WILDCARD_VERSION
@@ -21,6 +22,8 @@ POWER_CLUSTER_ID: Final = 0x0001
 _HARDWARE_VERSION = 0x0003  # Basic
 _BATTERY_PERCENTAGE_REMAINING = 0x0021  # PowerConfiguration, half percent
 _BATTERY_UNKNOWN = 0xFF
+_FRAME_TYPE, _MANUFACTURER_SPECIFIC, _TO_CLIENT = 0x03, 0x04, 0x08  # bits of a ZCL frame's first byte
+_READ_ANSWER, _REPORT = 0x01, 0x0A
 DIAGNOSTICS_CLUSTER_ID: Final = 0x0B05
 _NUMBER_OF_RESETS = 0x0000  # Diagnostics: how often, not why
 _FAST_POLL_TIMEOUT_MAX = 0x0006  # Poll Control, quarter seconds
@@ -119,15 +122,23 @@ def link_quality(node: NodeId, device: Any, at: float) -> NodeObservation:
     return NodeObservation(node, at, lqi=_whole(device.lqi), rssi_dbm=rssi)
 
 
-def reported_battery(device: Any, at: float) -> NodeObservation | None:
-    """The battery as zigpy just stored it from a report."""
-    for endpoint in device.non_zdo_endpoints:
-        cluster = endpoint.in_clusters.get(POWER_CLUSTER_ID)
-        if cluster is not None:
-            percent = _percent(cluster.get(_BATTERY_PERCENTAGE_REMAINING))
-            if percent is not None:
-                return NodeObservation(node_id(device.ieee), at, battery_percent=percent)
-    return None
+def said_battery(node: NodeId, frame: bytes, at: float) -> NodeObservation | None:
+    """The battery in a frame of a node's PowerConfiguration cluster: a report or the answer to a read that says the percentage.
+
+    None for all other frames: a voltage or an alarm says nothing of it, and what zigpy remembers may be weeks old.
+    """
+    if len(frame) < 3 or frame[0] & (_FRAME_TYPE | _MANUFACTURER_SPECIFIC | _TO_CLIENT) != _TO_CLIENT:
+        return None
+    record = {_REPORT: zcl.Attribute, _READ_ANSWER: zcl.ReadAttributeRecord}.get(frame[2])
+    body, percent = frame[3:], None
+    try:
+        while record is not None and body:
+            said, body = record.deserialize(body)
+            if said.attrid == _BATTERY_PERCENTAGE_REMAINING and said.value is not None:
+                percent = _percent(said.value.value)
+    except Exception as error:  # noqa: BLE001  # zigpy's types raise what they like; what came before it is good
+        _LOG.debug("%s: battery not understood in %s: %r", node, frame.hex(), error)
+    return None if percent is None else NodeObservation(node, at, battery_percent=percent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,8 @@ class PacketSink(Protocol):
 
     def ota_default_response(self, device: Any, command: int, status: int) -> None: ...
 
-    def heard(self, device: Any, cluster: int) -> None:
-        """After zigpy handled a frame of this cluster."""
+    def heard(self, device: Any) -> None:
+        """After zigpy handled a frame of the device's."""
         ...
 
     def announced(self, ieee: Any) -> None:
@@ -128,7 +128,7 @@ class _Tap:
         super().packet_received(packet)  # type: ignore[misc]  # the library's class follows in the MRO
         device = self._tap_device(packet.src)
         if device is not None:
-            self._tap_sink.heard(device, packet.cluster_id if is_zcl else -1)
+            self._tap_sink.heard(device)
             if is_zcl and is_foreground(packet.data.serialize()):
                 self._tap_sink.foreground()
 

@@ -190,6 +190,27 @@ async def test_unknown_battery_is_no_observation(bench: Bench) -> None:
     assert all(o.battery_percent is None for o in bench.observations)
 
 
+async def test_only_a_frame_that_says_the_percentage_makes_the_battery_fresh(bench: Bench) -> None:
+    def power(control: int, command: int, payload: bytes) -> None:
+        bench.receive(bytes((control, 5, command)) + payload, cluster=0x0001)
+
+    bench.app.devices[IEEE].endpoints[1].in_clusters[1].update_attribute(
+        0x0021, 180
+    )  # of weeks ago, from zigpy's table
+    power(0x18, 0x0A, struct.pack("<HBB", 0x0020, 0x20, 29))  # the voltage
+    power(0x18, 0x0B, b"\x00\x00")
+    power(0x09, 0x00, b"\x10\x01\x00")  # an alarm
+    bench.receive(bytes((0x1C, 0x49, 0x10, 5, 0x0A)) + struct.pack("<HBB", 0x0021, 0x20, 40), cluster=0x0001)
+    power(0x10, 0x0A, struct.pack("<HBB", 0x0021, 0x20, 42))  # of the client's side, which has no battery
+    power(0x18, 0x01, struct.pack("<HB", 0x0021, 0x86))  # not supported
+    power(0x18, 0x0A, struct.pack("<HB", 0x0021, 0x20))  # cut off
+    power(0x18, 0x01, struct.pack("<HBBBHBBB", 0x0020, 0, 0x20, 29, 0x0021, 0, 0x20, 120))
+    await bench.until(lambda: any(o.battery_percent is not None for o in bench.observations), "the answer to a read")
+    power(0x18, 0x0A, struct.pack("<HBBHBBHBB", 0x0020, 0x20, 29, 0x0021, 0x20, 121, 0x0031, 0x30, 4))
+    await bench.until(lambda: any(o.battery_percent == 60.5 for o in bench.observations), "a report among others")
+    assert [o.battery_percent for o in bench.observations if o.battery_percent is not None] == [60.0, 60.5]
+
+
 async def test_a_node_that_nobody_directed_waits_at_first(bench: Bench) -> None:
     assert (await bench.answered(block(1, 50)))[2:] == b"\x05\x97" + struct.pack("<LL", 0, 5)
     assert (await bench.answered(query(2)))[2:] == b"\x02\x98"
