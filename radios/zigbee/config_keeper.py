@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import zigpy.types
@@ -17,46 +17,32 @@ import zigpy.types
 from radios.clock import Clock
 from radios.errors import FrameError, LinkError
 from radios.radio import Journal, Json, NodeId
+from radios.zigbee.errands import Errands, ErrandTerms
 from radios.zigbee.exchanges import read_bindings, read_reporting, restore
 from radios.zigbee.node_config import MAX_BINDINGS, Binding, NodeConfig, config_record, is_config, lost, node_config
 from radios.zigbee.nodes import eui64, is_sleepy
 from radios.zigbee.settings import ZigbeeSettings
 
 _LOG = logging.getLogger(__name__)
-_AT_ONCE: Final = 4  # nodes that are asked at the same time
-_FIRST_WAIT_S: Final = 10.0
-_LONGEST_WAIT_S: Final = 3600.0
-_HEARD_WAIT_S: Final = 5.0  # a node that is heard and yet does not answer is not asked with every frame
+_AT_ONCE: Final = ErrandTerms(places=4, sleepers_places=16)  # a frame that waits at a sleeper's parent takes no air
 _EXCHANGES_MOST: Final = 10.0  # of a request's time limit, for a whole comparison
-
-
-@dataclass(slots=True)
-class _Due:
-    """A comparison that is to be made."""
-
-    next_at: float
-    attempts: int = 0
-    tried_at: float = float("-inf")
 
 
 class ConfigKeeper:
     """`app` gives zigpy's application while the link is up. Runs while `run` does."""
 
     def __init__(self, clock: Clock, settings: ZigbeeSettings, app: Callable[[], Any]) -> None:
-        self._clock = clock
         self._settings = settings
         self._app = app
         self._journal: Journal | None = None
         self._configs: dict[NodeId, NodeConfig] = {}
         self._versions: dict[NodeId, int] = {}
-        self._due: dict[NodeId, _Due] = {}
         self._locks: dict[NodeId, asyncio.Lock] = {}
-        self._news = asyncio.Event()
+        self._errands = Errands(clock, app, self._compare_alone, self._unanswered, _AT_ONCE)
         self._counts = {"compared": 0, "bindings_restored": 0, "reporting_restored": 0, "refused": 0, "unanswered": 0}
 
     async def load(self, journal: Journal) -> None:
         self._journal = journal
-        now = self._clock.now()
         for record in await journal.load():
             if not is_config(record):
                 continue
@@ -67,20 +53,11 @@ class ConfigKeeper:
                 continue
             self._configs[node] = config
             if config.due:
-                self._due[node] = _Due(now)
+                self._errands.put(node)
 
     async def run(self) -> None:
         """Compare what is due until cancelled."""
-        while True:
-            self._news.clear()
-            now = self._clock.now()
-            ready = [node for node, due in self._due.items() if due.next_at <= now] if self._app() else []
-            if ready:
-                async with asyncio.TaskGroup() as tasks:
-                    for node in ready[:_AT_ONCE]:
-                        tasks.create_task(self._attempt(node))
-                continue
-            await self._wait(min((due.next_at for due in self._due.values()), default=None) if self._app() else None)
+        await self._errands.run()
 
     # -- wishes --------------------------------------------------------------------------------------------------
 
@@ -102,7 +79,7 @@ class ConfigKeeper:
         await self._journal.commit([config_record(node, config)], [])
         if config.empty:
             self._configs.pop(node, None)
-            self._due.pop(node, None)
+            self._errands.drop(node)
         else:
             self._configs[node] = config
 
@@ -125,8 +102,7 @@ class ConfigKeeper:
     def check(self, node: NodeId) -> None:
         """The node may have lost something: compare as soon as it answers."""
         if node in self._configs:
-            self._due[node] = _Due(self._clock.now())
-            self._news.set()
+            self._errands.put(node)
 
     def version_seen(self, node: NodeId, version: int) -> None:
         """The node says what it runs; another version than at the last comparison is an occasion for one."""
@@ -138,36 +114,23 @@ class ConfigKeeper:
             self.check(node)
 
     def heard(self, node: NodeId) -> None:
-        due = self._due.get(node)
-        now = self._clock.now()
-        if due is not None and due.next_at > now and now - due.tried_at >= _HEARD_WAIT_S:
-            due.next_at = now
-            self._news.set()
+        self._errands.heard(node)
 
     def link_up(self) -> None:
-        self._news.set()
+        self._errands.link_up()
 
     def status(self) -> dict[str, Json]:
         counts: dict[str, Json] = dict(self._counts)
-        return {"nodes": len(self._configs), "due": len(self._due), **counts}
+        return {"nodes": len(self._configs), "due": len(self._errands), **counts}
 
     # -- within --------------------------------------------------------------------------------------------------
 
-    async def _attempt(self, node: NodeId) -> None:
-        due = self._due[node]
-        due.attempts += 1
-        due.tried_at = self._clock.now()
-        try:
-            async with self.alone(node):
-                await self._compare(node)
-        except Exception as error:  # noqa: BLE001  # whatever the journal, zigpy or its libraries raise: later again
-            self._counts["unanswered"] += 1
-            wait = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(due.attempts - 1, 16))
-            due.next_at = self._clock.now() + wait
-            _LOG.debug("%s: configuration not compared, again in %.0f s: %r", node, wait, error)
-            return
-        if self._due.get(node) is due:  # no new occasion came meanwhile
-            del self._due[node]
+    async def _compare_alone(self, node: NodeId) -> None:
+        async with self.alone(node):
+            await self._compare(node)
+
+    def _unanswered(self, _node: NodeId, _given_up: bool) -> None:
+        self._counts["unanswered"] += 1
 
     async def _compare(self, node: NodeId) -> None:
         config, app = self._configs.get(node), self._app()
@@ -192,13 +155,3 @@ class ConfigKeeper:
         if done["refused"]:
             _LOG.warning("%s: refuses to be configured as before: %s", node, "; ".join(done["refused"]))
         await self.keep(node, replace(config, due=False))
-
-    async def _wait(self, until: float | None) -> None:
-        waits: set[asyncio.Task[object]] = {asyncio.create_task(self._news.wait())}
-        if until is not None:
-            waits.add(asyncio.create_task(self._clock.sleep_until(until)))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()

@@ -13,6 +13,7 @@ from radios.simulated.zigbee.node_spec import NodeSpec
 from radios.zigbee.config_keeper import ConfigKeeper
 from radios.zigbee.node_config import Binding, NodeConfig
 from radios.zigbee.settings import ZigbeeSettings
+from tests.support.manual_clock import ManualClock
 from tests.support.mesh_radio import NEW, MeshRadio, mesh_radio
 
 NODE = NodeId("zigbee:00124b0000000101")
@@ -99,31 +100,6 @@ async def test_it_is_done_after_a_restart_of_the_daemon() -> None:
         await world.until(lambda: node.zdo.bindings and node.zcl.reporting, "set on the node that has nothing")
 
 
-class ManualClock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-        self._moved = asyncio.Event()
-
-    def now(self) -> float:
-        return self.time
-
-    async def sleep_until(self, when: float) -> None:
-        while self.time < when:
-            await self._moved.wait()
-
-    def move(self, seconds: float) -> None:
-        self.time += seconds
-        self._moved.set()
-        self._moved = asyncio.Event()
-
-
-async def settled() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 async def test_attempts_back_off_and_come_at_once_when_the_node_is_heard(journal: Any) -> None:
     clock = ManualClock()
     empty = SimpleNamespace(devices={})  # a network that the node has not come back to
@@ -133,8 +109,7 @@ async def test_attempts_back_off_and_come_at_once_when_the_node_is_heard(journal
     running = asyncio.create_task(keeper.run())
 
     async def attempts_after(seconds: float) -> Any:
-        clock.move(seconds)
-        await settled()
+        await clock.move(seconds)
         return keeper.status()["unanswered"]
 
     keeper.check(NODE)
