@@ -1,6 +1,6 @@
 """Keeps what nodes were configured with (bindings, reporting), and sets it again where a new firmware lost it.
 
-A wish is in the journal before the node is asked. A node is compared after an announcement (each reboot makes one) and
+Wishes come through us, or were found on the node (`survey`). A wish is in the journal before the node is asked. A node is compared after an announcement (each reboot makes one) and
 when it says another version; what cannot be asked now stays to be done, with back-off, and at once when the node is heard.
 It is the lowest of all traffic.
 """
@@ -76,10 +76,13 @@ class ConfigKeeper:
         if self._journal is None:
             raise LinkError("the radio does not run")
         config = replace(config, version=self._versions.get(node, config.version))
+        if config == self._configs.get(node, NodeConfig()):
+            return
         await self._journal.commit([config_record(node, config)], [])
+        if not config.wishes:
+            self._errands.drop(node)
         if config.empty:
             self._configs.pop(node, None)
-            self._errands.drop(node)
         else:
             self._configs[node] = config
 
@@ -92,6 +95,11 @@ class ConfigKeeper:
             await self.keep(node, replace(config.with_binding(binding), due=True))
         self.check(node)
 
+    async def compare_if_due(self, node: NodeId) -> None:
+        """What is to be compared soon is compared now. To be called `alone`; raises when the node does not answer."""
+        if node in self._errands:
+            await self._compare(node)
+
     async def forget(self, node: NodeId) -> None:
         """The node was removed from the network by us."""
         if node in self._configs:
@@ -101,7 +109,7 @@ class ConfigKeeper:
 
     def check(self, node: NodeId) -> None:
         """The node may have lost something: compare as soon as it answers."""
-        if node in self._configs:
+        if self.wanted(node).wishes:
             self._errands.put(node)
 
     def version_seen(self, node: NodeId, version: int) -> None:
@@ -121,7 +129,14 @@ class ConfigKeeper:
 
     def status(self) -> dict[str, Json]:
         counts: dict[str, Json] = dict(self._counts)
-        return {"nodes": len(self._configs), "due": len(self._errands), **counts}
+        configs = self._configs.values()
+        return {
+            "nodes": sum(config.wishes for config in configs),
+            "surveyed": sum(config.surveyed for config in configs),
+            "found": sum(len(config.found) for config in configs),
+            "due": len(self._errands),
+            **counts,
+        }
 
     # -- within --------------------------------------------------------------------------------------------------
 
@@ -133,8 +148,8 @@ class ConfigKeeper:
         self._counts["unanswered"] += 1
 
     async def _compare(self, node: NodeId) -> None:
-        config, app = self._configs.get(node), self._app()
-        if config is None:
+        config, app = self.wanted(node), self._app()
+        if not config.wishes:
             return
         device = None if app is None else app.devices.get(eui64(node))
         if device is None:

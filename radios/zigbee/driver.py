@@ -5,13 +5,11 @@ keyed by EUI64, as zigpy replaces its device objects.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import zigpy.profiles.zha
-import zigpy.types
 
 from radios.clock import Clock
 from radios.errors import ContractError
@@ -47,13 +45,11 @@ from radios.zigbee.reset_cause import read_reset_cause
 from radios.zigbee.service import OtaService
 from radios.zigbee.session_state import MAX_BLOCK_BYTES
 from radios.zigbee.settings import ZigbeeSettings, forming_config, quirk_table, zigpy_config
+from radios.zigbee.survey import Surveys
 from radios.zigbee.tap import Peer, load_application, tapped
 from radios.zigbee.traffic import Traffic, answers_request
 
-_LOG = logging.getLogger(__name__)
 _LINK_QUALITY_EVERY_S: Final = 10.0
-_ACKNOWLEDGED: Final = zigpy.types.TransmitOptions.ACK
-_UNACKNOWLEDGED: Final = zigpy.types.TransmitOptions.NONE
 _DEFAULT_PEER: Final = Peer(zigpy.profiles.zha.PROFILE_ID, 1, 1)
 
 
@@ -68,10 +64,15 @@ class ZigbeeRadio:
         self._pacer = Pacer(settings.pacing, settings.minute_of_day)
         self._feed = ObservationFeed()
         self._traffic = Traffic(settings.traffic_queue)
-        self._keeper = ConfigKeeper(clock, settings, lambda: self._link.app if self._link.up else None)
+
+        def app_if_up() -> Any:
+            return self._link.app if self._link.up else None
+
+        self._keeper = ConfigKeeper(clock, settings, app_if_up)
+        self._surveys = Surveys(clock, settings, app_if_up, self._keeper, lambda node: self._service.prepared(node))
         self._requests = NodeRequests(settings, self._keeper)
         self._memory = NetworkMemory(settings)
-        self._missing = MissingNodes(clock, lambda: self._link.app if self._link.up else None)
+        self._missing = MissingNodes(clock, app_if_up)
         self._link = RadioLink(
             lambda: tapped(application or load_application(settings.radio_library), self),
             zigpy_config(settings),
@@ -89,6 +90,7 @@ class ZigbeeRadio:
             self._pacer, settings.session_limits, clock, self._transmit, self._endpoint, quirks, self._model
         )
         self._service.broadcast_by(settings.broadcast_notify, self._broadcast)
+        self._service.prepare_by(self._surveys.before_update)
         self._peers: dict[NodeId, Peer] = {}
         self._node_ids: dict[bytes, NodeId] = {}
         self._link_said_at: dict[NodeId, float] = {}
@@ -108,6 +110,7 @@ class ZigbeeRadio:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._service.run(tasks), name="zigbee-ota")
             tasks.create_task(self._keeper.run(), name="zigbee-configuration")
+            tasks.create_task(self._surveys.run(), name="zigbee-surveys")
             tasks.create_task(self._link.run(self._link_up), name="zigbee-link")
 
     async def plan(self, order: TransferOrder, nodes: Sequence[NodeId]) -> TransferPlan:
@@ -139,6 +142,7 @@ class ZigbeeRadio:
             return await self._requests.run(self._link.app, command)
         result = await management.manage(self._link.app, command)
         if result.ok and command.name == "remove" and command.node is not None:
+            self._surveys.forget(command.node)
             self._service.spawn(self._keeper.forget(command.node))
         return result
 
@@ -162,7 +166,7 @@ class ZigbeeRadio:
             **self._pacer.status(now),
             "sessions": sessions,
             "traffic": self._traffic.status(),
-            "configuration": self._keeper.status(),
+            "configuration": {**self._keeper.status(), **self._surveys.status()},
         }
         if link.up:
             status["channel"] = int(link.app.state.network_info.channel)
@@ -183,6 +187,7 @@ class ZigbeeRadio:
                 self._keeper.version_seen(node, query.version)
             self._interview_if_due(node)
         self._keeper.heard(node)
+        self._surveys.heard(node)
         self._service.receive(node, peer.endpoint, frame)
         if self._polls:
             self._let_sleep(node, device, now)
@@ -199,6 +204,7 @@ class ZigbeeRadio:
         self._observe_link(device, node, now)
         self._interview_if_due(node)
         self._keeper.heard(node)
+        self._surveys.heard(node)
         self._service.heard(node)
         if self._polls:
             self._let_sleep(node, device, now)
@@ -244,6 +250,7 @@ class ZigbeeRadio:
             return
         self._feed.put(nodes.describe(device, self._clock.now()))
         self._service.described(self._node_id(device.ieee))
+        self._surveys.look(self._node_id(device.ieee))
         self._service.spawn(self._interview(self._node_id(device.ieee)))
 
     def device_left(self, device: Any) -> None:
@@ -263,12 +270,14 @@ class ZigbeeRadio:
                 continue
             node = self._node_id(device.ieee)
             self._feed.put(nodes.describe(device, now))
+            self._surveys.look(node)
             if nodes.is_sleepy(device):
                 self._uninterviewed.add(node)
             else:
                 self._service.spawn(self._interview(node))
         self._service.link_up()
         self._keeper.link_up()
+        self._surveys.link_up()
         self._service.spawn(self._missing.look())
 
     async def _interview(self, node: NodeId) -> None:
@@ -321,29 +330,11 @@ class ZigbeeRadio:
         app, device = self._link.app, self._device(node)
         if device is None:
             return False
-        peer = self._peers.get(node, _DEFAULT_PEER)
-        sleepy = nodes.is_sleepy(device)
-        packet = zigpy.types.ZigbeePacket(
-            src=nodes.nwk_address(app.state.node_info.nwk),
-            src_ep=peer.local_endpoint,
-            dst=nodes.nwk_address(device.nwk),
-            dst_ep=endpoint,
-            tsn=frame[1],
-            profile_id=peer.profile,
-            cluster_id=cluster,
-            data=zigpy.types.SerializableBytes(frame),
-            extended_timeout=sleepy,
-            source_route=app.build_source_route_to(device) if self._settings.source_routing else None,
-            # What a sleeper's parent lets expire, nobody would know of.
-            tx_options=_ACKNOWLEDGED if acknowledged or sleepy else _UNACKNOWLEDGED,
-            priority=zigpy.types.PacketPriority.LOW,
+        peer = replace(self._peers.get(node, _DEFAULT_PEER), endpoint=endpoint)
+        routing = self._settings.source_routing
+        return await packets.unicast(
+            app, device, peer, frame, cluster, acknowledged=acknowledged, source_routing=routing
         )
-        try:
-            await app.send_packet(packet)
-        except Exception as error:  # noqa: BLE001  # libraries raise what they like for a frame that did not arrive
-            _LOG.debug("%s: frame %s not delivered: %r", node, frame.hex(), error)
-            return False
-        return True
 
     async def _broadcast(self, frame: bytes) -> bool:
         return self._link.up and await packets.broadcast(self._link.app, frame)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from radios.clock import Clock
 from radios.radio import NodeId
 from radios.zigbee.nodes import eui64, is_sleepy
+from radios.zigbee.sleep import sleep_until_or
 
 _LOG = logging.getLogger(__name__)
 _FIRST_WAIT_S: Final = 10.0
@@ -94,7 +95,7 @@ class Errands:
                 for node, sleepy in self._startable():
                     self._running[node] = sleepy
                     tasks.create_task(self._attempt(node, sleepy=sleepy))
-                await self._wait(self._next_at())
+                await sleep_until_or(self._clock, self._next_at(), self._news)
 
     # -- within --------------------------------------------------------------------------------------------------
 
@@ -168,13 +169,3 @@ class Errands:
         app = self._app()
         device = None if app is None else app.devices.get(eui64(node))
         return device is not None and is_sleepy(device)
-
-    async def _wait(self, until: float | None) -> None:
-        waits: set[asyncio.Task[object]] = {asyncio.create_task(self._news.wait())}
-        if until is not None:
-            waits.add(asyncio.create_task(self._clock.sleep_until(until)))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()

@@ -1,4 +1,6 @@
-"""What was configured on a node through us (bindings, reporting), as a journal record, and what a node has lost of it. PURE.
+"""What a node is to have (bindings, reporting), as a journal record, and what it has lost of that. PURE.
+
+Wishes come from us, or were found on the node: those of a network that moved in, which nobody else will set again.
 
 Keys of the records are `config/<eui64>`, scope "node"; the encoding is compact JSON, versioned.
 """
@@ -14,6 +16,7 @@ from radios.radio import NodeId, Record, parse_node_id
 CONFIG_VERSION: Final = 1
 MAX_BINDINGS: Final = 64
 MAX_REPORTING: Final = 128
+MAX_FOUND: Final = 48  # of each: there is always room for wishes of ours
 
 _KEY_PREFIX: Final = "config/"
 _encoded = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
@@ -57,23 +60,54 @@ class NodeConfig:
     reporting: Mapping[ReportedAttribute, ReportTerms] = field(default_factory=dict)
     due: bool = False
     version: int | None = None  # that the node ran when this was last compared
+    found: frozenset[Binding | ReportedAttribute] = (
+        frozenset()
+    )  # those of both that were on the node, and not set by us
+    surveyed: bool = False  # the node was asked what it has
 
     @property
     def empty(self) -> bool:
-        return not self.bindings and not self.reporting
+        """Nothing to be remembered."""
+        return not self.wishes and not self.surveyed
+
+    @property
+    def wishes(self) -> bool:
+        return bool(self.bindings or self.reporting)
 
     def with_binding(self, binding: Binding) -> "NodeConfig":
-        return replace(self, bindings=tuple(sorted({*self.bindings, binding})))
+        return replace(self, bindings=tuple(sorted({*self.bindings, binding})), found=self.found - {binding})
 
     def without_binding(self, binding: Binding) -> "NodeConfig":
-        return replace(self, bindings=tuple(b for b in self.bindings if b != binding))
+        bindings = tuple(b for b in self.bindings if b != binding)
+        return replace(self, bindings=bindings, found=self.found - {binding})
 
     def with_reporting(self, wanted: Mapping[ReportedAttribute, ReportTerms]) -> "NodeConfig":
-        return replace(self, reporting={**self.reporting, **wanted})
+        return replace(self, reporting={**self.reporting, **wanted}, found=self.found - set(wanted))
 
     def without_reporting(self, attributes: Iterable[ReportedAttribute]) -> "NodeConfig":
         gone = set(attributes)
-        return replace(self, reporting={a: terms for a, terms in self.reporting.items() if a not in gone})
+        reporting = {a: terms for a, terms in self.reporting.items() if a not in gone}
+        return replace(self, reporting=reporting, found=self.found - gone)
+
+    def adopting(
+        self, bindings: Iterable[Binding], reporting: Mapping[ReportedAttribute, ReportTerms], *, surveyed: bool = True
+    ) -> "NodeConfig":
+        """With what the node says that it has. Wishes of ours stand, and what was found earlier and is not there now is
+        kept: who unbinds does it through us. What is beyond `MAX_FOUND` is left out."""
+        ours = {b for b in self.bindings if b not in self.found}
+        earlier = [b for b in self.bindings if b in self.found]
+        there = [*earlier, *sorted({b for b in bindings if b not in ours and b not in self.found})][:MAX_FOUND]
+        kept = {a: terms for a, terms in self.reporting.items() if a not in self.found}
+        read = {a: terms for a, terms in self.reporting.items() if a in self.found}
+        read |= {a: terms for a, terms in reporting.items() if a not in kept}
+        read = dict(list(read.items())[:MAX_FOUND])
+        return replace(
+            self,
+            bindings=tuple(sorted((*ours, *there))),
+            reporting={**kept, **read},
+            found=frozenset((*there, *read)),
+            surveyed=self.surveyed or surveyed,
+        )
 
 
 Reported = Mapping[ReportedAttribute, ReportTerms | None]
@@ -110,6 +144,11 @@ def config_record(node: NodeId, config: NodeConfig) -> Record:
             ],
             "due": config.due,
             "version": config.version,
+            "surveyed": config.surveyed,
+            "found_bindings": [n for n, b in enumerate(config.bindings) if b in config.found],
+            "found_reporting": [
+                n for n, (a, _) in enumerate(sorted(config.reporting.items(), key=_order)) if a in config.found
+            ],
         }
         value = _encoded(fields).encode()
     return Record("node", _KEY_PREFIX + node.partition(":")[2], CONFIG_VERSION, value)
@@ -136,7 +175,17 @@ def node_config(record: Record) -> tuple[NodeId, NodeConfig]:
             )
             for row in fields["reporting"]
         }
-        return node, NodeConfig(bindings, reporting, fields["due"] is True, _optional(fields["version"]))
+        found = {bindings[_number(n)] for n in fields.get("found_bindings", ())}
+        attributes = list(reporting)
+        found_reporting = {attributes[_number(n)] for n in fields.get("found_reporting", ())}
+        return node, NodeConfig(
+            bindings,
+            reporting,
+            fields["due"] is True,
+            _optional(fields["version"]),
+            frozenset((*found, *found_reporting)),
+            fields.get("surveyed") is True,
+        )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise FrameError(f"record {record.key!r}: {error}") from error
 

@@ -29,7 +29,8 @@ from radios.zigbee.ota_commands import (
 )
 from radios.zigbee.ota_frames import decode_command, decode_header, knows, reply
 from radios.zigbee.page import page_run
-from radios.zigbee.session_core import WANTS_IMAGE, Outgoing, Purpose, Timer
+from radios.zigbee.session_core import WANTS_IMAGE, Timer
+from radios.zigbee.session_output import Outgoing, Purpose
 from radios.zigbee.session_pages import SessionPages
 from radios.zigbee.session_state import Stage
 

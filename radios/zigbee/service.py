@@ -24,8 +24,9 @@ from radios.zigbee.ota_session import OtaSession
 from radios.zigbee.pacing import Pacer
 from radios.zigbee.quirks import QuirkTable
 from radios.zigbee.reconcile import ClientAttributes
-from radios.zigbee.session_core import Outgoing, Purpose
+from radios.zigbee.session_output import Outgoing, Purpose
 from radios.zigbee.session_state import SessionLimits, SessionState, Stage, terms_of
+from radios.zigbee.sleep import sleep_until_or
 from radios.zigbee.strangers import answer_stranger
 from radios.zigbee.transmit import Transmit
 
@@ -33,6 +34,7 @@ _LOG = logging.getLogger(__name__)
 _COMMIT_RETRY_S: Final = 2.0
 _SHORTEST_TIMER_S: Final = 0.005
 _NEVER: Final = float("inf")
+_BEFORE_INSTALL: Final = (Stage.OFFERED, Stage.DOWNLOADING, Stage.READY)
 
 
 class OtaService:
@@ -52,6 +54,7 @@ class OtaService:
         self._limits = limits
         self._broadcasts = Broadcasts(0)
         self._broadcast: Callable[[bytes], Coroutine[Any, Any, bool]] | None = None
+        self._prepare: Callable[[NodeId], bool] = lambda _: True
         self._clock = clock
         self._transmit = transmit
         self._endpoint_of = endpoint_of
@@ -72,6 +75,16 @@ class OtaService:
     def broadcast_by(self, at_least: int, broadcast: Callable[[bytes], Coroutine[Any, Any, bool]]) -> None:
         """Tell nodes of an image by broadcast when so many are silent."""
         self._broadcasts, self._broadcast = Broadcasts(at_least), broadcast
+
+    def prepare_by(self, prepare: Callable[[NodeId], bool]) -> None:
+        """Ask before each update; False: an install waits until `prepared` (it does not wait long)."""
+        self._prepare = prepare
+
+    def prepared(self, node: NodeId) -> None:
+        session = self._sessions.get(node)
+        if session is not None:
+            session.prepared(self._clock.now())
+            self._kick(session)
 
     async def load(self, journal: Journal, images: ImageStore) -> None:
         """Find again what was journalled: before the radio is opened, so that no frame meets an empty memory."""
@@ -265,6 +278,8 @@ class OtaService:
         limits = self._limits_of(state.node, state.image.file)
         session = OtaSession(state, read, self._pacer, limits, now, reconciled=reconciled)
         session.cluster_revision = self._revisions.get(state.node)
+        if state.stage in _BEFORE_INSTALL and not self._prepare(state.node):
+            session.unprepared()
         return session
 
     def _limits_of(self, node: NodeId, file: FileId) -> SessionLimits:
@@ -347,18 +362,8 @@ class OtaService:
             self._wake_invited()
             self._broadcast_if_due(now)
             self._rearmed.clear()
-            await self._sleep(max(self._armed, now + _SHORTEST_TIMER_S))
-
-    async def _sleep(self, until: float) -> None:
-        """Until the time, or until an earlier deadline came up."""
-        waits: set[asyncio.Task[object]] = {asyncio.create_task(self._rearmed.wait())}
-        if until != _NEVER:
-            waits.add(asyncio.create_task(self._clock.sleep_until(until)))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+            until = None if self._armed == _NEVER else max(self._armed, now + _SHORTEST_TIMER_S)
+            await sleep_until_or(self._clock, until, self._rearmed)
 
     def _wake_invited(self) -> None:
         """Nodes that waited for a place, and have one now, are offered their image."""

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -21,6 +20,7 @@ from radios.zigbee.ota_commands import (
 )
 from radios.zigbee.ota_frames import default_response, reply
 from radios.zigbee.pacing import Pacer
+from radios.zigbee.session_output import Commit, Outgoing, Purpose
 from radios.zigbee.session_state import (
     SessionLimits,
     SessionState,
@@ -34,33 +34,6 @@ AWAKE_S: Final = 60.0  # until a notification, a query or an install has come th
 AWAKE_PER_BLOCK_S: Final = 0.6  # of a sleepy node at a fast poll of a quarter second, with repeats
 
 WANTS_IMAGE: Final = (Want.DELIVER, Want.INSTALL)
-
-
-class Purpose(Enum):
-    ANSWER = "answer"
-    BLOCK = "block"
-    NOTIFY = "notify"
-    INSTALL = "install"
-    PAGE = "page"  # a block that was not asked for by itself
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A frame for the node's endpoint. Tell the session with `delivered` what became of it."""
-
-    frame: bytes
-    endpoint: int
-    purpose: Purpose
-    acknowledged: bool = True  # at the APS layer
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """What must be durable before anything is sent."""
-
-    state: SessionState
-    events: tuple[TransferEvent, ...]
-    sequence: int
 
 
 class Timer(Enum):
@@ -110,6 +83,8 @@ class SessionCore:
         self._tsn = state.generation & 0xFF
         self._timers: dict[Timer, float] = {}
         self._install_refused = False  # by the daemon, until its next directive
+        self._prepared = True
+        self._unprepared_until = float("inf")  # from when it could have been installed
         self._period_set_at = float("-inf")
         self._served_offset = -1  # of the last block
         self._answer: tuple[float, float, Outgoing] | None = None  # due, asked, frame
@@ -162,6 +137,14 @@ class SessionCore:
     def limits(self, limits: SessionLimits) -> None:
         """The node's model is known now."""
         self._limits = limits
+
+    def unprepared(self) -> None:
+        """Something is to be read of the node first: the install waits for `prepared`, for `prepare_s` at most."""
+        self._prepared = False
+
+    def prepared(self, now: float) -> None:
+        self._prepared = True
+        self._install_if_due(now)
 
     def awake_s(self, now: float) -> float | None:
         """How long a sleepy node should poll fast, to download or to hear that it shall start; None: nothing is wanted."""
@@ -294,6 +277,11 @@ class SessionCore:
         if self._install_at is not None and self._install_at > now:
             self._timers[Timer.INSTALL] = self._install_at  # the node waits, so that a hold can still come between
             return
+        if not self._prepared:
+            self._unprepared_until = min(self._unprepared_until, now + self._limits.prepare_s)
+            if now < self._unprepared_until:
+                self._timers[Timer.INSTALL] = self._unprepared_until
+                return
         self._stage = Stage.INSTALLING
         self._rebooted = self._told = self._may_be_told = False
         self._told_at = None

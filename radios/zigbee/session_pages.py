@@ -9,7 +9,8 @@ from radios.zigbee.block_period import SET_AT_MOST_EVERY_S, is_worth_setting
 from radios.zigbee.ota_commands import ImageBlock, ImageBlockRequest, ImagePageRequest
 from radios.zigbee.ota_frames import reply
 from radios.zigbee.page import PageRun
-from radios.zigbee.session_core import WANTS_IMAGE, Outgoing, Purpose
+from radios.zigbee.session_core import WANTS_IMAGE
+from radios.zigbee.session_output import Outgoing, Purpose
 from radios.zigbee.session_state import Stage
 from radios.zigbee.session_truth import SessionTruth
 

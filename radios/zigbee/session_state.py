@@ -88,6 +88,7 @@ class SessionLimits:
     max_notify_interval_s: float = 900.0
     notify_heard_interval_s: float = 15.0
     silent_after_notifies: int = 4
+    prepare_s: float = 30.0  # what is to be read of the node before its firmware changes delays the install so long
     install_retry_s: float = 5.0
     max_install_retry_s: float = 300.0
     reply_stale_after_s: float = 5.0

@@ -26,6 +26,7 @@ class FakeRadio(zigpy.application.ControllerApplication):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.sent: list[t.ZigbeePacket] = []
+        self.priorities: list[int] = []  # of `sent`, as zigpy's queue would see them
         self.fail = False
         type(self).instances.append(self)
 
@@ -57,6 +58,7 @@ class FakeRadio(zigpy.application.ControllerApplication):
         if self.fail:
             raise zigpy.exceptions.DeliveryError("not acknowledged")
         self.sent.append(packet)
+        self.priorities.append(self._packet_priority_var.get() if packet.priority is None else packet.priority)
 
     async def force_remove(self, dev: Any) -> None: ...
     async def add_endpoint(self, descriptor: Any) -> None: ...

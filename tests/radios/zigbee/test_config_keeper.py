@@ -7,12 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zigpy.types as t
 
+from radios.clock import SystemClock
 from radios.radio import NodeId
 from radios.simulated.zigbee.node_spec import NodeSpec
 from radios.zigbee.config_keeper import ConfigKeeper
-from radios.zigbee.node_config import Binding, NodeConfig
-from radios.zigbee.settings import ZigbeeSettings
+from radios.zigbee.node_config import Binding, NodeConfig, ReportedAttribute, ReportTerms
+from radios.zigbee.settings import ZigbeeSettings, zigpy_config
+from tests.support.answering_radio import AnsweringRadio
 from tests.support.manual_clock import ManualClock
 from tests.support.mesh_radio import NEW, MeshRadio, mesh_radio
 
@@ -124,6 +127,41 @@ async def test_attempts_back_off_and_come_at_once_when_the_node_is_heard(journal
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
+
+
+async def test_it_goes_behind_all_else(journal: Any) -> None:
+    library = type("Fake", (AnsweringRadio,), {"instances": [], "refusals": [], "answer": staticmethod(answer)})
+    settings = ZigbeeSettings("fake")
+    app = await library.new(zigpy_config(settings), start_radio=False)
+    await app.startup()
+    keeper = ConfigKeeper(SystemClock(), settings, lambda: app)
+    await keeper.load(journal)
+    node = NodeId("zigbee:00124b0000000001")
+    reported = {ReportedAttribute(1, 1, 0x21): ReportTerms(0x20, 60, 3600, 2)}
+    await keeper.keep(node, NodeConfig((Binding(1, 1, "00124b00000000ff", 1),), reported))
+    app.sent.clear()
+    app.priorities.clear()
+    running = asyncio.create_task(keeper.run())
+    keeper.check(node)
+    async with asyncio.timeout(10):
+        while not keeper.status()["compared"]:
+            await asyncio.sleep(0.002)
+    assert [packet.cluster_id for packet in app.sent] == [0x0033, 0x0001, 0x0021, 0x0001], "read and set, of both"
+    assert set(app.priorities) == {t.PacketPriority.LOW}
+    running.cancel()
+    await asyncio.wait({running})
+    await app.shutdown()
+
+
+def answer(cluster: int, frame: bytes) -> tuple[int, bytes] | None:
+    """A node that has nothing, and takes all."""
+    if cluster == 0x0033:
+        return 0, bytes(4)
+    if cluster == 0x0021:
+        return 0, b"\0"
+    if cluster != 0x0001:
+        return None
+    return (0x09, b"\x8b\0\x21\0") if frame[2] == 0x08 else (0x07, b"\0")
 
 
 async def test_another_version_is_an_occasion(journal: Any) -> None:

@@ -16,6 +16,7 @@ from radios.errors import ContractError
 from radios.radio import Fact, NodeCommand, NodeDirective, NodeId, NodeObservation, Power, TransferOrder, Want
 from radios.simulated.zigbee.firmware import build_ota_file
 from radios.zigbee.driver import ZigbeeRadio
+from radios.zigbee.session_state import SessionLimits
 from radios.zigbee.settings import ZigbeeSettings
 from tests.support.zigpy_library import IEEE, NWK, FakeRadio, add_node
 
@@ -79,6 +80,9 @@ class Bench:
         return next(sent for sent in reversed(self.ota()) if sent[1] == frame[1] and sent[2] != 0)
 
 
+Make = Callable[..., Awaitable[Bench]]
+
+
 def query(tsn: int, version: int = OLD) -> bytes:
     return bytes((1, tsn, 1, 0)) + struct.pack("<HHL", 0x1049, 1, version)
 
@@ -92,12 +96,13 @@ def end(tsn: int) -> bytes:
 
 
 @pytest.fixture
-async def make(journal: Any, images: Any) -> AsyncIterator[Callable[[], Awaitable[Bench]]]:
+async def make(journal: Any, images: Any) -> AsyncIterator[Make]:
     tasks: list[asyncio.Task[None]] = []
 
-    async def make() -> Bench:
+    async def make(prepare_s: float = 0.0) -> Bench:
         library = type("Fake", (FakeRadio,), {"instances": [], "refusals": []})
-        settings = ZigbeeSettings("fake", max_reconnect_wait_s=0.01)
+        # Nodes that only a test speaks for do not say what they are bound to: no install waits for that here.
+        settings = ZigbeeSettings("fake", max_reconnect_wait_s=0.01, limits=SessionLimits(prepare_s=prepare_s))
         radio = ZigbeeRadio(settings, SystemClock(), library)
         order = TransferOrder("t1", images.add(IMAGE, NEW), 0, 1.0, datetime.now(UTC) + timedelta(days=1))
         bench = Bench(radio, library, journal, images, order, [])
@@ -118,7 +123,7 @@ async def make(journal: Any, images: Any) -> AsyncIterator[Callable[[], Awaitabl
 
 
 @pytest.fixture
-async def bench(make: Callable[[], Awaitable[Bench]]) -> Bench:
+async def bench(make: Make) -> Bench:
     bench = await make()
     await bench.up()
     return bench
@@ -154,6 +159,30 @@ async def test_no_install_frame_when_the_commit_fails(bench: Bench) -> None:
     bench.journal.broken = False
     await bench.until(lambda: [frame for frame in bench.ota() if frame[2] == 7], "install")
     assert bench.journal.facts(NODE)[-1] is Fact.INSTALLING
+
+
+async def test_a_node_is_asked_what_it_may_lose_before_it_installs(make: Make) -> None:
+    bench = await make(prepare_s=1000.0)
+    await bench.up()
+    await bench.direct(Want.INSTALL)
+    held = await bench.answered(end(9))
+    assert held[2:] == b"\x07" + struct.pack("<HHLLL", 0x1049, 1, NEW, 0, 0xFFFFFFFF)
+    await bench.until(lambda: any(p.cluster_id == 0x0033 for p in bench.app.sent), "its bindings are asked for")
+    asked = next(p for p in bench.app.sent if p.cluster_id == 0x0033).data.serialize()
+    bench.receive(asked[:1] + b"\0\0\0\0", cluster=0x8033, profile=0)
+    await bench.until(lambda: bench.ota()[-1][2] == 7 and bench.ota()[-1][-4:] == bytes(4), "install")
+    assert bench.journal.facts(NODE)[-1] is Fact.INSTALLING
+
+
+async def test_blocks_go_behind_all_else(bench: Bench) -> None:
+    await bench.direct(Want.DELIVER)
+    bench.app.sent.clear()
+    bench.app.priorities.clear()
+    await bench.answered(query(1))
+    await bench.answered(block(2, 0))
+    ota = [p for packet, p in zip(bench.app.sent, bench.app.priorities, strict=True) if packet.data.serialize()[0] & 1]
+    assert ota
+    assert set(ota) == {t.PacketPriority.LOW}
 
 
 async def test_repeated_bytes_are_answered_and_not_filtered(bench: Bench) -> None:
@@ -231,7 +260,7 @@ async def test_observations_of_a_known_node(bench: Bench) -> None:
     assert (said["power"], said["sleepy"], said["joined"]) == (Power.MAINS, False, True)
 
 
-async def test_restart_goes_on_at_the_same_offset(make: Callable[[], Awaitable[Bench]]) -> None:
+async def test_restart_goes_on_at_the_same_offset(make: Make) -> None:
     first = await make()
     await first.up()
     await first.direct(Want.DELIVER)
@@ -271,7 +300,7 @@ async def test_an_image_that_is_no_ota_file_fails(bench: Bench) -> None:
     assert bench.journal.events[-1].code == "invalid_image"
 
 
-async def test_directives_before_run_and_before_their_order_are_kept(make: Callable[[], Awaitable[Bench]]) -> None:
+async def test_directives_before_run_and_before_their_order_are_kept(make: Make) -> None:
     bench = await make()
     await bench.radio.direct([NodeDirective("t1", NODE, 1, Want.DELIVER)])
     await bench.up()
@@ -299,7 +328,7 @@ async def test_a_lost_link_is_opened_again(bench: Bench) -> None:
     assert (await bench.answered(block(2, 100)))[17:] == IMAGE[100:150]
 
 
-async def test_a_dongle_that_is_not_there_is_waited_for(make: Callable[[], Awaitable[Bench]]) -> None:
+async def test_a_dongle_that_is_not_there_is_waited_for(make: Make) -> None:
     bench = await make()
     bench.library.refusals.append("no such device")
     await bench.until(lambda: "no such device" in str(bench.radio.status()["error"]), "error")
@@ -415,7 +444,7 @@ async def test_management(bench: Bench) -> None:
     assert backup.value["metadata"]
 
 
-async def test_an_unreadable_record_is_left_out(make: Callable[[], Awaitable[Bench]], journal: Any) -> None:
+async def test_an_unreadable_record_is_left_out(make: Make, journal: Any) -> None:
     from radios.radio import Record
 
     await journal.commit([Record("node", "00124b0000000001", 1, b"\xff")], [])

@@ -1,5 +1,6 @@
 """What a node has lost: only that is set again; and what is kept survives its encoding."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from radios.errors import FrameError
 from radios.radio import NodeId, Record
 from radios.zigbee.node_config import (
+    MAX_FOUND,
     Binding,
     NodeConfig,
     ReportedAttribute,
@@ -23,6 +25,7 @@ NODE = NodeId("zigbee:00124b0000000001")
 TO_US = Binding(1, 0x0402, "00124b00000000ff", 1)
 TO_GROUP = Binding(1, 0x0006, "group:3")
 MEASURED = ReportedAttribute(1, 0x0402, 0x0000)
+SMOKE = ReportedAttribute(1, 0x0500, 0x0002)
 BATTERY = ReportedAttribute(1, 0x0001, 0x0021)
 TERMS = ReportTerms(0x29, 10, 300, 50)
 WANTED = NodeConfig((TO_GROUP, TO_US), {MEASURED: TERMS, BATTERY: ReportTerms(0x20, 60, 3600, 2)})
@@ -76,11 +79,15 @@ terms = st.builds(
     st.none() | st.integers(0, 2**48) | st.floats(allow_nan=False, allow_infinity=False),
 )
 configs = st.builds(
-    lambda b, r, due, version: NodeConfig(tuple(sorted(set(b))), r, due, version),
+    lambda b, r, due, version, found, surveyed: NodeConfig(
+        tuple(sorted(set(b))), r, due, version, frozenset((*b, *r) if found == 2 else b[:found]), surveyed
+    ),
     st.lists(bindings, max_size=4),
     st.dictionaries(attributes, terms, max_size=4),
     st.booleans(),
     st.none() | st.integers(0, 2**32 - 1),
+    st.integers(0, 2),
+    st.booleans(),
 )
 
 
@@ -97,6 +104,42 @@ def test_a_record_is_read_as_it_was_written(config: NodeConfig) -> None:
 def test_no_record_raises_anything_else(value: bytes) -> None:
     with pytest.raises(FrameError):
         node_config(Record("node", "config/00124b0000000001", 1, value))
+
+
+def test_a_record_of_before_surveys_is_read() -> None:
+    record = config_record(NODE, WANTED)
+    fields = json.loads(record.value)
+    for name in ("surveyed", "found_bindings", "found_reporting"):
+        del fields[name]
+    assert node_config(replace(record, value=json.dumps(fields).encode())) == (NODE, WANTED)
+
+
+def test_what_is_found_is_kept_apart_from_what_is_ours() -> None:
+    theirs = Binding(1, 0x0001, "00124b0000000099", 1)
+    found = WANTED.adopting([TO_US, theirs], {MEASURED: replace(TERMS, max_s=9), SMOKE: TERMS})
+    assert found.bindings == tuple(sorted((TO_US, TO_GROUP, theirs)))
+    assert found.reporting == {**WANTED.reporting, SMOKE: TERMS}, "ours stands"
+    assert found.found == {theirs, SMOKE}
+    again = found.adopting([], {SMOKE: replace(TERMS, max_s=9)})
+    assert theirs in again.bindings, "who unbinds does it through us"
+    assert again.reporting[SMOKE].max_s == 9
+    ours = again.with_binding(theirs).with_reporting({SMOKE: TERMS})
+    assert not ours.found
+    gone = again.without_binding(theirs).without_reporting([SMOKE])
+    assert gone == replace(WANTED, surveyed=True)
+
+
+def test_what_is_found_leaves_room_for_ours() -> None:
+    many = [Binding(1, number, "00124b0000000099", 1) for number in range(200)]
+    reported = {ReportedAttribute(1, 1, number): TERMS for number in range(200)}
+    found = WANTED.adopting(many, reported)
+    assert len(found.bindings) == len(WANTED.bindings) + MAX_FOUND
+    assert len(found.reporting) == len(WANTED.reporting) + MAX_FOUND
+
+
+def test_a_node_without_anything_is_remembered_as_asked() -> None:
+    record = config_record(NODE, NodeConfig(surveyed=True))
+    assert node_config(record) == (NODE, NodeConfig(surveyed=True))
 
 
 def test_a_record_of_another_encoding_is_named() -> None:

@@ -33,7 +33,7 @@ from radios.zigbee.ota_frames import decode_command, decode_header, request
 from radios.zigbee.ota_session import OtaSession
 from radios.zigbee.pacing import Pacer, PacingLimits
 from radios.zigbee.quirks import Quirk
-from radios.zigbee.session_core import Outgoing, Purpose
+from radios.zigbee.session_output import Outgoing, Purpose
 from radios.zigbee.session_state import OtaImage, SessionLimits, SessionState, Stage, Terms
 from radios.zigbee.settings import quirk_table
 
@@ -384,6 +384,35 @@ def test_no_install_without_a_commit() -> None:
     bench.broken = False
     assert bench.wait(1) == [INSTALL_NOW]
     assert bench.facts[-3:] == [Fact.COMPLETE, Fact.READY, Fact.INSTALLING]
+
+
+def test_install_waits_until_the_node_was_asked_what_a_new_firmware_may_lose() -> None:
+    bench = Bench(state(Want.INSTALL))
+    bench.session.unprepared()
+    bench.to_ready()
+    assert bench.ask(END) == [INSTALL_LATER]
+    assert bench.wait(LIMITS.prepare_s - 1) == []
+    bench.session.prepared(bench.now)
+    assert bench.sent() == [INSTALL_NOW]
+
+
+def test_install_does_not_wait_long_for_a_node_that_does_not_say_it() -> None:
+    bench = Bench(state(Want.DELIVER))
+    bench.session.unprepared()
+    bench.to_ready()
+    bench.wait(1000)
+    assert bench.direct(Want.INSTALL) == []
+    assert bench.wait(LIMITS.prepare_s - 1) == []
+    assert bench.wait(1) == [INSTALL_NOW]
+
+
+def test_what_a_node_is_asked_changes_no_hold() -> None:
+    bench = Bench(state(Want.DELIVER))
+    bench.session.unprepared()
+    bench.to_ready()
+    bench.session.prepared(bench.now)
+    assert bench.sent() == []
+    assert bench.direct(Want.INSTALL) == [INSTALL_NOW]
 
 
 def test_install_waits_for_its_time_and_can_be_held_until_then() -> None:

@@ -30,7 +30,7 @@ from radios.zigbee.ota_commands import (
 from radios.zigbee.ota_frames import decode_command, decode_header, request
 from radios.zigbee.ota_session import OtaSession
 from radios.zigbee.pacing import Pacer, PacingLimits
-from radios.zigbee.session_core import Outgoing
+from radios.zigbee.session_output import Outgoing
 from radios.zigbee.session_state import OtaImage, SessionLimits, SessionState, Stage
 
 NODE = NodeId("zigbee:00124b0000000001")

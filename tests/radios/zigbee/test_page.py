@@ -25,7 +25,7 @@ from radios.zigbee.ota_commands import (
 from radios.zigbee.ota_frames import decode_command, decode_header, request
 from radios.zigbee.ota_session import OtaSession
 from radios.zigbee.pacing import Pacer, PacingLimits
-from radios.zigbee.session_core import Outgoing, Purpose
+from radios.zigbee.session_output import Outgoing, Purpose
 from radios.zigbee.session_state import OtaImage, SessionLimits, SessionState, Stage
 from radios.zigbee.settings import ZigbeeSettings
 from tests.support.zigbee_downloads import EUI64, download
