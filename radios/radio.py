@@ -181,6 +181,35 @@ class NodeMessage:
     rssi_dbm: float | None = None
 
 
+class GreenPowerSecurity(StrEnum):
+    """What is proven of a Green Power frame."""
+
+    NONE = "none"  # anybody in reach may have sent it
+    PROVEN = "proven"  # with the device's key
+    UNCHECKED = "unchecked"  # nobody here knows the key
+
+
+@dataclass(frozen=True, slots=True)
+class GreenPowerMessage:
+    """What a Green Power device sent: a switch or sensor that harvests its energy, joins nothing and cannot be asked.
+
+    `data` by kind: `command`: command, command_id, arguments or payload. `raw`: payload as received.
+    """
+
+    source: str  # 8 hex digits of a source id, or the 16 of an EUI64
+    endpoint: int | None  # of a device with an EUI64
+    kind: MessageKind
+    data: Mapping[str, Json]
+    security: GreenPowerSecurity
+    commissioned: bool  # here
+    sequence: int | None  # the device's frame counter, or its sequence number
+    at: float  # Unix seconds of the radio's clock
+    lqi: int | None = None
+    rssi_dbm: float | None = None
+
+
+SiteTraffic = NodeMessage | GreenPowerMessage
+
 NODE_READS = frozenset({"read", "bindings", "reporting"})
 NODE_WRITES = frozenset({"write", "command", "bind", "unbind", "configure_reporting"})
 NODE_REQUESTS = NODE_READS | NODE_WRITES  # what anybody with the right to use the nodes may ask: nothing about firmware
@@ -275,8 +304,8 @@ class Radio(Protocol):
 
     def observations(self) -> AsyncIterator[NodeObservation]: ...
 
-    def traffic(self) -> AsyncIterator[NodeMessage]:
-        """What nodes send of their own accord, for one reader; bounded, the oldest goes first.
+    def traffic(self) -> AsyncIterator[SiteTraffic]:
+        """What nodes and Green Power devices send of their own accord, for one reader; bounded, the oldest goes first.
 
         Ends at once where the nodes' data have a way of their own (LoRaWAN: ChirpStack's integrations).
         """

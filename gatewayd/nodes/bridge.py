@@ -17,10 +17,17 @@ from gatewayd.cloud.connection import CloudSettings, Connection, Rejected
 from gatewayd.cloud.failures import code_of, text_of
 from gatewayd.cloud.messages import gateway_topic
 from gatewayd.cloud.reconnect import keep_trying
-from gatewayd.nodes.bridge_messages import REQUESTS, RESPONSES, traffic_payload, traffic_topic
+from gatewayd.nodes.bridge_messages import (
+    REQUESTS,
+    RESPONSES,
+    green_power_payload,
+    green_power_topic,
+    traffic_payload,
+    traffic_topic,
+)
 from gatewayd.nodes.bridge_queue import BoundedQueue
 from gatewayd.nodes.bridge_requests import Allowed, RequestDesk
-from radios.radio import Json, Radio
+from radios.radio import GreenPowerMessage, Json, Radio
 
 AT_ONCE = 8  # publishes that wait for their acknowledgement; below what the connection queues
 REFUSED_SAID_EVERY_S = 600.0
@@ -101,8 +108,14 @@ class NodeBridge:
     async def _collect(self, radio: Radio) -> None:
         async for message in radio.traffic():
             # Not retained: a button pressed is over, and who comes later must not take it for a new one.
-            topic = traffic_topic(self._gateway, message.node, message.endpoint)
-            self._messages.put((topic, traffic_payload(message)))
+            if isinstance(message, GreenPowerMessage):
+                topic, payload = green_power_topic(self._gateway, message.source), green_power_payload(message)
+            else:
+                topic, payload = (
+                    traffic_topic(self._gateway, message.node, message.endpoint),
+                    traffic_payload(message),
+                )
+            self._messages.put((topic, payload))
             self._news.set()
 
     def _respond(self, document: bytes) -> None:

@@ -4,12 +4,12 @@ All topics lie below the gateway's own prefix, so that the broker's rule "a gate
 """
 
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, model_validator
 
 from gatewayd.cloud.messages import Document, NodeName, gateway_topic, utc
-from radios.radio import NodeMessage, radio_of
+from radios.radio import GreenPowerMessage, NodeMessage, radio_of
 
 REQUEST_MAX_BYTES = 16 * 1024
 DEADLINE_DEFAULT_S = 120.0
@@ -35,6 +35,25 @@ class NodeTraffic(Document):
     cluster: str
     cluster_id: Annotated[int, Field(ge=0, le=0xFFFF)]
     kind: Literal["attribute_report", "command", "response", "raw"]
+    at: AwareDatetime  # of the gateway's radio
+    data: dict[str, JsonValue]
+    lqi: int | None = None
+    rssi_dbm: float | None = None
+
+
+class GreenPowerTraffic(Document):
+    """What a Green Power device has sent: a switch or sensor that harvests its energy, is no node and cannot be asked.
+
+    `command`: command, command_id, arguments or payload (hexadecimal digits). `raw`: payload, still encrypted. `security` says
+    what is proven of the frame: `none`: anybody in reach may have sent it.
+    """
+
+    source: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{8}|[0-9a-f]{16})$")]
+    endpoint: Annotated[int, Field(ge=0, le=255)] | None = None
+    kind: Literal["command", "raw"]
+    security: Literal["none", "proven", "unchecked"]
+    commissioned: bool  # by this gateway
+    sequence: int | None = None
     at: AwareDatetime  # of the gateway's radio
     data: dict[str, JsonValue]
     lqi: int | None = None
@@ -87,21 +106,44 @@ def traffic_topic(gateway: str, node: str, endpoint: int | str) -> str:
     return gateway_topic(gateway, f"nodes/{node}/{endpoint}")
 
 
+def green_power_topic(gateway: str, source: str) -> str:
+    """One topic per device. It has the form of a node's, so that brokers which let those pass let these pass too."""
+    return gateway_topic(gateway, f"nodes/green-power/{source}")
+
+
+def green_power_payload(message: GreenPowerMessage) -> bytes:
+    """The `GreenPowerTraffic` document of a message."""
+    return _encoded(
+        {
+            "source": message.source,
+            "endpoint": message.endpoint,
+            "kind": message.kind.value,
+            "security": message.security.value,
+            "commissioned": message.commissioned,
+            "sequence": message.sequence,
+            "at": _moment(message.at),
+            "data": dict(message.data),
+            "lqi": message.lqi,
+            "rssi_dbm": message.rssi_dbm,
+        }
+    )
+
+
 def traffic_payload(message: NodeMessage) -> bytes:
     """The `NodeTraffic` document of a message; made without the model, for it is our own and there may be many."""
-    document = {
-        "node": message.node,
-        "endpoint": message.endpoint,
-        "cluster": message.cluster_name,
-        "cluster_id": message.cluster,
-        "kind": message.kind.value,
-        "at": utc(message.at).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "data": dict(message.data),
-        "lqi": message.lqi,
-        "rssi_dbm": message.rssi_dbm,
-    }
-    plain = {key: value for key, value in document.items() if value is not None}
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _encoded(
+        {
+            "node": message.node,
+            "endpoint": message.endpoint,
+            "cluster": message.cluster_name,
+            "cluster_id": message.cluster,
+            "kind": message.kind.value,
+            "at": _moment(message.at),
+            "data": dict(message.data),
+            "lqi": message.lqi,
+            "rssi_dbm": message.rssi_dbm,
+        }
+    )
 
 
 def id_of(raw: bytes) -> str:
@@ -112,3 +154,12 @@ def id_of(raw: bytes) -> str:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""
     return str(found[:64])
+
+
+def _moment(at: float) -> str:
+    return utc(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    plain = {key: value for key, value in document.items() if value is not None}
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

@@ -22,8 +22,8 @@ from radios.radio import (
     NodeCommand,
     NodeDirective,
     NodeId,
-    NodeMessage,
     NodeObservation,
+    SiteTraffic,
     TransferOrder,
     TransferPlan,
     radio_of,
@@ -31,6 +31,7 @@ from radios.radio import (
 from radios.zigbee import management, network_commands, nodes, packets
 from radios.zigbee.config_keeper import ConfigKeeper
 from radios.zigbee.exchanges import check_in_binding
+from radios.zigbee.green_power import Handled
 from radios.zigbee.link import RadioLink
 from radios.zigbee.missing_nodes import MissingNodes
 from radios.zigbee.network_memory import NetworkMemory
@@ -149,7 +150,7 @@ class ZigbeeRadio:
     def observations(self) -> AsyncIterator[NodeObservation]:
         return self._feed.__aiter__()
 
-    def traffic(self) -> AsyncIterator[NodeMessage]:
+    def traffic(self) -> AsyncIterator[SiteTraffic]:
         return self._traffic.__aiter__()
 
     def status(self) -> Mapping[str, Json]:
@@ -165,7 +166,7 @@ class ZigbeeRadio:
             "nodes": max(len(link.app.devices) - 1, 0) if link.up else 0,
             **self._pacer.status(now),
             "sessions": sessions,
-            "traffic": self._traffic.status(),
+            "traffic": self._traffic.status(now),
             "configuration": {**self._keeper.status(), **self._surveys.status()},
         }
         if link.up:
@@ -210,16 +211,22 @@ class ZigbeeRadio:
             self._let_sleep(node, device, now)
 
     def node_frame(self, device: Any, packet: Any) -> None:
-        app = self._link.app
+        app, now = self._link.app, self._clock.now()
         if device is None:
-            self._traffic.lost_stranger(packet)
+            self._traffic.hold(packet, now)
         elif app is not None and device.ieee != app.state.node_info.ieee:
-            node, now = self._node_id(device.ieee), self._clock.now()
+            node = self._node_id(device.ieee)
             self._traffic.put(node, packet, answers=answers_request(device, packet), at=now)
-            if packet.cluster_id == nodes.POWER_CLUSTER_ID:
-                battery = nodes.said_battery(node, packet.data.serialize(), now)
-                if battery is not None:
-                    self._feed.put(battery)
+            self._said(node, packet, now)
+
+    def named(self, ieee: Any, nwk: int) -> None:
+        node, now = self._node_id(ieee), self._clock.now()
+        for packet in self._traffic.named(node, nwk, now):
+            self._said(node, packet, now)
+
+    def green_power(self, packet: Any, handled: Handled | None) -> None:
+        self._traffic.green_power(packet, handled, self._clock.now())
+        self.foreground()
 
     def check_in_answer(self, device: Any, frame: bytes) -> bytes:
         node = self._node_id(device.ieee)
@@ -350,6 +357,13 @@ class ZigbeeRadio:
     async def _reset_cause(self, device: Any, said: nodes.Interview) -> str | None:
         where = self._settings.reset_causes.get(said.observation.hardware or "")
         return None if where is None else await read_reset_cause(device, where)
+
+    def _said(self, node: NodeId, packet: Any, now: float) -> None:
+        """What a frame of a node's own says of the node."""
+        if packet.cluster_id == nodes.POWER_CLUSTER_ID:
+            battery = nodes.said_battery(node, packet.data.serialize(), now)
+            if battery is not None:
+                self._feed.put(battery)
 
     def _counts_reset(self, node: NodeId, resets: int | None) -> bool:
         """Whether the node counted a reset since it was asked before: the proof of a reboot that was not announced."""

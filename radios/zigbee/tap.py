@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import zigpy.device
+import zigpy.profiles.zgp
 import zigpy.types
+from zigpy.device import GreenPowerCommandReceived
 
 from radios.errors import Unsupported
+from radios.zigbee.green_power import Handled, device_of
 from radios.zigbee.missing_nodes import ask_address
 from radios.zigbee.nodes import eui64, node_id
 from radios.zigbee.ota_commands import DEFAULT_RESPONSE_ID, OTA_CLUSTER_ID
@@ -59,6 +62,14 @@ class PacketSink(Protocol):
 
     def node_frame(self, device: Any, packet: Any) -> None:
         """A ZCL frame of a node's own, before zigpy handles it. `device` is None for a sender that is not known yet."""
+        ...
+
+    def named(self, ieee: Any, nwk: int) -> None:
+        """Whose a short address is."""
+        ...
+
+    def green_power(self, packet: Any, handled: Handled | None) -> None:
+        """A Green Power frame, after zigpy handled it; `handled` is None for a device that was not commissioned here."""
         ...
 
     def check_in_answer(self, device: Any, frame: bytes) -> bytes:
@@ -123,7 +134,7 @@ class _Tap:
                     device = self._tap_device(packet.src)
                     if device is not None:
                         self._tap_sink.ota_default_response(device, frame[3], frame[4])
-        if is_zcl:
+        if is_zcl and packet.profile_id != zigpy.profiles.zgp.PROFILE_ID:
             self._tap_sink.node_frame(self._tap_device(packet.src), packet)
         super().packet_received(packet)  # type: ignore[misc]  # the library's class follows in the MRO
         device = self._tap_device(packet.src)
@@ -131,6 +142,18 @@ class _Tap:
             self._tap_sink.heard(device)
             if is_zcl and is_foreground(packet.data.serialize()):
                 self._tap_sink.foreground()
+
+    def gp_packet_received(self, packet: Any) -> None:
+        """From the radio itself, or unpacked by zigpy from what a proxy forwards."""
+        told: list[Any] = []
+        device = device_of(self, packet)
+        stop = None if device is None else device.on_event(GreenPowerCommandReceived.event_type, told.append)
+        try:
+            super().gp_packet_received(packet)  # type: ignore[misc]  # as above
+        finally:
+            if stop is not None:
+                stop()
+        self._tap_sink.green_power(packet, None if device is None else Handled(told[0] if told else None))
 
     async def send_packet(self, packet: Any) -> None:
         if packet.cluster_id != OTA_CLUSTER_ID and packet.profile_id and is_foreground(packet.data.serialize()):
@@ -142,6 +165,7 @@ class _Tap:
 
     def handle_join(self, nwk: Any, ieee: Any, parent_nwk: Any, **options: Any) -> None:
         super().handle_join(nwk, ieee, parent_nwk, **options)  # type: ignore[misc]  # as above
+        self._tap_sink.named(zigpy.types.EUI64(ieee), int(nwk))
         if options.get("handle_rejoin", True):
             self._tap_sink.announced(zigpy.types.EUI64(ieee))
 

@@ -4,7 +4,8 @@ Frames are kept as they came, beside zigpy, and decoded when they are fetched: s
 interviewed yet or has clusters that zigpy does not know, and a flood costs the downloads nothing. Names are those of
 zigpy's definitions. Left out are frames of the OTA cluster, and general commands other than reports: those are answers to
 ours, or protocol between node and zigpy. Nothing is de-duplicated (zigpy drops the same bytes within 10 s, the radio's
-stack repeated frames): `sequence` tells repetitions apart.
+stack repeated frames): `sequence` tells repetitions apart. Frames of an unknown sender are held until it has a name. Green
+Power devices are no nodes, and have messages of their own.
 """
 
 import asyncio
@@ -22,8 +23,10 @@ import zigpy.types
 import zigpy.zcl.foundation as zcl
 from zigpy.zcl.clusters import CLUSTERS_BY_ID
 
-from radios.radio import Json, MessageKind, NodeId, NodeMessage
+from radios.radio import GreenPowerMessage, Json, MessageKind, NodeId, NodeMessage, SiteTraffic
+from radios.zigbee.green_power import GreenPowerTraffic, Handled
 from radios.zigbee.ota_commands import OTA_CLUSTER_ID
+from radios.zigbee.unnamed import Unnamed
 from radios.zigbee.values import fields_of, plain
 
 MAX_FRAME_BYTES: Final = 1024  # beyond what fragmentation brings from honest nodes
@@ -57,28 +60,25 @@ class Traffic:
     """One writer's queue of at most `most` frames; the oldest goes for a newer one, and is counted."""
 
     def __init__(self, most: int) -> None:
-        self._waiting: deque[_Frame] = deque()
+        self._waiting: deque[_Frame | GreenPowerMessage] = deque()
+        self._unnamed = Unnamed()
+        self._green_power = GreenPowerTraffic()
         self._most = most
         self._filled = asyncio.Event()
         self.received = 0
-        self.dropped: dict[str, int] = {"overflow": 0, "too_large": 0, "unknown_node": 0}
+        self.dropped: dict[str, int] = {"overflow": 0, "too_large": 0}
 
     def put(self, node: NodeId, packet: Any, *, answers: bool, at: float) -> None:
         """A ZCL packet of zigpy's; `answers`: its sequence is that of a request of ours."""
-        if packet.cluster_id == OTA_CLUSTER_ID:
+        if not _is_traffic(packet):
             return
         payload = packet.data.serialize()
-        if not payload or (payload[0] & _FRAME_TYPE == _GLOBAL and not _is_report(payload)):
-            return
         self.received += 1
         if len(payload) > MAX_FRAME_BYTES:
             self.dropped["too_large"] += 1
             return
-        if len(self._waiting) >= self._most:
-            self._waiting.popleft()
-            self.dropped["overflow"] += 1
         to_group = packet.dst is not None and packet.dst.addr_mode == zigpy.types.AddrMode.Group
-        self._waiting.append(
+        self._queue(
             _Frame(
                 node,
                 int(packet.profile_id),
@@ -92,24 +92,57 @@ class Traffic:
                 None if packet.rssi is None else float(packet.rssi),
             )
         )
-        self._filled.set()
 
-    def lost_stranger(self, packet: Any) -> None:
+    def hold(self, packet: Any, at: float) -> None:
         """A frame whose sender's EUI64 is not known yet; zigpy asks for it."""
-        if packet.cluster_id != OTA_CLUSTER_ID:
-            self.dropped["unknown_node"] += 1
+        if not _is_traffic(packet) or len(packet.data.serialize()) > MAX_FRAME_BYTES:
+            return
+        if packet.src.addr_mode == zigpy.types.AddrMode.NWK:
+            self._unnamed.hold(int(packet.src.address), packet, at)
+        else:
+            self._unnamed.lost += 1
 
-    async def __aiter__(self) -> AsyncIterator[NodeMessage]:
+    def named(self, node: NodeId, nwk: int, now: float) -> list[Any]:
+        """Whose a short address is: what was held of it goes on, and is given."""
+        held = self._unnamed.named(nwk, now)
+        for at, packet in held:
+            self.put(node, packet, answers=False, at=at)
+        return [packet for _, packet in held]
+
+    def green_power(self, packet: Any, handled: Handled | None, at: float) -> None:
+        """A frame of a Green Power device, as the tap gives it."""
+        message = self._green_power.message(packet, handled, at)
+        if message is not None:
+            self.received += 1
+            self._queue(message)
+
+    async def __aiter__(self) -> AsyncIterator[SiteTraffic]:
         while True:
             await self._filled.wait()
             if not self._waiting:
                 self._filled.clear()
                 continue
-            yield _message(self._waiting.popleft())
+            waiting = self._waiting.popleft()
+            yield waiting if isinstance(waiting, GreenPowerMessage) else _message(waiting)
 
-    def status(self) -> dict[str, Json]:
-        dropped: dict[str, Json] = dict(self.dropped)
-        return {"received": self.received, "queued": len(self._waiting), "dropped": dropped}
+    def status(self, now: float) -> dict[str, Json]:
+        self._unnamed.expire(now)
+        refused = self._green_power.refused
+        dropped: dict[str, Json] = {**self.dropped, "unknown_node": self._unnamed.lost, "green_power_refused": refused}
+        return {
+            "received": self.received,
+            "queued": len(self._waiting),
+            "held": len(self._unnamed),
+            "green_power_repeated": self._green_power.repeated,
+            "dropped": dropped,
+        }
+
+    def _queue(self, waiting: _Frame | GreenPowerMessage) -> None:
+        if len(self._waiting) >= self._most:
+            self._waiting.popleft()
+            self.dropped["overflow"] += 1
+        self._waiting.append(waiting)
+        self._filled.set()
 
 
 def cluster_name(cluster: int) -> str:
@@ -127,6 +160,14 @@ def answers_request(device: Any, packet: Any) -> bool:
     direction = zcl.Direction.Server_to_Client if frame[0] & _TO_CLIENT else zcl.Direction.Client_to_Server
     key = zigpy.device.ResponseKey(packet.src_ep, packet.cluster_id, direction, sequence)
     return key in device._requests
+
+
+def _is_traffic(packet: Any) -> bool:
+    """Whether a ZCL packet is handed on at all."""
+    payload = packet.data.serialize()
+    if packet.cluster_id == OTA_CLUSTER_ID or not payload:
+        return False
+    return payload[0] & _FRAME_TYPE != _GLOBAL or _is_report(payload)
 
 
 def _is_report(payload: bytes) -> bool:

@@ -20,6 +20,7 @@ DOCUMENTS = (
     messages.ReportBatch,
     messages.CampaignSummary,
     bridge_messages.NodeTraffic,
+    bridge_messages.GreenPowerTraffic,
     bridge_messages.NodeRequest,
     bridge_messages.NodeResponse,
 )

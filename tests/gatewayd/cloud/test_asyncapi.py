@@ -48,4 +48,5 @@ def test_the_topics_are_those_of_the_code() -> None:
     used = {messages.gateway_topic("x", leaf) for leaf in leaves}
     used |= {messages.campaign_topic("gateway:x", "x"), messages.campaign_topic("fleet:x", "x")}
     used.add(bridge_messages.traffic_topic("x", "x", "x"))
+    used.add(bridge_messages.green_power_topic("x", "x"))
     assert described == used

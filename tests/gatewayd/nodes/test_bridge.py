@@ -11,11 +11,13 @@ from typing import Any
 
 import aiomqtt
 import pytest
+import zigpy.types as t
+import zigpy.zgp.types as zgp
 
 from gatewayd.cloud.connection import CloudSettings, TlsFiles
 from gatewayd.demo.authority import Authority
 from gatewayd.nodes.bridge import BridgeSettings, NodeBridge
-from gatewayd.nodes.bridge_messages import NodeResponse, NodeTraffic
+from gatewayd.nodes.bridge_messages import GreenPowerTraffic, NodeResponse, NodeTraffic
 from radios.radio import NodeId
 from radios.simulated.zigbee.node_spec import NodeSpec
 from tests.support.mesh_radio import NEW, MeshRadio, mesh_radio
@@ -163,6 +165,31 @@ async def test_every_report_arrives_while_an_update_runs(broker: Mosquitto, auth
         assert isinstance(first.data["attributes"], dict)
         assert set(first.data["attributes"]) == {"battery_percentage_remaining"}
         assert {topic.rsplit("/", 2)[1] for topic, _ in listener.heard} == {LAMP, OTHER, THIRD}
+        assert bridge.status()["dropped"] == {"overflow": 0, "refused": 0, "responses_overflow": 0}
+
+
+async def test_green_power_devices_have_topics_of_their_own(broker: Mosquitto, authority: Authority) -> None:
+    async with (
+        mesh_radio(SPECS) as world,
+        bridged(world, broker, authority) as bridge,
+        listening(broker) as listener,
+    ):
+        await world.until(lambda: connected(bridge), "connected")
+        toggle = t.ZigbeeGpPacket(
+            application_id=zgp.ApplicationID.SrcID,
+            src_id=zgp.SrcID(0x0171F2A3),
+            command_id=zgp.GPDCommandID.Toggle,
+            frame_counter=t.uint32_t(7),
+            security_status=zgp.SecurityStatus.SecuritySuccess,
+            lqi=t.uint8_t(99),
+        )
+        world.mesh.coordinator.gp_packet_received(toggle)
+        await world.until(lambda: listener.heard, "the frame")
+        topic, document = listener.heard[0]
+        assert topic == f"{PREFIX}/green-power/0171f2a3"
+        told = GreenPowerTraffic.model_validate_json(json.dumps(document))
+        assert (told.kind, told.security, told.sequence, told.commissioned) == ("command", "proven", 7, False)
+        assert told.data == {"command": "Toggle", "command_id": 0x22, "arguments": {}}
         assert bridge.status()["dropped"] == {"overflow": 0, "refused": 0, "responses_overflow": 0}
 
 

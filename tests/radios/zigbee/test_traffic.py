@@ -151,10 +151,12 @@ def test_answers_and_firmware_are_no_traffic() -> None:
         traffic.put(NODE, packet(TEMPERATURE, bytes((0x18, 1, command, 0, 0))), answers=True, at=0.0)
     traffic.put(NODE, packet(OTA, bytes((0x01, 1, 0x03)) + bytes(14)), answers=False, at=0.0)
     traffic.put(NODE, packet(OTA, report(struct.pack("<HBI", 2, 0x23, 1))), answers=False, at=0.0)
-    assert traffic.status() == {
+    assert traffic.status(0.0) == {
         "received": 0,
         "queued": 0,
-        "dropped": {"overflow": 0, "too_large": 0, "unknown_node": 0},
+        "held": 0,
+        "green_power_repeated": 0,
+        "dropped": {"overflow": 0, "too_large": 0, "unknown_node": 0, "green_power_refused": 0},
     }
 
 
@@ -163,7 +165,7 @@ async def test_the_oldest_goes_when_nobody_reads() -> None:
     for number in range(5):
         traffic.put(NODE, packet(ON_OFF, bytes((0x01, number, 0x02))), answers=False, at=0.0)
     traffic.put(NODE, packet(ON_OFF, bytes((0x01, 9, 0x02)) + bytes(2000)), answers=False, at=0.0)
-    assert traffic.dropped == {"overflow": 2, "too_large": 1, "unknown_node": 0}
+    assert traffic.dropped == {"overflow": 2, "too_large": 1}
     messages = traffic.__aiter__()
     assert [(await anext(messages)).data["sequence"] for _ in range(3)] == [2, 3, 4]
 
@@ -174,7 +176,7 @@ async def test_the_oldest_goes_when_nobody_reads() -> None:
 def test_no_bytes_raise(cluster: int, frame: bytes) -> None:
     traffic = Traffic(1)
     traffic.put(NODE, packet(cluster, frame), answers=False, at=0.0)
-    if traffic.status()["queued"]:
+    if traffic.status(0.0)["queued"]:
         iterator = traffic.__aiter__().__anext__()
         try:
             iterator.send(None)

@@ -79,10 +79,45 @@ async def test_a_node_that_is_not_interviewed_is_heard(radio: ZigbeeRadio, libra
     assert message.data["attributes"] == {"measured_value": 2000}
 
 
-async def test_a_sender_without_a_name_is_counted(radio: ZigbeeRadio, library: Any) -> None:
-    receive(library.instances[-1], 0x0001, battery_report(1, 90), nwk=0x7777)
+def says_who(nwk: int, ieee: t.EUI64) -> t.ZigbeePacket:
+    """IEEE_addr_rsp."""
+    return t.ZigbeePacket(
+        src=t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(nwk)),
+        src_ep=0,
+        dst=t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(0)),
+        dst_ep=0,
+        tsn=7,
+        profile_id=0,
+        cluster_id=0x8001,
+        data=t.SerializableBytes(b"\x07\0" + ieee.serialize() + struct.pack("<H", nwk)),
+    )
+
+
+async def test_what_a_sender_without_a_name_says_goes_out_when_it_has_one(radio: ZigbeeRadio, library: Any) -> None:
+    app = library.instances[-1]
+    traffic, observed = radio.traffic(), radio.observations()
+    for sequence in range(3):
+        receive(app, 0x0001, battery_report(sequence, 90 + sequence), nwk=0x7777)
+    receive(app, 0x0001, bytes((0x18, 9, 0x0B, 0, 0)), nwk=0x7777)  # nothing that would be handed on
     status: Any = radio.status()["traffic"]
-    assert status["dropped"]["unknown_node"] == 1
+    assert (status["held"], status["dropped"]["unknown_node"]) == (3, 0)
+    app.packet_received(says_who(0x7777, STRANGE))
+    seen = [await anext(traffic) for _ in range(3)]
+    assert [message.data["sequence"] for message in seen] == [0, 1, 2]
+    assert {message.node for message in seen} == {"zigbee:00124b0000000033"}
+    async for observation in observed:
+        if observation.node == seen[0].node and observation.battery_percent is not None:
+            assert observation.battery_percent == 46.0
+            break
+    status = radio.status()["traffic"]
+    assert (status["held"], status["queued"]) == (0, 0)
+
+
+async def test_a_sender_that_nobody_names_is_counted(radio: ZigbeeRadio, library: Any) -> None:
+    for sequence in range(12):
+        receive(library.instances[-1], 0x0001, battery_report(sequence, 90), nwk=0x7777)
+    status: Any = radio.status()["traffic"]
+    assert (status["held"], status["dropped"]["unknown_node"]) == (8, 4)
 
 
 async def test_the_answer_to_a_command_is_marked_and_that_to_a_read_is_none(radio: ZigbeeRadio, library: Any) -> None:
