@@ -19,9 +19,10 @@ from radios.simulated.zigbee.frames import CLUSTER_BASIC, PROFILE_ZDO, ApsFrame
 from radios.simulated.zigbee.node import VirtualNode
 from radios.simulated.zigbee.node_spec import Life, NodeEvent, NodeSpec
 from radios.simulated.zigbee.parents import Parents
-from radios.simulated.zigbee.routing import Routing
+from radios.simulated.zigbee.routing import ROUTE_REQUEST_BYTES, Routing
 
 HOP_DELAY_S = 0.004
+CATCH_UP_S = 0.1
 ROUTE_DISCOVERY_S = 1.0
 ANNOUNCE_SPREAD_S = (0.2, 1.5)
 JOIN_DELAY_S = (0.5, 2.0)
@@ -83,7 +84,7 @@ class Mesh:
                 raise ValueError(f"two nodes are called {node.id}")
             self.nodes[node.id] = node
             self.by_nwk[node.nwk] = node
-        self.routing = None if neighbours is None else Routing(neighbours, self.call_at)
+        self.routing = None if neighbours is None else Routing(neighbours, self.call_at, channel)
         if self.routing is not None:
             self.routing.nodes = {node.spec.eui64: node for node in self.nodes.values()}
             self._delivery.routing = self.routing
@@ -104,10 +105,12 @@ class Mesh:
         return self._events[0][0] if self._events else None
 
     def handle_timeout(self, now: float) -> None:
-        """Do all that is due at `now`, in order."""
+        """Do all that is due at `now`, each at its own time, with what follows from it: so who calls every few milliseconds
+        shifts nothing. After a longer pause (the machine's) time goes on from `now`: nobody could answer meanwhile."""
+        earliest = now - CATCH_UP_S
         while self._events and self._events[0][0] <= now:
-            action = heapq.heappop(self._events)[2]
-            action(now)
+            when, _, action = heapq.heappop(self._events)
+            action(max(when, earliest))
 
     def call_at(self, when: float, action: Callable[[float], None]) -> None:
         """Foreground traffic and faults hook in here: `action` gets the time."""
@@ -168,6 +171,9 @@ class Mesh:
         """
         node = self.by_nwk.get(destination)
         if node is None or not node.joined:
+            if self.channel is not None:  # the coordinator asks for a route; all routers repeat it, nobody answers
+                routers = [n for n in self.nodes.values() if n.listens and not n.spec.sleepy]
+                flood(self._delivery, routers, ROUTE_REQUEST_BYTES, now, lambda _node, _when: None)
             self.call_at(now + ROUTE_DISCOVERY_S, lambda _: done(False))
             return
         if arrived is None:

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from radios.clock import SystemClock
+from radios.clock import ScaledClock, SystemClock
 from radios.radio import Fact, NodeDirective, NodeId, TransferOrder, Want
+from radios.simulated.zigbee.channel import Channel, lower_bound_s
 from radios.simulated.zigbee.firmware import build_ota_file
 from radios.simulated.zigbee.node_spec import NodeSpec
 from radios.simulated.zigbee.ota_terms import OtaTiming
@@ -64,3 +66,31 @@ async def test_update_rollback_and_restart(journal: Any, images: Any, tmp_path: 
         assert good.ota.counters.bytes_received_twice == 0
         assert bad.running_version == OLD
         assert site.snapshot()[BAD.id]["reset_cause"] == "watchdog"  # type: ignore[index,call-overload]  # JSON
+
+
+async def test_update_over_a_shared_channel_and_a_serial_line(journal: Any, images: Any, tmp_path: Path) -> None:
+    clock = ScaledClock(5.0, time.time())
+    image = build_ota_file(manufacturer=0x1049, image_type=1, version=NEW, size=2500)
+    near = NodeSpec(0x00124B0000000011, reboot_s=0.5, self_test_s=0.5, mac_loss=0.05)
+    far = NodeSpec(0x00124B0000000012, reboot_s=0.5, self_test_s=0.5, hops=2)
+    channel = Channel(seed=3)
+    order = TransferOrder("t1", images.add(image, NEW), 0, 1.0, datetime.now(UTC) + timedelta(days=1))
+    site = ZigbeeSite([near, far], clock, channel=channel, pty=tmp_path / "dongle", baud=115_200)
+    async with site, asyncio.timeout(60):
+        radio = ZigbeeRadio(ZigbeeSettings(site.url, database=tmp_path / "zigbee.db"), clock)
+        task = asyncio.create_task(radio.run(journal, images))
+        await radio.put(order)
+        await radio.direct([NodeDirective("t1", NodeId(spec.id), 1, Want.INSTALL) for spec in (near, far)])
+        while len(running(journal)) < 2:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait({task})
+    assert running(journal) == {near.id: NEW, far.id: NEW}
+    assert all(site.nodes[spec.id].running_image == image for spec in (near, far))
+    blocks = -(-len(image) // 50)
+    assert channel.busy_s > lower_bound_s([(blocks, 1), (blocks, 2)], page_mode=True), "every block took its air"
+    assert channel.retries, "and losses theirs"
+
+
+def running(journal: Any) -> dict[str, int]:
+    return {event.node: event.version for event in journal.events if event.fact is Fact.RUNNING}

@@ -186,6 +186,7 @@ async def test_faults_reach_the_host_as_delivery_errors() -> None:
         await eventually(lambda: ota.counters.requests_sent == 1 and ota.state is OtaState.IDLE)
         near = t.AddrModeAddress(t.AddrMode.NWK, site.nodes[NODE].nwk)
         await app.send(near, b"\x19\x01\x00\x00\x01")
+        await eventually(lambda: ota.counters.requests_sent == 2 and ota.state is OtaState.IDLE)
         site.dongle.faults.busy = 1
         with pytest.raises(DeliveryError, match="BUSY"):
             await app.send(near, b"\x19\x02\x00\x00\x01")

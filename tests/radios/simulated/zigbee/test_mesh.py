@@ -144,3 +144,20 @@ def test_a_shared_channel_bounds_what_all_nodes_get_together(make_lab: MakeLab) 
 def test_two_nodes_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="zigbee:0000000000000001"):
         Mesh([NodeSpec(eui64=1), NodeSpec(eui64=1)])
+
+
+def test_what_is_due_happens_at_its_own_time_however_seldom_the_mesh_is_called() -> None:
+    mesh = Mesh([])
+    seen: list[float] = []
+
+    def step(now: float) -> None:
+        seen.append(round(now, 6))
+        if len(seen) % 3:
+            mesh.call_at(now + 0.01, step)
+
+    mesh.call_at(1.0, step)
+    mesh.handle_timeout(1.09)
+    assert seen == [1.0, 1.01, 1.02]
+    mesh.call_at(2.0, step)
+    mesh.handle_timeout(60.0)
+    assert seen[3:] == [59.9, 59.91, 59.92], "after a long pause nothing is caught up: nobody could have answered"

@@ -92,6 +92,49 @@ def test_relays_share_the_channel_as_themselves() -> None:
     assert channel.transmissions >= 4, "two hops there, and two back"
 
 
+def air_of_a_search(spec: NodeSpec) -> int:
+    """Transmissions while a node whose router died looks for another way, and nothing else is sent."""
+    world = World(NEAR, OTHER, spec, channel=Channel(1))
+    channel = world.mesh.channel
+    assert channel is not None
+    assert world.sent(spec)
+    world.mesh.reboot(world.node(NEAR), world.now)
+    before = channel.transmissions
+    assert not world.sent(spec, acknowledged=False)
+    assert world.mesh.routing is not None
+    assert world.mesh.routing.discoveries == 1
+    return channel.transmissions - before
+
+
+def test_the_search_for_another_way_takes_its_air() -> None:
+    # The node asks, the coordinator and the router that is left repeat it; the reply comes over two hops.
+    assert air_of_a_search(FAR) == 1 + 2 + 2
+
+
+def test_so_does_an_end_devices_search_for_a_parent() -> None:
+    child = NodeSpec(eui64=3, timing=QUIET, sleepy=True, poll_s=1000.0, nwk=0x1003)
+    channel = Channel(1)
+    world = World(NEAR, OTHER, child, channel=channel)
+    world.mesh.reboot(world.node(NEAR), world.now)
+    world.run(1.0)
+    before = channel.transmissions
+    world.mesh.uplink(world.node(child), ApsFrame(0x0104, 0, 1, 1, b"\x18\x01\x0a", 1), world.now)
+    world.run(10.0)
+    # A beacon request, a beacon of the router that is left, and the rejoin both ways.
+    assert channel.transmissions - before == 1 + 1 + 2
+
+
+def test_so_does_the_question_for_a_node_that_is_not_there() -> None:
+    channel = Channel(1)
+    world = World(NEAR, OTHER, FAR, channel=channel)
+    outcome: list[bool] = []
+    frame = ApsFrame(0x0104, 0x0019, 1, 1, b"\x19\x01\x0b\x00\x00", 1)
+    world.mesh.unicast(0x4444, frame, world.now, acknowledged=False, done=outcome.append)
+    world.run(2.0)
+    assert outcome == [False]
+    assert channel.transmissions == 1 + 3, "the coordinator's, repeated by every router"
+
+
 async def test_bellows_learns_of_the_relays() -> None:
     async with ZigbeeSite([NEAR, OTHER, FAR], SystemClock(), neighbours=NEIGHBOURS) as site:
         app = ControllerApplication(
