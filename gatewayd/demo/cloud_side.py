@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from gatewayd.cloud.messages import Gate, Policy, Release, ReportKind, Rollout, Tier, dump
+from gatewayd.cloud.messages import Gate, Policy, Release, ReportKind, Rollout, StageBy, Tier, dump
 from gatewayd.demo import scenario
 from gatewayd.demo.authority import Authority
 from gatewayd.demo.verdict import Told
@@ -146,6 +146,7 @@ class CloudSide:
 
     async def start_campaigns(self, broker: BrokerSettings) -> None:
         """By the publisher's command, as a person or a pipeline would. Unavailable with what it said."""
+        # All take the image at once; what waits for the canary is the install, as it does with multicast anyway.
         await self._start(broker, ZIGBEE_CAMPAIGN, FIRMWARE[0], scenario.ZIGBEE_NODES, failure_ratio=0.5)
         await self._start(broker, LORAWAN_CAMPAIGN, FIRMWARE[1], scenario.LORAWAN_NODES, failure_ratio=0.2)
 
@@ -160,7 +161,9 @@ class CloudSide:
         tiers = (Tier(name="canary", nodes=(nodes[0].id,)), Tier(name="all", percent=100.0))
         # One bad node must not stop the others here; the gate still would at more.
         rollout = self.folder / f"{campaign}-rollout.json"
-        rollout.write_bytes(dump(Rollout(tiers=tiers, gate=Gate(failure_ratio=failure_ratio))))
+        rollout.write_bytes(
+            dump(Rollout(tiers=tiers, stage_by=StageBy.INSTALL, gate=Gate(failure_ratio=failure_ratio)))
+        )
         policy = self.folder / f"{campaign}-policy.json"
         policy.write_bytes(dump(Policy(max_attempts=2)))
         command = [sys.executable, "-m", "gatewayd", "publish", "campaign", "start", campaign]
@@ -191,6 +194,11 @@ class CloudSide:
             if report.kind is ReportKind.NODE and report.node is not None:
                 newest[report.node] = Told(report.state, report.code, report.version)
         return newest
+
+    def steps(self) -> list[tuple[str, str]]:
+        """Node and state of every report, in the order in which they came."""
+        told = (report for _, report in self.reports.reports() if report.kind is ReportKind.NODE)
+        return [(report.node, report.state) for report in told if report.node is not None]
 
 
 def image_digests() -> dict[str, dict[str, str]]:

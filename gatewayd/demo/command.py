@@ -42,6 +42,7 @@ def demo(once: bool, kill: bool, keep: Path | None, amqtt: bool, lorawan_scale: 
     options = WorldOptions(
         zigbee_scale=ZIGBEE_SCALE,
         lorawan_scale=lorawan_scale,
+        shared_channel=True,
         reports_per_s=REPORTS_PER_S,
         broker_binary="" if amqtt else None,
     )

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -160,6 +161,9 @@ class Site(Process):
         self.reports: dict[str, list[int]] = {}  # sequences of reports that have reached the dongle, by node
         self.dongle: dict[str, object] = {}
         self.f_cnts_reused = 0  # of multicast groups
+        self.air: dict[str, object] = {}
+        # Nodes whose code the dongle was given; it forgets when its host starts it.
+        self.install_codes: set[str] = set()
         self.zigbee_url = ""
         self.lorawan_target = ""
         self._reading: asyncio.Task[None] | None = None
@@ -212,6 +216,8 @@ class Site(Process):
             self.reports = said.get("reports", self.reports)
             self.dongle = said.get("dongle", self.dongle)
             self.f_cnts_reused = said.get("f_cnts_reused", self.f_cnts_reused)
+            self.air = said.get("air", self.air)
+            self.install_codes.update(said.get("dongle", {}).get("install_codes", ()))
             async with self._came:
                 self._came.notify_all()
 
@@ -223,9 +229,11 @@ class Daemon(Process):
         super().__init__("daemon", folder / "gatewayd.log")
         self._config = config
         self.starts = 0
+        self.started_at = 0.0  # monotonic
 
     async def start(self) -> None:
         self.starts += 1
+        self.started_at = time.monotonic()
         await self.spawn([sys.executable, "-m", "gatewayd", "run", "--config", str(self._config)])
 
 

@@ -5,14 +5,17 @@ import json
 import time
 from collections.abc import Mapping
 
+from gatewayd.demo import scenario
 from gatewayd.demo.cloud_side import image_digests
 from gatewayd.demo.display import Screen
 from gatewayd.demo.progress import Continuity, lorawan_totals, share, zigbee_totals
 from gatewayd.demo.verdict import (
     ALL_NODES,
+    Findings,
     Told,
     continuity_faults,
     counts,
+    equipment_faults,
     faults,
     missing,
     settled,
@@ -20,10 +23,13 @@ from gatewayd.demo.verdict import (
 )
 from gatewayd.demo.world import World
 from gatewayd.errors import Unavailable
+from gatewayd.nodes.network_backup import SETTLE_S
+from radios.simulated.zigbee.channel import lower_bound_s
 
 LIMIT_S = 105.0  # with what follows, the whole takes less than 120 s
 SITE_LIMIT_S = 6.0
 BEAT_S = 0.25
+BACKUP_WITHIN_S = 30.0  # of its time, which comes a minute after the last node was heard for the first time
 KILL_BETWEEN = (0.3, 0.9)  # of an image: both radios must have a node in between when the daemon is killed
 
 
@@ -37,6 +43,7 @@ class Demo:
         self._kill = kill
         self._killed: dict[str, object] | None = None
         self._continuity = Continuity()
+        self._daemon_ran_s = 0.0
         self._reports = {"reports_taken": 0, "over_mqtt": 0}
 
     async def once(self) -> dict[str, object]:
@@ -44,6 +51,8 @@ class Demo:
         world = self._world
         done = await self._outcomes(LIMIT_S)
         lost = await self._site_faults()
+        self._daemon_ran_s = time.monotonic() - world.daemon.started_at
+        lost += self._equipment_faults()
         await world.daemon.stop()
         clean = world.daemon.process is not None and world.daemon.process.returncode == 0
         await world.site.finish()
@@ -100,6 +109,27 @@ class Demo:
         invented = missing(published, world.site.reports)
         return site_faults(lost, invented, reported=bool(taken), forgotten=forgotten)
 
+    def _equipment_faults(self) -> list[str]:
+        """What the operator did, and what the network and the air say."""
+        world, operator = self._world, self._world.operator
+        nodes = world.site.nodes
+        hops = {node.id: node.hops for node in scenario.ZIGBEE_NODES}
+        blocks = {node: int(str(nodes[node]["blocks_received"])) for node in hops if node in nodes}
+        return equipment_faults(
+            Findings(
+                steps=world.cloud.steps(),
+                let_in=operator.let_in,
+                install_codes=world.site.install_codes,
+                shares=operator.shares,
+                network=str(world.site.dongle["network"]),
+                backed_up=operator.backed_up(),
+                backup_due=self._daemon_ran_s > SETTLE_S + BACKUP_WITHIN_S,
+                air_busy_s=float(str(world.site.air.get("busy_s", 0.0))),
+                air_least_s=lower_bound_s(((blocks[node], hops[node]) for node in blocks), page_mode=True),
+                block_periods={node: int(str(nodes[node]["block_periods_taken"])) for node in blocks},
+            )
+        )
+
     def _look(self, told: Mapping[str, Told]) -> None:
         nodes = self._world.site.nodes
         self._continuity.see(nodes)
@@ -134,6 +164,7 @@ class Demo:
             "lorawan": lorawan_totals(node for name, node in nodes.items() if name.startswith("lorawan:")),
         }
         result["site"] = self._reports
+        result["air"] = self._world.site.air
         if self._kill:
             result["killed"] = self._killed
             result["begun_again_at_zero"] = sorted(self._continuity.begun_again)

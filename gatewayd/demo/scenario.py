@@ -10,7 +10,8 @@ LAMP_TYPE = 0x0101
 PLUG_TYPE = 0x0202
 ZIGBEE_HARDWARE = f"zigbee:{MANUFACTURER_CODE:04x}-{LAMP_TYPE:04x}"
 ZIGBEE_OLD, ZIGBEE_NEW = 0x0001_0004, 0x0002_0000
-ZIGBEE_IMAGE_BYTES = 60_000
+ZIGBEE_IMAGE_BYTES = 30_000
+ZIGBEE_AIR_SHARE = 0.7  # in the hours in which the demo runs, whenever that is
 
 LORAWAN_HW = 0x0000_00F4
 LORAWAN_HARDWARE = f"lorawan:{LORAWAN_HW:08x}"
@@ -39,6 +40,8 @@ class ZigbeeNode:
     delta_formats: tuple[str, ...] = ()
     pages: bool = False  # asks for whole pages of blocks
     check_in_s: float | None = None  # of a sleepy one with Poll Control
+    offers_block_period: bool = False  # the server may tell it how long to wait between two blocks
+    joins: bool = False  # while the demo runs, with its install code
     forgets_configuration: bool = False  # its new firmware comes up without bindings and reporting
 
     @property
@@ -75,8 +78,9 @@ ZIGBEE_NODES = (
     ZigbeeNode("sensor-sleepy", 0x00124B00_00000004, sleepy=True, battery_percent=88.0, check_in_s=20.0),
     ZigbeeNode("sensor-weak", 0x00124B00_00000005, "deferred", "battery_low", battery_percent=20.0),
     ZigbeeNode("lamp-bad", 0x00124B00_00000006, "rolled_back", self_test_fails=True),
-    ZigbeeNode("lamp-far", 0x00124B00_00000007, hops=2),
+    ZigbeeNode("lamp-far", 0x00124B00_00000007, hops=2, offers_block_period=True),
     ZigbeeNode("plug", 0x00124B00_00000008, "skipped", "wrong_hardware", image_type=PLUG_TYPE),
+    ZigbeeNode("lamp-new", 0x00124B00_00000009, joins=True),
 )
 
 LORAWAN_NODES = (

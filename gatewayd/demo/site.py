@@ -31,6 +31,7 @@ from radios.simulated.chirpstack.site import LorawanSite
 from radios.simulated.lorawan import firmware as lorawan_firmware
 from radios.simulated.lorawan.packages.fragmentation import StatusStyle
 from radios.simulated.lorawan.spec import NodeSpec as LorawanSpec
+from radios.simulated.zigbee.channel import Channel
 from radios.simulated.zigbee.foreground import Foreground
 from radios.simulated.zigbee.node_spec import NodeSpec as ZigbeeSpec
 from radios.simulated.zigbee.ota_terms import OtaHabits
@@ -59,6 +60,7 @@ class SiteSettings:
     signatures: Mapping[str, Mapping[str, str]]  # digest of an image -> ManufacturerSignature: the trailer of the image
     zigbee_nodes: Sequence[scenario.ZigbeeNode] = scenario.ZIGBEE_NODES
     lorawan_nodes: Sequence[scenario.LorawanNode] = scenario.LORAWAN_NODES
+    shared_channel: bool = False  # the Zigbee nodes' frames wait for each other
     reports_per_s: float = 0.0  # of all Zigbee nodes together, on their clock, from the first image block on
 
     @classmethod
@@ -112,10 +114,13 @@ def zigbee_spec(node: scenario.ZigbeeNode, bootloader: Bootloader) -> ZigbeeSpec
         hops=node.hops,
         loss=node.loss,
         mac_loss=node.mac_loss,
-        fast_poll_s=0.02,  # a node that polls once in 250 ms needs five minutes for these images
+        fast_poll_s=0.1,  # a node that polls once in 250 ms needs half a minute of the demo for this image
         seed=1,
         verify=bootloader.accepts,
-        habits=OtaHabits(page_size=1000 if node.pages else None),
+        habits=OtaHabits(
+            page_size=1000 if node.pages else None, minimum_block_period=0 if node.offers_block_period else None
+        ),
+        joined=not node.joins,
         check_in_s=node.check_in_s,
         forgets_configuration=node.forgets_configuration,
         self_test_fails=node.self_test_fails,
@@ -197,7 +202,15 @@ def dongle(site: ZigbeeSite) -> dict[str, object]:
         "network": held,
         "frame_counter": 0 if network is None else network.nwk_frame_counter,
         "connections": site.dongle.connections,
+        "install_codes": sorted(f"zigbee:{eui64[::-1].hex()}" for eui64 in site.dongle.ncp.tables.transient_keys),
     }
+
+
+def air(channel: Channel | None) -> dict[str, object]:
+    """What the shared channel has carried."""
+    if channel is None:
+        return {}
+    return {"busy_s": round(channel.busy_s, 1), "transmissions": channel.transmissions, "retries": channel.retries}
 
 
 async def _obey(reader: asyncio.StreamReader, controls: Controls) -> None:
@@ -221,6 +234,7 @@ async def main() -> None:
     zigbee_site = ZigbeeSite(
         [zigbee_spec(node, bootloader) for node in settings.zigbee_nodes],
         ScaledClock(settings.zigbee_scale, settings.origin),
+        channel=Channel(seed=1) if settings.shared_channel else None,
     )
     lorawan_site = LorawanSite(
         [lorawan_spec(node) for node in settings.lorawan_nodes],
@@ -251,6 +265,7 @@ async def main() -> None:
                     "reports": arrived(reports),
                     "dongle": dongle(zigbee_site),
                     "f_cnts_reused": lorawan_site.network.multicast.f_cnts_reused,
+                    "air": air(zigbee_site.mesh.channel),
                 }
             )
             await asyncio.wait({closed}, timeout=SNAPSHOT_S)

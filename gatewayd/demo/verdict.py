@@ -72,6 +72,53 @@ def site_faults(lost: Mapping[str, int], invented: Mapping[str, int], *, reporte
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What else can be told of the Zigbee side when all is over."""
+
+    steps: Sequence[tuple[str, str]]  # node and state of every report to the cloud, in order
+    let_in: Collection[str]  # nodes that the operator's command let in
+    install_codes: Collection[str]  # nodes whose code the dongle was given
+    shares: Collection[tuple[float, str]]  # of the air, as the status said, and what set them
+    network: str  # of the dongle, as a digest
+    backed_up: str  # the same of the newest backup; empty without one
+    backup_due: bool  # the daemon ran for long enough to make one by itself
+    air_busy_s: float
+    air_least_s: float  # that the bytes which the nodes got cannot have been carried in less
+    block_periods: Mapping[str, int]  # how often a node was told another one
+
+
+def equipment_faults(found: Findings) -> list[str]:
+    """What the site's network, its air and its operator say against it."""
+    faults = []
+    for node in scenario.ZIGBEE_NODES:
+        if node.joins and (node.id not in found.let_in or node.id not in found.install_codes):
+            faults.append(f"{_who(node)}: was not let in with its install code")
+        if node.offers_block_period and not found.block_periods.get(node.id):
+            faults.append(f"{_who(node)}: offers a block period and was told none")
+    if found.backed_up != found.network and (found.backed_up or found.backup_due):
+        faults.append("the newest backup holds another network than the dongle" if found.backed_up else "no backup")
+    if not found.shares:
+        faults.append("the status said nothing of the air")
+    above = sorted(share for share, _ in found.shares if share > scenario.ZIGBEE_AIR_SHARE)
+    if above:
+        faults.append(f"quiet hours allow {scenario.ZIGBEE_AIR_SHARE:g} of the air, and {above[-1]:g} was in force")
+    if not 0 < found.air_least_s <= found.air_busy_s:
+        faults.append(f"the air was used for {found.air_busy_s:g} s, blocks alone take {found.air_least_s:g} s")
+    return faults + _early_installs(found.steps)
+
+
+def _early_installs(steps: Sequence[tuple[str, str]]) -> list[str]:
+    """The image may be on every node, but none starts it before the canary runs it."""
+    canary = scenario.ZIGBEE_NODES[0].id
+    before = steps[: steps.index((canary, "updated"))] if (canary, "updated") in steps else steps
+    zigbee = {node.id: node for node in scenario.ZIGBEE_NODES[1:]}
+    early = [zigbee[node] for node, state in before if node in zigbee and state == "installing"]
+    held = [node for node, state in steps if node in zigbee and state == "ready"]
+    faults = [f"{_who(node)}: was told to install before the canary had shown that it runs" for node in early]
+    return faults if held else [*faults, "no node was ready, so none was held"]
+
+
 def missing(taken: Reports, published: Reports) -> dict[str, int]:
     """How many reports of which node are in the first and not in the second: each counts as often as it is there."""
     lost = {node: (Counter(taken[node]) - Counter(published.get(node, ()))).total() for node in taken}

@@ -8,12 +8,14 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from gatewayd.demo import scenario
 from gatewayd.demo.automation import Automation
 from gatewayd.demo.cloud_side import FIRMWARE, GATEWAY, CloudSide, Firmware
+from gatewayd.demo.operator import Operator
 from gatewayd.demo.processes import Broker, Daemon, Site, free_port
 from gatewayd.demo.site import APPLICATION_ID, GATEWAY_BUS_PREFIX, GATEWAY_ID, TENANT_ID, SiteSettings
 from gatewayd.publisher.broker import BrokerSettings
@@ -37,6 +39,7 @@ class WorldOptions:
     quota_mb: int = 64
     trust_refresh_s: int = 3600
     extra_config: str = ""  # tables at the end of the daemon's configuration
+    shared_channel: bool = False  # of the Zigbee nodes, of which updates then take less in quiet hours, which it is
     reports_per_s: float | None = None  # of the Zigbee nodes, which a program then uses over MQTT; None: nothing of it
     broker_binary: str | None = None  # None: mosquitto where it is installed; "": amqtt
 
@@ -53,6 +56,7 @@ class World:
         self.site = Site(folder)
         self.daemon = Daemon(folder, folder / "gatewayd.toml")
         self.automation = Automation()
+        self.operator = Operator(folder)
         self._tasks: list[asyncio.Task[None]] = []
         self._collector: asyncio.Task[None] | None = None
 
@@ -79,6 +83,8 @@ class World:
             if self.options.reports_per_s is not None:
                 self._tasks.append(asyncio.create_task(self.automation.run(self.cloud_broker), name="automation"))
             await self.daemon.start()
+            if any(node.joins for node in self.options.zigbee_nodes):
+                self._tasks.append(asyncio.create_task(self.operator.run(), name="operator"))
         except BaseException:
             await self.__aexit__()
             raise
@@ -123,6 +129,7 @@ class World:
             signatures=self.cloud.signatures,
             zigbee_nodes=self.options.zigbee_nodes,
             lorawan_nodes=self.options.lorawan_nodes,
+            shared_channel=self.options.shared_channel,
             reports_per_s=self.options.reports_per_s or 0.0,
         )
 
@@ -166,13 +173,26 @@ time_origin = {origin}
 """
         ]
         if self.options.zigbee_nodes:
-            parts.append(f'[zigbee]\ndevice = "{self.site.zigbee_url}"\n')
+            parts.append(self._zigbee_config(origin))
         if self.options.reports_per_s is not None:
             parts.append('[bridge]\nrequests = "all"\n')
         if self.options.lorawan_nodes:
             parts.append(self._lorawan_config(token))
         parts.append(self.options.extra_config)
         (self.folder / "gatewayd.toml").write_text("\n".join(parts))
+
+    def _zigbee_config(self, origin: float) -> str:
+        quiet = ""
+        if self.options.shared_channel:
+            # Hours that the demo falls into, whenever it runs and however much faster its nodes' time does.
+            first, last = (datetime.fromtimestamp(origin + offset, UTC) for offset in (-3600, 4 * 3600))
+            quiet = f"""
+[zigbee.quiet_hours]
+start = "{first:%H:%M}"
+end = "{last:%H:%M}"
+air_share = {scenario.ZIGBEE_AIR_SHARE}
+"""
+        return f'[zigbee]\ndevice = "{self.site.zigbee_url}"\n{quiet}'
 
     def _lorawan_config(self, token: str) -> str:
         secret = self.folder / "chirpstack-token"

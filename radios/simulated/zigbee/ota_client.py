@@ -238,7 +238,9 @@ class OtaClient:
         self.counters.told_to_wait += 1
         self._errors = 0
         if self.habits.minimum_block_period is not None and len(payload) >= 11:
-            (self.minimum_block_period,) = struct.unpack_from("<H", payload, 9)
+            (period,) = struct.unpack_from("<H", payload, 9)
+            self.counters.block_periods_taken += period != self.minimum_block_period
+            self.minimum_block_period = period
         wait = min(delay + self._block_period_s, _LONGEST_WAIT_S)
         self.download.page = None
         self._later(now + max(wait, self.timing.think_s), self._ask, OtaState.WAITING)

@@ -82,6 +82,7 @@ class OtaCounters:
     timeouts: int = 0
     gave_up: int = 0
     told_to_wait: int = 0
+    block_periods_taken: int = 0  # another MinimumBlockPeriod than before
     downloads_started_at_zero: int = 0
     downloads_resumed: int = 0
     downloads_thrown_away: int = 0  # ABORT, NO_IMAGE_AVAILABLE on a block
