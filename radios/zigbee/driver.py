@@ -92,6 +92,7 @@ class ZigbeeRadio:
         )
         self._service.broadcast_by(settings.broadcast_notify, self._broadcast)
         self._service.prepare_by(self._surveys.before_update)
+        self._service.sleepers_by(self._sleeps)
         self._peers: dict[NodeId, Peer] = {}
         self._node_ids: dict[bytes, NodeId] = {}
         self._link_said_at: dict[NodeId, float] = {}
@@ -392,6 +393,10 @@ class ZigbeeRadio:
     def _model(self, node: NodeId) -> str | None:
         device = self._device(node)
         return None if device is None else device.model
+
+    def _sleeps(self, node: NodeId) -> bool:
+        device = self._device(node)
+        return device is not None and nodes.is_sleepy(device)
 
     def _observe_link(self, device: Any, node: NodeId, now: float) -> None:
         if now - self._link_said_at.get(node, 0.0) >= _LINK_QUALITY_EVERY_S:

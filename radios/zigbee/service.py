@@ -55,6 +55,7 @@ class OtaService:
         self._broadcasts = Broadcasts(0)
         self._broadcast: Callable[[bytes], Coroutine[Any, Any, bool]] | None = None
         self._prepare: Callable[[NodeId], bool] = lambda _: True
+        self._sleeps: Callable[[NodeId], bool] = lambda _: False
         self._clock = clock
         self._transmit = transmit
         self._endpoint_of = endpoint_of
@@ -75,6 +76,10 @@ class OtaService:
     def broadcast_by(self, at_least: int, broadcast: Callable[[bytes], Coroutine[Any, Any, bool]]) -> None:
         """Tell nodes of an image by broadcast when so many are silent."""
         self._broadcasts, self._broadcast = Broadcasts(at_least), broadcast
+
+    def sleepers_by(self, sleeps: Callable[[NodeId], bool]) -> None:
+        """Who does not listen when idle, as far as it is known."""
+        self._sleeps = sleeps
 
     def prepare_by(self, prepare: Callable[[NodeId], bool]) -> None:
         """Ask before each update; False: an install waits until `prepared` (it does not wait long)."""
@@ -195,12 +200,13 @@ class OtaService:
         """The node's model is known now, or anew."""
         session = self._sessions.get(node)
         if session is not None:
-            session.limits = self._limits_of(node, session.file)
+            session.limits, session.sleeps = self._limits_of(node, session.file), self._sleeps(node)
 
     def link_up(self) -> None:
         now = self._clock.now()
         for session in self._sessions.values():
             session.limits = self._limits_of(session.node, session.file)
+            session.sleeps = self._sleeps(session.node)
             session.link_up(self._endpoint_of(session.node), now)
             self._kick(session)
 
@@ -278,6 +284,7 @@ class OtaService:
         limits = self._limits_of(state.node, state.image.file)
         session = OtaSession(state, read, self._pacer, limits, now, reconciled=reconciled)
         session.cluster_revision = self._revisions.get(state.node)
+        session.sleeps = self._sleeps(state.node)
         if state.stage in _BEFORE_INSTALL and not self._prepare(state.node):
             session.unprepared()
         return session

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from enum import Enum
+from math import ceil
 from typing import Final
 
 from radios.radio import Fact, TransferEvent, Want
@@ -83,6 +84,7 @@ class SessionCore:
         self._tsn = state.generation & 0xFF
         self._timers: dict[Timer, float] = {}
         self._install_refused = False  # by the daemon, until its next directive
+        self.sleeps = False  # the node does not listen when idle: what it is to do at a time, it is told before
         self._prepared = True
         self._unprepared_until = float("inf")  # from when it could have been installed
         self._period_set_at = float("-inf")
@@ -237,7 +239,7 @@ class SessionCore:
             self._install_if_due(now)
         elif self._stage is Stage.INSTALLING:
             # After a restart the node may have been told already: ask for its version first, tell it (again) later.
-            self._timers.setdefault(Timer.LOST, now + limits.lost_after_s)
+            self._timers.setdefault(Timer.LOST, self._starts_at(now) + limits.lost_after_s)
             self._timers.setdefault(Timer.INSTALL, now + limits.install_retry_s)
             self._timers[Timer.NOTIFY] = now + 2.0
         elif self._stage is Stage.DROPPING:
@@ -274,8 +276,10 @@ class SessionCore:
             return
         if self._install_refused:
             return
-        if self._install_at is not None and self._install_at > now:
-            self._timers[Timer.INSTALL] = self._install_at  # the node waits, so that a hold can still come between
+        # Until it is told the node waits, so that a hold can still come between: to the end for one that listens.
+        tell_at = self._starts_at(now) - (self._limits.hand_out_s if self.sleeps else 0.0)
+        if tell_at > now:
+            self._timers[Timer.INSTALL] = tell_at
             return
         if not self._prepared:
             self._unprepared_until = min(self._unprepared_until, now + self._limits.prepare_s)
@@ -287,19 +291,24 @@ class SessionCore:
         self._told_at = None
         self._install_tries = 0
         self._timers = {
-            Timer.LOST: now + self._limits.lost_after_s,
-            Timer.NOTIFY: now + self._limits.probe_installing_after_s,
+            Timer.LOST: self._starts_at(now) + self._limits.lost_after_s,
+            Timer.NOTIFY: self._starts_at(now) + self._limits.probe_installing_after_s,
         }
         self._notifies = 0
         self._event(Fact.INSTALLING, now)
 
     def _install_frame(self, now: float) -> Outgoing:
         self._told = self._may_be_told = True
-        self._told_at = now
+        self._told_at = self._starts_at(now)
         answer, self._install_answer = self._install_answer, None
         fresh = answer is not None and now - answer[0] <= self._limits.reply_stale_after_s
         tsn = answer[1] if answer is not None and fresh else self._next_tsn()
-        return Outgoing(reply(UpgradeEndResponse(self._file, 0, 0), tsn), self._endpoint, Purpose.INSTALL)
+        offset = ceil(self._told_at - now)  # a current time of 0 makes the upgrade time one (ZCL8 11.13.9)
+        return Outgoing(reply(UpgradeEndResponse(self._file, 0, offset), tsn), self._endpoint, Purpose.INSTALL)
+
+    def _starts_at(self, now: float) -> float:
+        """When the image is to be started that the node is told to start now."""
+        return now if self._install_at is None else max(now, self._install_at)
 
     def _notification(self) -> ImageNotify:
         """A version in it would be for offers alone: a node that runs it does not answer the question what it runs."""

@@ -89,6 +89,7 @@ class SessionLimits:
     notify_heard_interval_s: float = 15.0
     silent_after_notifies: int = 4
     prepare_s: float = 30.0  # what is to be read of the node before its firmware changes delays the install so long
+    hand_out_s: float = 300.0  # before its time, an install is told to a node that sleeps; no hold comes between then
     install_retry_s: float = 5.0
     max_install_retry_s: float = 300.0
     reply_stale_after_s: float = 5.0

@@ -37,7 +37,11 @@ class SessionTruth(SessionCore):
     def rebooted(self, now: float) -> None:
         """The node announced itself, joined again or counted a reset."""
         self._last_heard = self._rebooted_at = now
-        if self._stage in (Stage.INSTALLING, Stage.RUNNING):
+        if self._stage is Stage.INSTALLING and now < self._starts_at(now):
+            # For reasons of its own, before its time has come: it may have forgotten that it has one.
+            self._told = False
+            self._timers[Timer.INSTALL] = now + 2.0
+        elif self._stage in (Stage.INSTALLING, Stage.RUNNING):
             # A node that was not told reboots for reasons of its own, and says the old version with right.
             self._rebooted = self._rebooted or self._may_be_told
             self._notifies = 0

@@ -453,6 +453,69 @@ def test_a_sleepy_node_is_told_to_install_when_it_is_heard() -> None:
     assert INSTALL_NOW in bench.wait(0.1)
 
 
+def scheduled(in_s: float) -> Bench:
+    """A sleepy node that holds the image, to be installed at a time."""
+    bench = Bench(state(Want.INSTALL))
+    bench.session.sleeps = True
+    bench.direct(Want.INSTALL, 2, datetime.fromtimestamp(bench.now + in_s, UTC))
+    bench.to_ready()
+    return bench
+
+
+def test_a_sleepy_node_is_told_its_time_before_and_can_be_held_until_then() -> None:
+    bench = scheduled(1000)
+    assert bench.ask(END) == [INSTALL_LATER]
+    assert bench.wait(600) == []
+    bench.direct(Want.HOLD, 3)
+    assert bench.wait(200) == []
+    at = datetime.fromtimestamp(bench.now + 200, UTC)
+    assert bench.direct(Want.INSTALL, 4, at) == [UpgradeEndResponse(FILE, 0, 200)]
+    assert bench.facts[-1] is Fact.INSTALLING
+    assert bench.wait(50) == []
+    assert bench.ask(END) == [UpgradeEndResponse(FILE, 0, 150)], "whoever asks again is told what is left"
+
+
+def test_a_scheduled_install_is_told_when_its_time_is_near() -> None:
+    bench = scheduled(1000)
+    assert bench.wait(1000 - LIMITS.hand_out_s - 1) == []
+    assert bench.wait(1) == [UpgradeEndResponse(FILE, 0, 300)]
+    assert bench.wait(300 + LIMITS.probe_installing_after_s - 1) == [], "nor is it asked for its version before"
+    assert bench.wait(1) == [ImageNotify(100)]
+
+
+def test_a_frame_that_did_not_arrive_is_repeated_with_what_is_left() -> None:
+    bench = scheduled(1000)
+    bench.session.handle_timeout(bench.now)
+    bench.now += 990.5
+    bench.session.handle_timeout(bench.now)
+    (outgoing,) = bench.frames()
+    assert decode_command(*decode_header(outgoing.frame)) == UpgradeEndResponse(FILE, 0, 10)
+    bench.session.delivered(outgoing, False, bench.now)
+    assert bench.wait(LIMITS.install_retry_s) == [UpgradeEndResponse(FILE, 0, 5)]
+
+
+def test_a_reboot_before_its_time_is_no_rollback_and_it_is_told_again() -> None:
+    bench = scheduled(200)
+    bench.now += 50
+    bench.session.rebooted(bench.now)
+    assert bench.ask(QUERY) == [NO_IMAGE]
+    assert bench.facts[-1] is Fact.INSTALLING
+    assert UpgradeEndResponse(FILE, 0, 150) in bench.wait(2)
+    bench.wait(160)
+    bench.session.rebooted(bench.now)
+    bench.ask(QUERY)
+    assert (bench.facts[-1], bench.last_version) == (Fact.RUNNING, OLD)
+
+
+def test_a_scheduled_install_that_a_restart_finds_is_told_again() -> None:
+    found = replace(state(Want.INSTALL, Stage.INSTALLING, len(DATA)), install_at=1100.0)
+    bench = Bench(found, reconciled=False)
+    bench.session.sleeps = True
+    at = datetime.fromtimestamp(1100.0, UTC)
+    bench.direct(Want.INSTALL, 1, at)
+    assert UpgradeEndResponse(FILE, 0, 95) in bench.wait(LIMITS.install_retry_s)
+
+
 def test_new_version_proves_the_install() -> None:
     bench = Bench(state(Want.INSTALL))
     bench.to_ready()
