@@ -15,6 +15,7 @@ from radios.clock import SystemClock
 from radios.errors import ContractError
 from radios.radio import Fact, NodeCommand, NodeDirective, NodeId, NodeObservation, Power, TransferOrder, Want
 from radios.simulated.zigbee.firmware import build_ota_file
+from radios.zigbee import packets
 from radios.zigbee.driver import ZigbeeRadio
 from radios.zigbee.session_state import SessionLimits
 from radios.zigbee.settings import ZigbeeSettings
@@ -51,22 +52,7 @@ class Bench:
         await self.radio.direct([NodeDirective("t1", NODE, generation, want)])
 
     def receive(self, frame: bytes, cluster: int = 0x0019, nwk: int = NWK, profile: int = 0x0104) -> None:
-        address = t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(nwk))
-        own = t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(0))
-        self.app.packet_received(
-            t.ZigbeePacket(
-                src=address,
-                src_ep=0 if profile == 0 else 1,
-                dst=own,
-                dst_ep=0 if profile == 0 else 1,
-                tsn=frame[1],
-                profile_id=profile,
-                cluster_id=cluster,
-                data=t.SerializableBytes(frame),
-                lqi=111,
-                rssi=-70,
-            )
-        )
+        self.app.packet_received(packet(frame, cluster, nwk, profile))
 
     def ota(self) -> list[bytes]:
         """OTA cluster commands that went out, without attribute reads."""
@@ -78,6 +64,36 @@ class Bench:
         self.receive(frame)
         await self.until(lambda: any(sent[1] == frame[1] and sent[2] != 0 for sent in self.ota()), "answer")
         return next(sent for sent in reversed(self.ota()) if sent[1] == frame[1] and sent[2] != 0)
+
+
+def packet(frame: bytes, cluster: int = 0x0019, nwk: int = NWK, profile: int = 0x0104) -> t.ZigbeePacket:
+    """From a node to us."""
+    return t.ZigbeePacket(
+        src=t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(nwk)),
+        src_ep=0 if profile == 0 else 1,
+        dst=t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(0)),
+        dst_ep=0 if profile == 0 else 1,
+        tsn=frame[1],
+        profile_id=profile,
+        cluster_id=cluster,
+        data=t.SerializableBytes(frame),
+        lqi=111,
+        rssi=-70,
+    )
+
+
+class EagerRadio(FakeRadio):
+    """Nodes ask while zigpy still starts."""
+
+    answered_meanwhile: tuple[bytes, ...] = ()
+
+    async def start_network(self) -> None:
+        await super().start_network()
+        self.packet_received(packet(block(77, 500)))
+        async with asyncio.timeout(10):
+            while not self.sent:
+                await asyncio.sleep(0.002)
+        self.answered_meanwhile = tuple(sent.data.serialize() for sent in self.sent)
 
 
 Make = Callable[..., Awaitable[Bench]]
@@ -99,8 +115,8 @@ def end(tsn: int) -> bytes:
 async def make(journal: Any, images: Any) -> AsyncIterator[Make]:
     tasks: list[asyncio.Task[None]] = []
 
-    async def make(prepare_s: float = 0.0) -> Bench:
-        library = type("Fake", (FakeRadio,), {"instances": [], "refusals": []})
+    async def make(prepare_s: float = 0.0, base: type[FakeRadio] = FakeRadio) -> Bench:
+        library = type("Fake", (base,), {"instances": [], "refusals": []})
         # Nodes that only a test speaks for do not say what they are bound to: no install waits for that here.
         settings = ZigbeeSettings("fake", max_reconnect_wait_s=0.01, limits=SessionLimits(prepare_s=prepare_s))
         radio = ZigbeeRadio(settings, SystemClock(), library)
@@ -276,6 +292,28 @@ async def test_restart_goes_on_at_the_same_offset(make: Make) -> None:
     assert served[3] == 0
     assert served[17:] == IMAGE[500:550]
     assert not [frame for frame in second.ota() if frame[2] == 0]  # no notification in mid-download
+
+
+async def test_a_block_that_is_asked_while_the_radio_starts_again_is_answered_and_never_aborted(make: Make) -> None:
+    first = await make()
+    await first.up()
+    await first.direct(Want.DELIVER)
+    await first.answered(query(1))
+    await first.answered(block(2, 450))
+    second = await make(base=EagerRadio)
+    await second.up()
+    app: Any = second.app
+    assert app.answered_meanwhile == (bytes((0x19, 77, 5, 0x97)) + struct.pack("<LL", 0, 5),), "told to wait"
+    await second.direct(Want.DELIVER)
+    assert (await second.answered(block(78, 500)))[17:] == IMAGE[500:550]
+
+
+async def test_a_broadcast_goes_behind_all_else(bench: Bench) -> None:
+    bench.app.sent.clear()
+    bench.app.priorities.clear()
+    assert await packets.broadcast(bench.app, bytes((0x09, 0, 0, 0, 50)))
+    assert [sent.dst.address for sent in bench.app.sent] == [t.BroadcastAddress.RX_ON_WHEN_IDLE]
+    assert bench.app.priorities == [t.PacketPriority.LOW]
 
 
 async def test_drop_aborts(bench: Bench) -> None:

@@ -282,6 +282,33 @@ def test_any_client_ends_with_identical_bytes_whatever_happens(
     assert world.now < 4 * 3600
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.integers(60, 300),
+    seed=st.integers(0, 2**32),
+    page_size=st.sampled_from([0, 128]),
+    restarts=STEPS,
+    reboots=STEPS,
+)
+def test_where_nine_frames_of_ten_are_lost_it_only_takes_longer(
+    size: int, seed: int, page_size: int, restarts: list[int], reboots: list[int]
+) -> None:
+    image = random.Random(seed).randbytes(size)
+    world = World(image, seed, 0.9, 0.0, Client(page_size))
+    for step in range(400_000):
+        if step in restarts:
+            world.restart()
+        if step in reboots:
+            world.client.reboot(world.now)
+        world.step()
+        if world.client.version == NEW:
+            break
+    assert world.client.version == NEW, f"not done at {world.now:.0f} s"
+    assert bytes(world.client.flash) == image
+    assert world.client.thrown_away == 0
+    assert world.now < 4 * 86400
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     size=st.integers(60, 600),
