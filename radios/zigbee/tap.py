@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import zigpy.application
 import zigpy.device
 import zigpy.profiles.zgp
 import zigpy.types
@@ -99,7 +100,8 @@ def load_application(library: str) -> type:
 
 def tapped(application: type, sink: PacketSink) -> type:
     """A subclass of a library's ControllerApplication that gives OTA frames to `sink`, from construction on."""
-    return type(f"Tapped{application.__name__}", (_Tap, application), {"_tap_sink": sink})
+    between = (_CheckedTwice,) if application.__module__.startswith("zigpy_zboss.") else ()
+    return type(f"Tapped{application.__name__}", (_Tap, application, *between), {"_tap_sink": sink})
 
 
 def is_foreground(frame: bytes) -> bool:
@@ -110,6 +112,16 @@ def is_foreground(frame: bytes) -> bool:
         return True
     at = 4 if frame[0] & _MANUFACTURER_SPECIFIC else 2
     return len(frame) > at and frame[at] in _WRITES_AND_REPORTS
+
+
+class _CheckedTwice(zigpy.application.ControllerApplication):  # type: ignore[misc]  # zigpy has no types for us
+    """Between zigpy-zboss 1.2 and zigpy: both check the configuration, and zigpy does not know again what the first check
+    made of the priorities' names."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        concurrency = config["experimental"]["concurrency"]
+        by_name = {getattr(priority, "name", priority).lower(): share for priority, share in concurrency.items()}
+        super().__init__({**config, "experimental": {"concurrency": by_name}})
 
 
 class _Tap:
