@@ -19,13 +19,14 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
+import zigpy.exceptions
 import zigpy.types
 
 from radios.radio import ImageRef, NodeDirective, Record, TransferEvent, TransferOrder, Want, parse_node_id
 from radios.simulated.zigbee.channel import Channel, lower_bound_s
 from radios.simulated.zigbee.firmware import build_ota_file
-from radios.simulated.zigbee.foreground import Foreground
-from radios.simulated.zigbee.frames import CLUSTER_OTA, PROFILE_HOME_AUTOMATION, ApsFrame
+from radios.simulated.zigbee.foreground import COMMAND_BYTES, Foreground, Message
+from radios.simulated.zigbee.frames import CLUSTER_OTA, CLUSTER_POWER, PROFILE_HOME_AUTOMATION, ApsFrame
 from radios.simulated.zigbee.mesh import JoinStatus, Mesh
 from radios.simulated.zigbee.node import VirtualNode
 from radios.simulated.zigbee.node_spec import NodeSpec
@@ -115,6 +116,7 @@ def saturated() -> list[Result]:
 def beside_foreground() -> list[Result]:
     """(c): the site goes on working."""
     runs, others = _of_seeds(FOREGROUND_PER_S)
+    queued, zigpys = _queued()
     ratios, shares = sorted(run.times_idle for run in runs), sorted(100 / run.times_bound for run in runs)
     named = list(zip([server.value for server in Server][1:], others, strict=True))
     what = f"{NODES} nodes, {FOREGROUND_PER_S:g} foreground unicasts a second"
@@ -143,6 +145,27 @@ def beside_foreground() -> list[Result]:
             | {name: run.update_p95_s * 1e3 for name, run in named},
         ),
         Result(
+            f"{what}, commands through zigpy's queue: p95 latency during update / idle",
+            statistics.median(run.times_idle for run in queued),
+            "x",
+            peers={Server.ZIGPY.value: zigpys.times_idle},
+        ),
+        Result(
+            f"{what}, commands through zigpy's queue: p95 latency during update",
+            statistics.median(run.update_p95_s for run in queued) * 1e3,
+            "ms",
+            peers={
+                "idle": statistics.median(run.idle_p95_s for run in queued) * 1e3,
+                Server.ZIGPY.value: zigpys.update_p95_s * 1e3,
+            },
+        ),
+        Result(
+            f"{what}, commands through zigpy's queue: update's share of the bound",
+            statistics.median(100 / run.times_bound for run in queued),
+            "%",
+            peers={Server.ZIGPY.value: 100 / zigpys.times_bound},
+        ),
+        Result(
             f"{what}: failed during update",
             100 * sum(run.failed for run in runs) / sum(run.messages for run in runs),
             "%",
@@ -160,8 +183,10 @@ def measure(
     image_bytes: int = IMAGE_BYTES,
     seed: int = 1,
     habits: OtaHabits | None = None,
+    queued: bool = False,
 ) -> Run:
-    """One run in virtual time; `pacing` is gatewayd's."""
+    """One run in virtual time; `pacing` is gatewayd's. `queued`: foreground that goes down is given to zigpy, and has to wait
+    in its queue with all else."""
     # zigpy warns of each frame that was not delivered, and its retries are part of the measurement.
     logging.disable(logging.ERROR)
     image = build_ota_file(manufacturer=MANUFACTURER, image_type=IMAGE_TYPE, version=VERSION, size=image_bytes)
@@ -177,7 +202,10 @@ def measure(
             raise TypeError("needs virtual time")
         mesh = Mesh(specs, channel=Channel(seed), seed=seed)
         loop.attach(mesh)
-        foreground = Foreground(mesh, foreground_per_s, seed=seed) if foreground_per_s else None
+        host = _Host(mesh, loop)
+        send_down = host.send_down if queued else None
+        foreground = Foreground(mesh, foreground_per_s, seed=seed, send_down=send_down) if foreground_per_s else None
+        host.foreground = foreground
         scene = _Scene(mesh, loop, image, foreground)
         match server:
             case Server.GATEWAYD:
@@ -196,6 +224,16 @@ def _of_seeds(foreground_per_s: float) -> tuple[list[Run], list[Run]]:
     peers = [partial(measure, server, foreground_per_s=foreground_per_s, seed=SEEDS[0]) for server in list(Server)[1:]]
     runs = in_parallel([*peers, *ours])
     return runs[len(peers) :], runs[: len(peers)]
+
+
+def _queued() -> tuple[list[Run], Run]:
+    """As `_of_seeds`, with commands through zigpy's queue; of the peers only zigpy has one."""
+    ours = [
+        partial(measure, Server.GATEWAYD, foreground_per_s=FOREGROUND_PER_S, seed=seed, queued=True) for seed in SEEDS
+    ]
+    zigpys = partial(measure, Server.ZIGPY, foreground_per_s=FOREGROUND_PER_S, seed=SEEDS[0], queued=True)
+    first, *runs = in_parallel([zigpys, *ours])
+    return runs, first
 
 
 def in_parallel(runs: Sequence[Callable[[], Run]]) -> list[Run]:
@@ -251,6 +289,46 @@ class _Scene:
             messages=len(latencies),
             block_timeouts=sum(node.counters.timeouts for node in mesh.nodes.values()),
         )
+
+
+class _Host:
+    """A program that sends commands by zigpy. A message has arrived when its acknowledgement is back: zigpy tells no more."""
+
+    def __init__(self, mesh: Mesh, loop: VirtualLoop) -> None:
+        self.foreground: Foreground | None = None
+        self._mesh = mesh
+        self._loop = loop
+        self._sequence = 0
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def send_down(self, node: VirtualNode, message: Message) -> None:
+        task = self._loop.create_task(self._send(node, message))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, node: VirtualNode, message: Message) -> None:
+        app, foreground = self._mesh.coordinator, self.foreground
+        if not isinstance(app, SimulatedRadio) or foreground is None:
+            raise TypeError("needs zigpy")
+        self._sequence = (self._sequence + 1) % 256
+        to = zigpy.types.AddrModeAddress(addr_mode=zigpy.types.AddrMode.NWK, address=zigpy.types.NWK(node.nwk))
+        packet = zigpy.types.ZigbeePacket(
+            src=zigpy.types.AddrModeAddress(addr_mode=zigpy.types.AddrMode.NWK, address=zigpy.types.NWK(0)),
+            src_ep=1,
+            dst=to,
+            dst_ep=1,
+            tsn=self._sequence,
+            profile_id=PROFILE_HOME_AUTOMATION,
+            cluster_id=CLUSTER_POWER,
+            data=zigpy.types.SerializableBytes(bytes((0x18, self._sequence, 0x0B)) + bytes(COMMAND_BYTES - 3)),
+            tx_options=zigpy.types.TransmitOptions.ACK,
+        )
+        try:
+            await app.send_packet(packet)
+        except zigpy.exceptions.DeliveryError:
+            foreground.failed(message)
+        else:
+            foreground.arrived(message, self._loop.time())
 
 
 # -- gatewayd ----------------------------------------------------------------------------------------------------------
