@@ -143,7 +143,7 @@ async def test_it_goes_behind_all_else(journal: Any) -> None:
     app.priorities.clear()
     running = asyncio.create_task(keeper.run())
     keeper.check(node)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not keeper.status()["compared"]:
             await asyncio.sleep(0.002)
     assert [packet.cluster_id for packet in app.sent] == [0x0033, 0x0001, 0x0021, 0x0001], "read and set, of both"
