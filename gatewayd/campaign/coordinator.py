@@ -175,8 +175,6 @@ class Coordinator:
             )
             async with self._turn:
                 decided = await self._decide(verified.document, row, release, blocked, forbidden, yielding, wanted, now)
-            if decided is not None and decided[0].proven and self._witness is not None:
-                await self._witness.write()
             if decided is not None:
                 await self._act(verified.document, release, now, *decided)
         transfers = frozenset().union(*under_way.values())
@@ -285,6 +283,8 @@ class Coordinator:
         if (floor := self._authority.security_version(document.release)) is not None:
             for node in decision.proven:
                 self._inventory.floor_raised(node, floor)
+            if decision.proven and self._witness is not None:
+                await self._witness.write()
         await self._direct(document, release, updates)
         await self._summarise(document.rollout, decision.row, updates, now)
         if reported:

@@ -188,7 +188,7 @@ async def test_the_floor_rises_with_what_was_delivered_and_proven(gateway: Gatew
     gateway.release = "releases/meter/1.2.1.json"
     await install(gateway)
     await gateway.fact(Fact.RUNNING, version=NEW)
-    await gateway.until_state("completed")
+    await gateway.until_told(Want.DROP)
     assert (await gateway.update()).state is State.UPDATED
     known = gateway.inventory.get(METER)
     assert known is not None
