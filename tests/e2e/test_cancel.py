@@ -12,7 +12,7 @@ from gatewayd.demo import scenario
 from gatewayd.demo.world import World
 from tests.support.rig import LAMPS, METERS, Rig, lamp_firmware, lamp_options, meter_firmware
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 
 METER_RELEASE = "releases/meter/1.3.0.json"
 NODES = {node.id: node for node in (*LAMPS, *METERS)}
@@ -28,14 +28,14 @@ async def test_a_cancel_in_mid_transfer_ends_it_on_both_radios(tmp_path: Path) -
         of_meters = of_meters.model_copy(update={"selection": Selection(nodes=tuple(meter.id for meter in METERS))})
         for document in (of_lamps, of_meters):
             await rig.issue(document)
-            await rig.until(lambda name=document.id: in_mid_transfer(world, name), 90.0)
+            await rig.until(lambda name=document.id: in_mid_transfer(world, name), 120.0)
             await rig.cancel(document)
         assert held_by_nodes(rig) > 0
         await rig.until(lambda: rig.told("lamps", "cancelled") and rig.told("meters", "cancelled"))
         await rig.until(lambda: states(world) == {State.CANCELLED}, 60.0)
 
         # Nothing of it is left: no session, no group, no wish, and nobody gets a block any more.
-        await rig.until(lambda: idle(rig), 90.0)
+        await rig.until(lambda: idle(rig), 120.0)
         await rig.until(lambda: wants(world) == {""})
         await world.site.snapshot()
         received = held_by_nodes(rig)
@@ -49,8 +49,8 @@ async def test_a_cancel_in_mid_transfer_ends_it_on_both_radios(tmp_path: Path) -
         await rig.issue(rig.campaign("lamps-again"))
         again = of_meters.model_copy(update={"id": "meters-again"})
         await rig.issue(again)
-        await rig.until(lambda: rig.updated("lamps-again") == {lamp.id for lamp in LAMPS}, 90.0)
-        await rig.until(lambda: rig.updated("meters-again") == {meter.id for meter in METERS}, 90.0)
+        await rig.until(lambda: rig.updated("lamps-again") == {lamp.id for lamp in LAMPS}, 120.0)
+        await rig.until(lambda: rig.updated("meters-again") == {meter.id for meter in METERS}, 180.0)
         await world.daemon.stop()
         await world.site.finish()
         for node in NODES.values():
