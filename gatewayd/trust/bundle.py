@@ -7,6 +7,7 @@ bundle is what a restart stands on, and what repairs python-tuf's folder, so tha
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from gatewayd.trust.metadata import MetadataFiles, version_of
 log = structlog.get_logger()
 
 FORMAT = 1
+
+_UNFINISHED = re.compile(r"tmp[a-z0-9_]{8}")  # as Python's tempfile names what python-tuf then renames
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,13 @@ def seed(folder: Path, files: MetadataFiles) -> None:
         held = version_of(path.read_bytes()) if path.exists() else None
         if held is None or held < (version_of(data) or 0):
             _replace(path, data)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what python-tuf was writing when an earlier process ended: it never looks at those files again."""
+    for path in folder.glob("tmp*"):
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -24,7 +24,7 @@ from tuf.ngclient.updater import Updater
 
 from gatewayd.cloud import messages
 from gatewayd.errors import ConfigError, Refused, StoreError, Unavailable
-from gatewayd.trust.bundle import Bundle, load_bundle, metadata_file, save_bundle, seed, sync_folder
+from gatewayd.trust.bundle import Bundle, load_bundle, metadata_file, save_bundle, seed, sweep, sync_folder
 from gatewayd.trust.fetch import LoopFetcher, download, unavailable_or_refused
 from gatewayd.trust.metadata import Found, MetadataFiles, TrustedMetadata, newest_root, refusal
 
@@ -149,6 +149,7 @@ class TufClient:
         """python-tuf's whole workflow; in the worker thread."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder)
             if (bundle := load_bundle(self._bundle_path)) is not None:
                 seed(self.folder, bundle.files)
             bootstrap = self._bootstrap()

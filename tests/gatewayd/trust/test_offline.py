@@ -122,6 +122,14 @@ async def test_a_check_that_fails_half_way_keeps_the_last_complete_set(
     assert (await second.refresh()).campaign_keys.keys == ()
 
 
+async def test_what_a_killed_check_was_writing_is_swept_away(gateways: Gateways) -> None:
+    folder = gateways.folder / "gw" / "metadata"
+    folder.mkdir(parents=True)
+    (folder / "tmpx3_f9a0z").write_bytes(b"half a file")  # as python-tuf leaves it between writing and renaming
+    await gateways.start().refresh()
+    assert sorted(path.name for path in folder.glob("[!r]*")) == ["snapshot.json", "targets.json", "timestamp.json"]
+
+
 async def test_a_disk_that_fails_is_said_so(gateways: Gateways) -> None:
     folder = gateways.folder / "gw"
     folder.mkdir(parents=True)
