@@ -19,6 +19,7 @@ import structlog
 
 from gatewayd.cloud.messages import Payload
 from gatewayd.errors import Refused, StoreError
+from gatewayd.folders import make_folder, sync
 from gatewayd.payload import chunks
 from gatewayd.payload.part import Part, store_error
 from radios.errors import ImageError
@@ -53,7 +54,7 @@ class PayloadCache:
         self._promises: set[_Promise] = set()
         self.rotten: Callable[[str], None] = lambda _: None  # called with a digest when a read met rot
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             raise store_error(folder, error) from error
 
@@ -181,7 +182,7 @@ class PayloadCache:
                 part.close()
                 part.path.rename(self.path(payload.sha256))
                 part.etag_path.unlink(missing_ok=True)
-                self._sync_folder()
+                sync(self.folder)
             except OSError as error:
                 raise store_error(part.path, error) from error
         log.info("payload cached", digest=payload.sha256, bytes=payload.size)
@@ -310,13 +311,6 @@ class PayloadCache:
             raise StoreError(
                 f"{self.folder}: disk full: {free} bytes free, {more} wanted, {self.reserve_bytes} kept in reserve"
             )
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,6 +24,7 @@ from tuf.ngclient.updater import Updater
 
 from gatewayd.cloud import messages
 from gatewayd.errors import ConfigError, Refused, StoreError, Unavailable
+from gatewayd.folders import make_folder
 from gatewayd.trust.bundle import Bundle, load_bundle, metadata_file, save_bundle, seed, sweep, sync_folder
 from gatewayd.trust.fetch import LoopFetcher, download, unavailable_or_refused
 from gatewayd.trust.metadata import Found, MetadataFiles, TrustedMetadata, newest_root, refusal
@@ -148,7 +149,8 @@ class TufClient:
     def _check(self, fetcher: LoopFetcher, probes: Mapping[str, str]) -> tuple[MetadataFiles, dict[str, Refused]]:
         """python-tuf's whole workflow; in the worker thread."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            for folder in (self._settings.directory, self.folder):
+                make_folder(folder)
             sweep(self.folder)
             if (bundle := load_bundle(self._bundle_path)) is not None:
                 seed(self.folder, bundle.files)
