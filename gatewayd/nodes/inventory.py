@@ -31,18 +31,21 @@ log = structlog.get_logger()
 class Inventory:
     """All nodes by id. `changed` is called after a telling observation."""
 
-    def __init__(self, database: Database, nodes: dict[str, Node]) -> None:
+    def __init__(
+        self, database: Database, nodes: dict[str, Node], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
         self._nodes = nodes
+        self._monotonic = monotonic
         self._dirty: set[str] = set()
         self._flushed_at = float("-inf")
         self._telling = asyncio.Event()
         self.changed: Callable[[], None] = lambda: None
 
     @classmethod
-    async def load(cls, database: Database) -> Self:
+    async def load(cls, database: Database, monotonic: Callable[[], float] = time.monotonic) -> Self:
         rows = await database.read(lambda db: db.execute("SELECT * FROM node").fetchall())
-        return cls(database, {row["id"]: _from_row(row) for row in rows})
+        return cls(database, {row["id"]: _from_row(row) for row in rows}, monotonic)
 
     def get(self, node: str) -> Node | None:
         return self._nodes.get(node)
@@ -62,7 +65,7 @@ class Inventory:
             if after.version != before.version:
                 log.info("node_version", node=seen.node, version=after.version, before=before.version)
             self.changed()
-            if time.monotonic() - self._flushed_at >= TELLING_MIN_S:
+            if self._monotonic() - self._flushed_at >= TELLING_MIN_S:
                 await self._try_flush()
             else:
                 self._telling.set()
@@ -95,7 +98,7 @@ class Inventory:
     async def flush(self) -> None:
         """Write what changed since the last time, in one transaction."""
         dirty, self._dirty = self._dirty, set()
-        self._flushed_at = time.monotonic()
+        self._flushed_at = self._monotonic()
         if not dirty:
             return
         rows = [_to_row(self._nodes[node]) for node in sorted(dirty)]
@@ -113,7 +116,7 @@ class Inventory:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FLUSH_S):
                         await self._telling.wait()
-                await asyncio.sleep(max(0.0, self._flushed_at + TELLING_MIN_S - time.monotonic()))
+                await asyncio.sleep(max(0.0, self._flushed_at + TELLING_MIN_S - self._monotonic()))
                 await self._try_flush()
         finally:
             await self._try_flush()
