@@ -34,7 +34,7 @@ run: .venv/.runtime
 bench: .venv/.dev
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
-# Debian's mosquitto and systemd-analyze: installed when we may, else said in one line.
+# Debian's mosquitto, systemd-analyze and more: installed when we may, else said in one line.
 services:
 	@tests/services.sh
 

@@ -15,6 +15,8 @@ else
     command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
     command -v softhsm2-util >/dev/null 2>&1 || missing="$missing softhsm2"
     command -v xdelta3 >/dev/null 2>&1 || missing="$missing xdelta3"
+    command -v strace >/dev/null 2>&1 || missing="$missing strace"
+    command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 fi
 [ -z "$missing" ] && exit 0
 
