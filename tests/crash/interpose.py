@@ -38,20 +38,8 @@ class Call:
 def build(folder: Path) -> Path:
     """The shared library, made by the machine's C compiler. AssertionError with what the compiler says."""
     library = folder / "interpose.so"
-    command = [
-        "cc",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-O1",
-        "-shared",
-        "-fPIC",
-        "-o",
-        library,
-        SOURCE,
-        "-ldl",
-        "-lpthread",
-    ]
+    flags = ["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o", str(library)]
+    command = ["cc", *flags, str(SOURCE), "-ldl", "-lpthread"]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     return library
