@@ -4,12 +4,15 @@ import os
 from pathlib import Path
 
 
-def make_folder(path: Path) -> None:
-    """Make it, if it is missing; on return its name is durable, and so are those of folders made above it. OSError."""
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """Make it, if it is missing; on return its name is durable, and so are those of folders made above it. OSError.
+
+    `mode` is the folder's own, as for `mkdir`.
+    """
     above = [path.parent]
     while not above[-1].exists():
         above.append(above[-1].parent)
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode, parents=True, exist_ok=True)
     # Also when it was there: who made it may have ended before this.
     for folder in above:
         sync(folder)

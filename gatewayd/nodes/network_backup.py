@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from gatewayd.folders import make_folder, sync
 from radios.errors import RadioError
 from radios.radio import Json, NodeCommand, NodeId, NodeObservation, Radio
 
@@ -128,6 +129,8 @@ class NetworkBackups:
         self._error = why
 
     def _rotate(self) -> None:
+        for path in self._folder.glob(f".{self._radio.kind}-*.json.new"):  # a process was killed while it wrote
+            path.unlink(missing_ok=True)
         files = self.files()
         kept = set(files[-NEWEST_KEPT:])
         by_day = {path.name.partition("-")[2][:8]: path for path in files}  # the newest of each day
@@ -139,7 +142,7 @@ class NetworkBackups:
 
 def _write_private(path: Path, document: Json) -> None:
     """Whole or not at all, readable by its owner alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent, 0o700)
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
@@ -147,8 +150,4 @@ def _write_private(path: Path, document: Json) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)

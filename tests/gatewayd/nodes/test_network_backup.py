@@ -74,6 +74,19 @@ async def test_the_newest_of_each_day_and_the_newest_few_are_kept(tmp_path: Path
     assert (bench.folder / "operators-own.json").exists()
 
 
+async def test_half_a_backup_of_a_killed_process_is_removed(tmp_path: Path) -> None:
+    """It holds the network key, and nobody would look for it there."""
+    bench = Bench(tmp_path)
+    bench.folder.mkdir()
+    (bench.folder / ".zigbee-20270114T080000Z.json.new").write_text(KEY)
+    (bench.folder / ".other-20270114T080000Z.json.new").write_text("of another radio")
+    await bench.backups.take()
+    assert sorted(path.name for path in bench.folder.iterdir()) == [
+        ".other-20270114T080000Z.json.new",
+        "zigbee-20270115T080000Z.json",
+    ]
+
+
 async def test_what_fails_is_said_once_and_changes_nothing(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     await bench.backups.take()
