@@ -20,7 +20,7 @@ from tests.crash.interpose import SYNCS, How
 from tests.crash.lives import Result
 from tests.crash.strace import counted_by_strace
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(1200)]
 
 BUNDLE = "trust/trusted.json"
 

@@ -16,7 +16,7 @@ from tests.crash import interpose
 from tests.crash.interpose import How
 from tests.support.rig import LAMPS, METERS, Rig, lamp_firmware, lamp_options, meter_firmware
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 
 LIFE_LIMIT_S = 60.0
 COMMIT, SYNC = "commit gatewayd.db-wal", "fdatasync gatewayd.db-wal"
