@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from zigpy.exceptions import NetworkNotFormed
@@ -16,6 +17,7 @@ from zigpy.exceptions import NetworkNotFormed
 from radios.clock import Clock
 from radios.errors import LinkError
 from radios.radio import Json
+from radios.zigbee.device_table import make_device_table
 
 _LOG = logging.getLogger(__name__)
 _SHUTDOWN_TIMEOUT_S = 3.0
@@ -194,6 +196,8 @@ class RadioLink:
 
     async def _new(self, config: dict[str, Json]) -> Any:
         """An application with its database open; one that nobody wants any more is closed again."""
+        if isinstance(path := config.get("database_path"), str):
+            await asyncio.to_thread(make_device_table, Path(path))
         making = asyncio.ensure_future(self._application().new(config, start_radio=False))  # type: ignore[attr-defined]  # zigpy's
         try:
             return await asyncio.shield(making)

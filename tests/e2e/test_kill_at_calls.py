@@ -22,6 +22,7 @@ LIFE_LIMIT_S = 60.0
 COMMIT, SYNC = "commit gatewayd.db-wal", "fdatasync gatewayd.db-wal"
 POINTS = (
     (COMMIT, 1, How.BEFORE),  # the tables of the store
+    ("fdatasync zigbee.db", 1, How.BEFORE),  # zigpy's
     ("rename trust/metadata/", 2, How.BEFORE),
     ("rename trust/trusted.json", 1, How.AFTER),
     ("chunk payloads/", 1, How.AFTER),
