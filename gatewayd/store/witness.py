@@ -26,6 +26,7 @@ LOST = "witness_lost"
 _MARK = "witness.mark"
 _AWAITED = "witness.awaited"
 _FORMAT = 1
+_FIRST_MARK = 1  # of a database that guards nothing yet
 
 Revision = tuple[int, str]  # and the digest of its signed payload
 
@@ -82,7 +83,8 @@ class Witness:
                 return LOST, f"{error.detail}; made anew from the database"
             if witness is None:
                 touch(db)
-                return (LOST, f"{self._path.name} is gone; made anew from the database") if held.mark else None
+                lost = held.mark > _FIRST_MARK  # else the first start ended between its transaction and the file
+                return (LOST, f"{self._path.name} is gone; made anew from the database") if lost else None
             detail = witness.missing_from(held)
             if detail:
                 accept(db, witness)

@@ -221,3 +221,11 @@ async def test_a_witness_that_cannot_be_written_stops_nothing(gateway: Gateway) 
     gateway.witness_path.with_name(gateway.witness_path.name + ".part").mkdir()
     await update(gateway)
     assert (await gateway.update()).state is State.UPDATED
+
+
+async def test_a_first_start_that_ended_before_the_file_was_written_raises_no_alarm(gateway: Gateway) -> None:
+    await gateway.stop()
+    gateway.witness_path.unlink()
+    await gateway.start()
+    assert trouble(gateway) == ("ok", "")
+    assert witness.read(gateway.witness_path) is not None
