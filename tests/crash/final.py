@@ -7,6 +7,7 @@ from typing import Any
 
 from gatewayd.campaign.node_update import ENDED
 from gatewayd.campaign.rows import CampaignState
+from gatewayd.store import witness
 from tests.crash.world import World
 
 # How often a node had to ask is a matter of when; so is what was known of a node when it was cancelled (see the query).
@@ -40,12 +41,21 @@ def describe(state: Path, world: World) -> dict[str, Any]:
             del values[name]
     return {
         "tables": tables,
+        "troubles": world.troubles,
+        "guarded": _guarded(state / "gatewayd.witness"),
         "payloads": _files(state / "payloads"),
         "trust": sorted(_files(state / "trust")),
         "nodes": nodes,
         "outcomes": sorted([r.campaign or "", r.node, r.state, r.code] for r in told if r.node and r.state in ENDED),
         "campaigns": sorted([r.campaign or "", r.state, r.code] for r in told if r.node is None and r.state in _OVER),
     }
+
+
+def _guarded(path: Path) -> dict[str, Any]:
+    """What the witness beside the store holds; its mark rises with every start."""
+    held = witness.read(path)
+    assert held is not None
+    return {"floors": dict(held.floors), "campaigns": {name: list(found) for name, found in held.campaigns.items()}}
 
 
 def _files(folder: Path) -> dict[str, str]:

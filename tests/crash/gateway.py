@@ -28,6 +28,7 @@ from gatewayd.cloud import messages
 from gatewayd.cloud.link import CloudLink, CloudSettings
 from gatewayd.cloud.outbox import Outbox
 from gatewayd.nodes.inventory import Inventory
+from gatewayd.old_store import examined
 from gatewayd.payload.cache import PayloadCache
 from gatewayd.payload.fetch import Fetcher
 from gatewayd.service.wall_clock import WallClock
@@ -142,20 +143,23 @@ class Gateway:
     async def run(self) -> None:
         loop, database = self._loop, self.database
         wall = WallClock(assume_synchronised=True, now=loop.time, monotonic=loop.time)
+        witness = await examined(database, self._state / "gatewayd.witness", wall)
+        if witness.trouble is not None:
+            self._mesh.ask("troubled", *witness.trouble)
         self.outbox = outbox = Outbox(database, 2**20)
         authority = Authority(self._repository, database, wall, frozenset({AUDIENCE}), 3600.0)
         cache = PayloadCache(self._state / "payloads", QUOTA_BYTES, monotonic=loop.time)
         supply = Supply(cache, wall)
         supply.fetcher = Fetcher(self._session, cache, ["http://localhost"], needed=lambda: supply.needed)
         inventory = await Inventory.load(database, monotonic=loop.time)
-        intake = Intake(authority, database, outbox, wall)
+        intake = Intake(authority, database, outbox, wall, witness)
         clock = LoopClock(loop)
         library = radio_library(self._mesh, loop.time, interviewed=True)  # type: ignore[arg-type]
         radio = ZigbeeRadio(ZigbeeSettings("simulated", limits=_LIMITS), clock, library)
         link = CloudLink(CloudSettings("localhost"), "gw-1", (), outbox, _NoHandlers())
         radios = {"zigbee": (radio, clock)}
         self.coordinator = coordinator = Coordinator(
-            database, authority, intake, supply, inventory, link, outbox, radios, wall
+            database, authority, intake, supply, inventory, link, outbox, radios, wall, guard=witness
         )
 
         def changed() -> None:

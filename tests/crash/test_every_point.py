@@ -84,6 +84,8 @@ def test_the_campaign_is_whole(crashes: Crashes) -> None:
     assert end["payloads"] == {crashes.digest: crashes.digest}
     assert end["nodes"][UPDATED]["image"] == crashes.digest
     assert end["tables"]["outbox"] == []
+    assert end["guarded"]["floors"] == {UPDATED: 2}
+    assert end["troubles"] == []
 
 
 def test_every_run_makes_the_same_calls(crashes: Crashes) -> None:

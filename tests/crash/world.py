@@ -94,6 +94,7 @@ class World:
         self.mesh.power_on(self.now)
         self.asked_for: list[Asked] = []
         self.told_too_early: list[str] = []  # to install, before the store said so
+        self.troubles: list[str] = []  # that the gateway found with its store at a start
         self._reports = ReportStore()
         self._acks = b""
         self._ears = _Ears()
@@ -184,6 +185,9 @@ class World:
         batch = messages.parse(ReportBatch, raw, "reports", messages.RELEASE_MAX_BYTES)
         if (acks := self._reports.store(GATEWAY, batch, self.now)) is not None:
             self._acks = messages.dump(acks)
+
+    def troubled(self, code: str, detail: str) -> None:
+        self.troubles.append(f"{code}: {detail}")
 
     def asked(self, digest: str, start: int, stop: int) -> None:
         self.asked_for.append(Asked(digest, start, stop))
