@@ -5,19 +5,20 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from gatewayd.campaign.node_update import ENDED
+from gatewayd.campaign.node_update import ENDED, State
 from gatewayd.campaign.rows import CampaignState
 from gatewayd.store import witness
 from tests.crash.world import World
 
-# How often a node had to ask is a matter of when; so is what was known of a node when it was cancelled (see the query).
+# Whether a node was heard running the version that it rolled back from ("reverted") is a matter of when, as the gateway was
+# away meanwhile or not. How often a node had to ask is, too; so is what was known of a node when it was cancelled (see the query).
 _OF_THE_MOMENT = ("bytes_received_twice",)
 
 _OVER = frozenset({CampaignState.COMPLETED, CampaignState.CANCELLED})
 
 _TABLES = {
     "campaign": "SELECT id, topic, audience, revision, digest, release, state, code, detail, hold, open_tiers, gate FROM campaign",
-    "node_update": "SELECT campaign, node, release, transfer, tier, target_version, state, resume, code, attempt, want,"
+    "node_update": "SELECT campaign, node, release, transfer, tier, target_version, state, resume, CASE WHEN state != 'rolled_back' THEN code END, attempt, want,"
     " version_before, CASE WHEN state != 'cancelled' THEN version END, CASE WHEN state != 'cancelled' THEN confirmed END,"
     " size, revision, first_attempt FROM node_update",
     "node": "SELECT id, radio, hardware, version, power, joined, security_version FROM node",
@@ -46,7 +47,11 @@ def describe(state: Path, world: World) -> dict[str, Any]:
         "payloads": _files(state / "payloads"),
         "trust": sorted(_files(state / "trust")),
         "nodes": nodes,
-        "outcomes": sorted([r.campaign or "", r.node, r.state, r.code] for r in told if r.node and r.state in ENDED),
+        "outcomes": sorted(
+            [r.campaign or "", r.node, r.state, "" if r.state == State.ROLLED_BACK else r.code]
+            for r in told
+            if r.node and r.state in ENDED
+        ),
         "campaigns": sorted([r.campaign or "", r.state, r.code] for r in told if r.node is None and r.state in _OVER),
     }
 
