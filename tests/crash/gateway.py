@@ -149,7 +149,7 @@ class Gateway:
         self.outbox = outbox = Outbox(database, 2**20)
         authority = Authority(self._repository, database, wall, frozenset({AUDIENCE}), 3600.0)
         cache = PayloadCache(self._state / "payloads", QUOTA_BYTES, monotonic=loop.time)
-        supply = Supply(cache, wall)
+        supply = Supply(cache, wall, authority.manufacturers)
         supply.fetcher = Fetcher(self._session, cache, ["http://localhost"], needed=lambda: supply.needed)
         inventory = await Inventory.load(database, monotonic=loop.time)
         intake = Intake(authority, database, outbox, wall, witness)
@@ -162,15 +162,12 @@ class Gateway:
             database, authority, intake, supply, inventory, link, outbox, radios, wall, guard=witness
         )
 
-        def changed() -> None:
-            coordinator.wake()
-            outbox.notify()
-
         def judge_again() -> None:
             supply.judge_again()
             intake.judge_again()
 
-        journal = RadioJournal("zigbee", database, wall, changed)
+        journal = RadioJournal("zigbee", database, wall, coordinator.wake, outbox.notify)
+        supply.dated = authority.dated
         authority.changed = supply.changed = inventory.changed = coordinator.wake
         authority.view_changed = judge_again
 
