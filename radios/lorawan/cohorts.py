@@ -7,6 +7,7 @@ a crash or a failed commit. Does not know where devices come from (`driver`), no
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from functools import partial
 
 from radios.clock import Clock
 from radios.errors import ContractError, ImageError, Unsupported
@@ -27,8 +28,9 @@ from radios.lorawan.journal_codec import (
     read_node,
 )
 from radios.lorawan.keys import Key
+from radios.lorawan.lessons import OWNER, learn, record_after
 from radios.lorawan.link import slower
-from radios.lorawan.messages import Release
+from radios.lorawan.messages import Observed, Release
 from radios.lorawan.network_server import NetworkServer
 from radios.lorawan.owners import Owners
 from radios.lorawan.placement import Candidate, assign
@@ -44,9 +46,6 @@ _log = logging.getLogger(__name__)
 
 _JOURNAL_RETRY_S = 10.0
 _OWN_GROUPS_KEPT = 8
-_NO_ATTEMPT = frozenset(
-    {"late", "redundancy", "no_multicast", "restored"}
-)  # reasons that are no fault of the node's session
 
 
 class Cohorts:
@@ -200,6 +199,7 @@ class Cohorts:
             if runner.session.cohort.closed:  # it departed meanwhile; the next round finds them another
                 for name in dev_euis:
                     by_name[name][0].known.attempts[order.transfer] -= 1
+                await self._commit([known_record(by_name[name][0].known) for name in dev_euis], [])
                 self._wake.set()
                 continue
             for name in dev_euis:
@@ -258,13 +258,14 @@ class Cohorts:
     def _start(
         self, cohort: Cohort, mc_key: Key, nodes: Sequence[SessionNode] | None, order: TransferOrder | None
     ) -> Runner:
-        session, pace = self.factory.session(cohort, mc_key, nodes, order)
+        remember = partial(self._remember, cohort)
+        session, pace = self.factory.session(cohort, mc_key, nodes, order, remember)
         runner = Runner(
             session,
             self._network,
             self._open()[0],
             self._clock,
-            lambda release: self._released(cohort, release),
+            partial(self._released, cohort),
             self.keep_air,
             self.single,
         )
@@ -323,29 +324,36 @@ class Cohorts:
                 runner.direct(directive)
         return runner
 
-    def _released(self, cohort: Cohort, release: Release) -> None:
-        """A session lets a node go: into another cohort when it may, or for good."""
-        directive = self.directives.get(release.dev_eui)
-        known = self.known.get(release.dev_eui)
-        _log.info("lorawan:%s left its cohort: %s %s", release.dev_eui, release.reason, release.detail)
+    def _released(self, cohort: Cohort, lesson: Release | Observed) -> None:
+        """A session let a node go, into another cohort when it may or for good, or found something out about one."""
+        known, directive = self.known.get(lesson.dev_eui), self.directives.get(lesson.dev_eui)
+        _log.info("lorawan:%s in cohort %s: %s", lesson.dev_eui, cohort.cohort, lesson)
         self._wake.set()
-        if directive is None or known is None:
+        if known is not None:
+            learn(known, lesson, cohort, self._settings.plan, dropping=self._dropping(cohort, directive))
+        if directive is None or directive.transfer != cohort.transfer or not isinstance(lesson, Release):
             return
-        transfer = directive.transfer
-        if release.again and release.reason in _NO_ATTEMPT:
-            known.attempts[transfer] = max(0, known.attempts.get(transfer, 1) - 1)
-        if release.reason == "no_multicast":
-            known.no_multicast = True
-        if release.limit is not None:
-            known.redundancy_limit = min(release.limit, known.redundancy_limit or release.limit)
-        if release.reason == "redundancy" or release.limit is not None:
-            lower = slower(self._settings.plan, cohort.data_rate)
-            known.slower[transfer] = cohort.data_rate if lower is None or cohort.unicast else lower
-        if release.reason == "retry" or (not release.again and directive.want is Want.DROP):
-            known.attempts.pop(transfer, None)
-            known.slower.pop(transfer, None)
-        if not release.again and directive.want is Want.DROP:
-            self._end(release.dev_eui, directive)
+        if not lesson.again and (directive.want is Want.DROP or lesson.reason == OWNER):
+            self._end(lesson.dev_eui, directive)
+
+    def _remember(self, cohort: Cohort, lesson: Release | Observed) -> list[Record]:
+        """What `_released` will change, for the commit before it."""
+        known, directive = self.known.get(lesson.dev_eui), self.directives.get(lesson.dev_eui)
+        if known is None:
+            return []
+        dropping = self._dropping(cohort, directive)
+        return [record_after(known, lesson, cohort, self._settings.plan, dropping=dropping)]
+
+    @staticmethod
+    def _dropping(cohort: Cohort, directive: NodeDirective | None) -> bool:
+        """Whether the node is wanted no more in the cohort's transfer."""
+        return directive is None or directive.transfer != cohort.transfer or directive.want is Want.DROP
+
+    def disown(self, dev_eui: str) -> None:
+        """A device that is another gateway's: a session that serves it lets it go."""
+        runner = self.runner_of(dev_eui)
+        if runner is not None:
+            runner.hand_over(dev_eui, self.obstacle(self.nodes[dev_eui]))
 
     def _unfit(self, node: Node, order: TransferOrder, now: float) -> str:
         """`code: detail` when this order can never be for this node."""

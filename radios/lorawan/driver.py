@@ -221,6 +221,8 @@ class LorawanRadio:
                 known = self._cohorts.known.setdefault(device.dev_eui, Known(device.dev_eui))
                 self._cohorts.nodes[device.dev_eui] = node = Node(device, known)
             node.device = device
+            if not self._settings.may_set_up(device.tags):
+                self._cohorts.disown(device.dev_eui)
             self._offer(node.described(self._clock.now()))
         gone = set(self._cohorts.nodes) - {device.dev_eui for device in devices}
         for dev_eui in gone:

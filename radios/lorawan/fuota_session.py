@@ -16,9 +16,10 @@ from radios.lorawan.cohort import BlockSource, Cohort, SessionSettings, block_ac
 from radios.lorawan.counters import Counters
 from radios.lorawan.feeds import Feeds
 from radios.lorawan.keys import Key
+from radios.lorawan.lessons import OWNER
 from radios.lorawan.messages import Action, CreateGroup, DeleteGroup, Feed, Multicast, Release, Unicast
 from radios.lorawan.network_server import Uplink
-from radios.lorawan.outgoing import Outgoing
+from radios.lorawan.outgoing import Outgoing, Remember
 from radios.lorawan.questions import asks, question, session_start
 from radios.lorawan.rounds import Pace, Rounds
 from radios.lorawan.session_node import NEEDS_DATA, NodeProfile, SessionNode, Step
@@ -48,6 +49,7 @@ class FuotaSession:
         unicast: UnicastAir | None = None,
         nodes: Iterable[SessionNode] | None = None,
         expires: float | None = None,
+        remember: Remember | None = None,
     ) -> None:
         self.settings = settings
         self.expires = expires
@@ -55,7 +57,7 @@ class FuotaSession:
         self._block = block
         self._turn = turn
         self._new_group = new_group
-        self._out = Outgoing(cohort, mc_key, settings, new=nodes is None)
+        self._out = Outgoing(cohort, mc_key, settings, new=nodes is None, remember=remember)
         self._out.nodes.update({node.dev_eui: node for node in nodes or ()})
         for node in self._out.nodes.values():
             node.block.unsent = cohort.unsent
@@ -153,6 +155,19 @@ class FuotaSession:
         node = self.nodes.get(dev_eui)
         if node is not None:
             node.want = Want.DELIVER
+
+    def hand_over(self, dev_eui: str, detail: str, now: float) -> None:
+        """The node is another daemon's: nothing is asked of it any more. It may come back, unless all was done."""
+        node = self.nodes.get(dev_eui)
+        if node is None:
+            return
+        if node.step is Step.DROPPING:
+            dropped(self._out, node, now, detail)
+            return
+        over = node.step in (Step.RUNNING, Step.FAILED)
+        if not over:
+            self._out.event(node, Fact.STALLED, now, code=OWNER, detail=detail)
+        self._out.leave(node, Release(dev_eui, again=not over, reason=OWNER, detail=detail))
 
     def receive(self, uplink: Uplink, now: float) -> bool:
         """Any uplink of any node; False: it was not for this session, and `to_send` need not be called."""

@@ -96,4 +96,12 @@ class Release:
     limit: int | None = None  # observed: the node cannot make up more lost fragments than that
 
 
-Action = Commit | Progress | Unicast | CreateGroup | DeleteGroup | Multicast | Feed | Release
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Something about a node that stays, and that outlives its session."""
+
+    dev_eui: str
+    limit: int  # the node cannot make up more lost fragments than that
+
+
+Action = Commit | Progress | Unicast | CreateGroup | DeleteGroup | Multicast | Feed | Release | Observed

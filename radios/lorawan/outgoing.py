@@ -3,18 +3,26 @@
 It also holds the few ways in which a node's state changes together with an event, so that no step is taken unreported.
 """
 
+from collections.abc import Callable, Sequence
+
 from radios.lorawan.cohort import Cohort, SessionSettings
 from radios.lorawan.journal_codec import cohort_record, deleted, key_record, node_record
 from radios.lorawan.keys import Key
-from radios.lorawan.messages import Action, Commit, Progress, Release
+from radios.lorawan.messages import Action, Commit, Observed, Progress, Release
 from radios.lorawan.session_node import SessionNode, Step
 from radios.radio import Fact, NodeId, Record, TransferEvent
+
+Remember = Callable[[Release | Observed], Sequence[Record]]
+"""The records that change by what a session found out about a node; asked again when a commit failed."""
 
 
 class Outgoing:
     """The nodes of a session, and everything about them that is not journalled or done yet."""
 
-    def __init__(self, cohort: Cohort, mc_key: Key, settings: SessionSettings, *, new: bool) -> None:
+    def __init__(
+        self, cohort: Cohort, mc_key: Key, settings: SessionSettings, *, new: bool, remember: Remember | None = None
+    ) -> None:
+        self._remember = remember or _nothing
         self.cohort = cohort
         self.mc_key = mc_key
         self.settings = settings
@@ -85,6 +93,8 @@ class Outgoing:
     def again(self, node: SessionNode, now: float, code: str, detail: str, *, limit: int | None = None) -> None:
         """The node needs a deliberate new session, as long as it may still have one. `limit`: see `Release`."""
         if node.attempt >= self.settings.attempts_most:
+            if limit is not None:
+                self.act(Observed(node.dev_eui, limit))
             self.fail(node, now, code, f"{detail}, in attempt {node.attempt}")
         else:
             self.leave(node, Release(node.dev_eui, again=True, reason=code, detail=detail, limit=limit))
@@ -113,6 +123,9 @@ class Outgoing:
         if self._key_changed:
             records.insert(0, key_record(cohort.cohort, self.mc_key))
         records += self._deleted
+        for action in self._actions:
+            if isinstance(action, Release | Observed):
+                records += self._remember(action)
         actions: list[Action] = []
         if records or self._events:
             actions.append(Commit(tuple(records), tuple(self._events)))
@@ -124,3 +137,7 @@ class Outgoing:
         for pending in (self._changed, self._moved, self._deleted, self._events, self._moves, self._actions):
             pending.clear()
         return actions
+
+
+def _nothing(_lesson: Release | Observed) -> Sequence[Record]:
+    return ()

@@ -1,10 +1,12 @@
 """Which daemon a device belongs to, where several are beside one network server. SHELL around the network server's tags.
 
-A device without an owner is claimed before it is set up: its tag is written, and only if it still says the same after a while,
-in which every other daemon's writing has come to an end, the device is ours. The last one to write wins, for all of them.
+Tags are read afresh before a device is set up, because the inventory's may be as old as its last poll. A device without an
+owner is claimed: its tag is written, and only if it still says the same after a while, in which every other daemon's
+writing has come to an end, the device is ours. The last one to write wins, for all of them.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 from radios.errors import LinkError, Unsupported
@@ -22,24 +24,29 @@ class Owners:
         self._claimed_at: dict[str, float] = {}
 
     async def ours(self, node: Node, now: float) -> bool:
-        """Whether it may be set up now; asked again and again. A device that a person gave to a daemon is known at once."""
+        """Whether it may be set up now; asked again and again. A device that a person gave to this daemon is known at once."""
         settings, dev_eui = self._settings, node.device.dev_eui
+        if not settings.owner:
+            return True
         if not settings.may_set_up(node.device.tags):
+            self._claimed_at.pop(dev_eui, None)
             return False
         claimed_at = self._claimed_at.get(dev_eui)
-        if not settings.owner or (settings.owner_tag in node.device.tags and claimed_at is None):
-            return True
         if claimed_at is not None and now < claimed_at + settings.claim_settle_s:
             return False
         try:
-            if claimed_at is None:
+            tags = await self._fresh(node)
+            self._claimed_at.pop(dev_eui, None)
+            if settings.owner_tag in tags:
+                return tags[settings.owner_tag] == settings.owner
+            if settings.may_set_up(tags):
                 await self._network.set_tag(dev_eui, settings.owner_tag, settings.owner)
                 self._claimed_at[dev_eui] = now
-                return False
-            tags = await self._network.tags(dev_eui)
         except (LinkError, Unsupported) as error:
             _log.warning("lorawan:%s cannot be claimed: %s", dev_eui, error)
-            return False
-        del self._claimed_at[dev_eui]
+        return False
+
+    async def _fresh(self, node: Node) -> Mapping[str, str]:
+        tags = await self._network.tags(node.device.dev_eui)
         node.device = replace(node.device, tags=tags)
-        return tags.get(settings.owner_tag) == settings.owner
+        return tags

@@ -19,6 +19,7 @@ from radios.lorawan.messages import (
     DeleteGroup,
     Feed,
     Multicast,
+    Observed,
     Progress,
     Release,
     Unicast,
@@ -51,7 +52,7 @@ class Runner:
         network: NetworkServer,
         journal: Journal,
         clock: Clock,
-        released: Callable[[Release], None],
+        released: Callable[[Release | Observed], None],
         sent: Callable[[], None],
         single: SingleAir,
     ) -> None:
@@ -83,6 +84,11 @@ class Runner:
         if verdict is not None:
             self._judge(verdict)
             self._wake.set()
+
+    def hand_over(self, dev_eui: str, detail: str) -> None:
+        """The node is another daemon's."""
+        self.session.hand_over(dev_eui, detail, self._clock.now())
+        self._wake.set()
 
     def wake(self) -> None:
         self._wake.set()
@@ -127,7 +133,7 @@ class Runner:
                 await self._create(action)
             case DeleteGroup():
                 await self._delete(action)
-            case Release():
+            case Release() | Observed():
                 self._released(action)
 
     async def _commit(self, action: Commit) -> None:

@@ -9,6 +9,7 @@ from radios.lorawan.cohort import BlockSource, Cohort, fragment_size, periodicit
 from radios.lorawan.fec import Encoder
 from radios.lorawan.fuota_session import FuotaSession
 from radios.lorawan.keys import KEY_BYTES, Key
+from radios.lorawan.outgoing import Remember
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD, N_MAX
 from radios.lorawan.placement import Place
 from radios.lorawan.session_node import SessionNode
@@ -90,7 +91,12 @@ class SessionFactory:
         return periodicity_for(self.pace(share, place.gateways, place.data_rate).spacing_s(payload_len))
 
     def session(
-        self, cohort: Cohort, mc_key: Key, nodes: Sequence[SessionNode] | None, order: TransferOrder | None
+        self,
+        cohort: Cohort,
+        mc_key: Key,
+        nodes: Sequence[SessionNode] | None,
+        order: TransferOrder | None,
+        remember: Remember,
     ) -> tuple[FuotaSession, MulticastAir]:
         """`nodes` after a restart; else none are in it yet."""
         pace = self.pace(order.air_share if order else 1.0, cohort.gateways, cohort.data_rate)
@@ -106,6 +112,7 @@ class SessionFactory:
             unicast=self.unicast_air,
             nodes=nodes,
             expires=order.expires.timestamp() if order else None,
+            remember=remember,
         )
         return session, pace
 

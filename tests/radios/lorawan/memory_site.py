@@ -38,6 +38,7 @@ class Network:
         self.simulated = NetworkServer(NetworkSettings("t", "a", self.gateway_ids), specs, signed, clock.now())
         self.down = False
         self.regions = {}
+        self.device_tags = {s.dev_eui: dict(s.tags) for s in specs}
         self.names = []
         self.heard_of_gateways = asyncio.Queue()  # what the gateway bus says
 
@@ -56,11 +57,19 @@ class Network:
                 self.regions.get(s.dev_eui, "EU868"),
                 (1, 0),
                 s.uplink_interval_s,
-                tags=s.tags,
+                tags=dict(self.device_tags[s.dev_eui]),
                 last_seen=self.simulated.devices[s.dev_eui].last_seen_at,
             )
             for s in self.specs.values()
         ]
+
+    async def tags(self, dev_eui):
+        self._catch_up()
+        return dict(self.device_tags[dev_eui])
+
+    async def set_tag(self, dev_eui, name, value):
+        self._catch_up()
+        self.device_tags[dev_eui][name] = value
 
     async def root_key(self, dev_eui, mac_version):
         self._catch_up()

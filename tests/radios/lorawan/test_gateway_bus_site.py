@@ -9,6 +9,7 @@ import pytest
 from radios.clock import ScaledClock
 from radios.lorawan.chirpstack import GatewayBusSettings
 from radios.lorawan.driver import LorawanRadio
+from radios.lorawan.journal_codec import read_known
 from radios.radio import Fact, NodeDirective, Want
 from radios.simulated.lorawan import firmware
 from tests.radios.lorawan.test_driver_site import (
@@ -57,7 +58,9 @@ async def test_what_gateways_refuse_is_heard_and_made_up(tmp_path, as_json):
         assert any(record.key.endswith("/868.0-868.6") or "/869" in record.key for record in journal.records.values())
 
 
-async def test_two_daemons_never_set_up_the_same_node(tmp_path):
+@pytest.mark.parametrize("apart_s", [0.0, 45.0, 300.0])
+async def test_two_daemons_never_set_up_the_same_node(tmp_path, apart_s):
+    """The second one reads its inventory with the first and begins later: what it knows of owners is old by then."""
     owners = {1: "gw-a", 2: "gw-b", 3: None, 4: None, 5: None, 6: "gw-c"}
     specs = [spec(n, tags={"gatewayd": owner} if owner else {}) for n, owner in owners.items()]
     image = firmware.build(version=2, hardware=HARDWARE, size=4_000, seed=2)
@@ -66,13 +69,16 @@ async def test_two_daemons_never_set_up_the_same_node(tmp_path):
     async with site_of(specs, tmp_path, clock) as (site, settings), asyncio.timeout(90):
         journals = {}
         async with asyncio.TaskGroup() as group:
-            tasks = []
+            tasks, radios = [], {}
             for owner in ("gw-a", "gw-b"):
-                radio = LorawanRadio(dataclasses.replace(settings, owner=owner, device_poll_s=60.0), clock)
+                radio = LorawanRadio(dataclasses.replace(settings, owner=owner, device_poll_s=3000.0), clock)
                 journals[owner] = MemoryJournal()
                 await radio.put(order(image, transfer=owner))
-                await radio.direct([NodeDirective(owner, node, 1, Want.INSTALL) for node in nodes.values()])
+                radios[owner] = radio
                 tasks.append(group.create_task(radio.run(journals[owner], Store(image))))
+            for owner, radio in radios.items():
+                await radio.direct([NodeDirective(owner, node, 1, Want.INSTALL) for node in nodes.values()])
+                await clock.sleep_until(clock.now() + apart_s)
             served = [nodes[n] for n, owner in owners.items() if owner != "gw-c"]
             while {e.node for j in journals.values() for e in j.events if e.fact is Fact.RUNNING} != set(served):
                 await asyncio.sleep(0.02)
@@ -85,9 +91,15 @@ async def test_two_daemons_never_set_up_the_same_node(tmp_path):
             mine = {nodes[n] for n, o in owners.items() if o == owner}
             assert {e.node for e in journal.events if e.fact is Fact.PREPARING} == mine
             assert {e.node for e in journal.events if e.fact is Fact.RUNNING} == mine
-        for n, node in nodes.items():
-            set_up = site.nodes[node].fragment_counters.sessions_set_up
-            assert set_up == (1 if owners[n] in journals else 0)
+        for n, s in enumerate(specs, 1):
+            told = {
+                owner
+                for owner, journal in journals.items()
+                if (record := journal.records.get(("node", f"known/{s.dev_eui}"))) and read_known(record).session_cnt
+            }
+            assert told == ({owners[n]} & set(journals))
+            set_up = site.nodes[nodes[n]].fragment_counters.sessions_set_up
+            assert bool(set_up) == bool(told)  # twice where an answer was lost
 
 
 async def test_profiles_that_chirpstack_answers_for_are_refused_with_the_reason(tmp_path):

@@ -1,0 +1,42 @@
+"""What a session found out about a node that outlives it: what its record says from then on. PURE."""
+
+from copy import deepcopy
+
+from radios.lorawan.cohort import Cohort
+from radios.lorawan.journal_codec import Known, known_record
+from radios.lorawan.link import slower
+from radios.lorawan.messages import Observed, Release
+from radios.lorawan.regions import Region
+from radios.radio import Record
+
+OWNER = "owner"  # the node belongs to another gateway's daemon
+_NO_ATTEMPT = frozenset(
+    {"late", "redundancy", "no_multicast", OWNER}
+)  # reasons that are no fault of the node's session
+
+
+def learn(known: Known, lesson: Release | Observed, cohort: Cohort, plan: Region, *, dropping: bool) -> None:
+    """Change what is known of the node of the lesson. `dropping`: it is wanted no more in this transfer."""
+    transfer = cohort.transfer
+    if lesson.limit is not None:
+        before = known.redundancy_limit
+        known.redundancy_limit = lesson.limit if before is None else min(lesson.limit, before)
+    if lesson.limit is not None or (isinstance(lesson, Release) and lesson.reason == "redundancy"):
+        lower = slower(plan, cohort.data_rate)
+        known.slower[transfer] = cohort.data_rate if lower is None or cohort.unicast else lower
+    if isinstance(lesson, Observed):
+        return
+    if lesson.again and lesson.reason in _NO_ATTEMPT:
+        known.attempts[transfer] = max(0, known.attempts.get(transfer, 1) - 1)
+    if lesson.reason == "no_multicast":
+        known.no_multicast = True
+    if lesson.reason == "retry" or (not lesson.again and dropping):
+        known.attempts.pop(transfer, None)
+        known.slower.pop(transfer, None)
+
+
+def record_after(known: Known, lesson: Release | Observed, cohort: Cohort, plan: Region, *, dropping: bool) -> Record:
+    """What is to be durable before the lesson takes effect; `known` itself stays as it is."""
+    then = deepcopy(known)
+    learn(then, lesson, cohort, plan, dropping=dropping)
+    return known_record(then)
