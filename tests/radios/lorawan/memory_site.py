@@ -172,6 +172,7 @@ class MemoryJournal:
     def __init__(self):
         self.records = {}
         self.events = []
+        self.batches = []  # committed: records and events that became durable together
         self.refuse_install = set()
 
     async def load(self):
@@ -180,6 +181,7 @@ class MemoryJournal:
     async def commit(self, records, events):
         if any(e.fact is Fact.INSTALLING and e.node in self.refuse_install for e in events):
             raise RuntimeError("this installation is not ordered any more")
+        self.batches.append((list(records), list(events)))
         for record in records:
             self.records[record.scope, record.key] = record
             if not record.value:
