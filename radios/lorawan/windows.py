@@ -4,6 +4,8 @@ A cohort departs when all its nodes are set up, or when the first ones have wait
 another cohort. A window that ends before all is done is opened again for those that still need data.
 """
 
+from collections.abc import Iterable
+
 from radios.lorawan.cohort import beacon_at, window_length_s
 from radios.lorawan.feeds import Feeds
 from radios.lorawan.messages import Release
@@ -12,7 +14,8 @@ from radios.lorawan.rounds import Rounds
 from radios.lorawan.session_node import BEFORE_DATA, SessionNode, Step
 from radios.radio import Want
 
-_ASKED_BEFORE = 3
+_ASKED_BEFORE = 3  # times before a window starts
+_ASKED_AFTER = 2  # times that a node may still be asked for a window that was opened again
 
 
 class Windows:
@@ -118,7 +121,9 @@ class Windows:
             return
         if not any(node.in_demand or node.step is Step.WINDOW for node in self._out.nodes.values()):
             return
-        self._plan_window(now + self._lead_s() / _ASKED_BEFORE)
+        # Who does not hear the first request starts one timeout later: there has to be data for it then too.
+        waiting = [node for node in self._out.nodes.values() if node.step is Step.WINDOW or node.in_demand]
+        self._plan_window(now + self._lead_s() / _ASKED_BEFORE, room_s=_ASKED_AFTER * _slowest_s(waiting))
         for node in demand:
             self._out.move(node, Step.WINDOW)
 
@@ -133,15 +138,20 @@ class Windows:
 
     def _lead_s(self) -> float:
         """Time for the slowest node (class A: by its uplinks) to be asked a few times."""
-        slowest = max((node.profile.answer_timeout_s for node in self._out.nodes.values()), default=0.0)
-        return max(self._out.settings.lead_s, _ASKED_BEFORE * slowest)
+        return max(self._out.settings.lead_s, _ASKED_BEFORE * _slowest_s(self._out.nodes.values()))
 
-    def _plan_window(self, start: float) -> None:
+    def _plan_window(self, start: float, room_s: float = 0.0) -> None:
+        """`room_s`: for nodes that agree late, beside what the fragments take."""
         cohort = self._out.cohort
         cohort.window_start = start if cohort.ping_periodicity is None else beacon_at(start)
-        planned = self._rounds.planned_s() + 2 * self._out.settings.window_guard_s
+        planned = room_s + self._rounds.planned_s() + 2 * self._out.settings.window_guard_s
         cohort.window_end = cohort.window_start + window_length_s(cohort, planned)
         self._out.cohort_changed()
 
     def _wake_at(self, when: float) -> None:
         self._wake = when if self._wake is None else min(self._wake, when)
+
+
+def _slowest_s(nodes: Iterable[SessionNode]) -> float:
+    """Until the slowest of these nodes has answered."""
+    return max((node.profile.answer_timeout_s for node in nodes), default=0.0)
