@@ -66,7 +66,6 @@ class Rounds:
         self._port = port
         self._counters = counters
         self._feeds = feeds
-        self._round = 0  # fragments of the last round
         self._last_of_round = max(out.cohort.nb_frag, counters.next - 1)
         self._since_poll = 0
         self._polls = 0
@@ -347,7 +346,7 @@ class Rounds:
             for node in staying:
                 self._out.again(node, now, "lost", "every coded counter was sent")
             return
-        self._round, self._sized_at = wanted, now
+        self._sized_at = now
         self._last_of_round = min(N_MAX, self._counters.next - 1 + wanted)
         self._round_most = min(N_MAX, self._counters.next - 1 + self._settings.round_most)
         if not wanted:
@@ -376,8 +375,9 @@ class Rounds:
             if node.suspect:
                 continue  # it may be complete: its image says
             told = node.block.received, node.block.missing
-            deaf = self._round >= self._settings.deaf_fragments and told == node.effect
-            node.effect = told
+            if told != node.effect:
+                node.effect, node.effect_at = told, self._counters.highest
+            deaf = self._counters.highest - node.effect_at >= self._settings.deaf_fragments
             if few or (deaf and self._feeds.cost_s(node, needs[node.dev_eui]) < float("inf")):
                 node.unicast = True
                 self._out.changed(node)
