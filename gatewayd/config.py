@@ -306,6 +306,8 @@ class Lorawan(Section):
     region: Annotated[str, AfterValidator(known_region)] = "EU868"
     data_rate: Annotated[int, Field(ge=0, le=15)] | None = None  # of multicast; None: the region's RX2
     frequency_hz: Annotated[int, Field(ge=100_000_000, le=2_500_000_000)] | None = None  # None: the region's RX2
+    repeater_compatible: bool = True
+    downlink_dwell_time: bool = False
     class_c_margin_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     gather_s: Seconds = 600.0  # how long the first node of a cohort waits for others
     # Of the object that a device's codec in ChirpStack makes of its payload; empty: no device tells.

@@ -102,7 +102,6 @@ class LorawanRadio:
             cohorts.factory.unicast_air,
             lambda place: cohorts.factory.pace(order.air_share, place.gateways, place.data_rate),
             self._uplink_s,
-            repeater=settings.repeater_compatible,
         )
         return TransferPlan(
             frames=sum(part.frames for part in parts),

@@ -76,6 +76,19 @@ class Region:
         most = rate.max_payload_repeater if repeater else rate.max_payload
         return min(most, rate.max_payload_dwell) if dwell_time else most
 
+    def held_to(self, *, repeater: bool, dwell_time: bool) -> "Region":
+        """The same plan with no more room in a downlink than is left, so that nobody has to be told of it again."""
+        return replace(
+            self,
+            downlinks=MappingProxyType(
+                {
+                    dr: replace(rate, max_payload=most, max_payload_repeater=most, max_payload_dwell=most)
+                    for dr, rate in self.downlinks.items()
+                    for most in (self.max_payload(dr, repeater=repeater, dwell_time=dwell_time),)
+                }
+            ),
+        )
+
     def sub_band(self, frequency_hz: int) -> SubBand:
         """The sub-band of a frequency; Unsupported when gateways may not send there."""
         for band in self.sub_bands:

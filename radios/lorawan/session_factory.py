@@ -34,7 +34,6 @@ class SessionFactory:
         plan = settings.plan
         self.unicast_air = UnicastAir(
             plan,
-            repeater=settings.repeater_compatible,
             rx2=book.of(plan.rx2_frequency_hz),
             rx1=book.of(rx1_frequency_hz(plan)),
             reserve=settings.air.reserve,
@@ -47,8 +46,7 @@ class SessionFactory:
 
     def frag_size(self, place: Place) -> int:
         """Of a cohort there; Unsupported when nothing useful fits."""
-        settings = self._settings
-        return fragment_size(settings.plan.max_payload(place.data_rate, repeater=settings.repeater_compatible))
+        return fragment_size(self._settings.plan.max_payload(place.data_rate))
 
     def new_cohort(self, order: TransferOrder, place: Place, gateways: Sequence[str]) -> tuple[Cohort, Key]:
         """`gateways`: all that there are."""

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
+from functools import cache
 
 from radios.lorawan.air import AirLimits
 from radios.lorawan.chirpstack import ChirpStackSettings
-from radios.lorawan.cohort import SessionSettings
+from radios.lorawan.cohort import SessionSettings, fragment_size
 from radios.lorawan.inventory import InventorySettings
 from radios.lorawan.regions import Region, region
 
@@ -20,6 +21,7 @@ class LorawanSettings:
     multicast_frequency_hz: int | None = None  # None: the region's RX2
     multicast_data_rate: int | None = None  # None: the region's RX2
     repeater_compatible: bool = True  # smaller frames, that a repeater can carry too
+    dwell_time: bool = False  # downlinks of at most 400 ms, as nodes and network server must agree (AS923)
     class_c_margin_s: float = 5.0  # ChirpStack's multicast_class_c_margin: between two gateways of one group
     owner_tag: str = "gatewayd"  # device tag that names the gateway whose daemon may update it
     owner: str = ""  # this gateway's id; empty: tags are not looked at
@@ -33,13 +35,14 @@ class LorawanSettings:
     inventory: InventorySettings = field(default_factory=InventorySettings)
 
     def __post_init__(self) -> None:
-        """ValueError or Unsupported for a frequency or data rate that the region has not."""
-        self.plan.max_payload(self.data_rate)
+        """ValueError or Unsupported for a frequency or data rate that the region has not, or that carries no fragment."""
+        fragment_size(self.plan.max_payload(self.data_rate))
         self.plan.sub_band(self.frequency_hz)
 
     @property
     def plan(self) -> Region:
-        return region(self.region)
+        """With the sizes that repeaters and dwell time leave."""
+        return _plan(self.region, self.repeater_compatible, self.dwell_time)
 
     @property
     def frequency_hz(self) -> int:
@@ -48,10 +51,6 @@ class LorawanSettings:
     @property
     def data_rate(self) -> int:
         return self.plan.rx2_dr if self.multicast_data_rate is None else self.multicast_data_rate
-
-    @property
-    def max_payload(self) -> int:
-        return self.plan.max_payload(self.data_rate, repeater=self.repeater_compatible)
 
     def minute_of_day(self, now: float) -> int:
         """The site's own minutes since midnight."""
@@ -68,3 +67,8 @@ class LorawanSettings:
             return True
         owner = tags.get(self.owner_tag)
         return owner == self.owner if owner is not None else not self.owner_required
+
+
+@cache
+def _plan(name: str, repeater: bool, dwell_time: bool) -> Region:
+    return region(name).held_to(repeater=repeater, dwell_time=dwell_time)

@@ -29,8 +29,6 @@ def planned(
     air: UnicastAir,
     pace_of: Callable[[Place], MulticastAir],
     uplink_s: Callable[[str], float],
-    *,
-    repeater: bool,
 ) -> tuple[PlanPart, ...]:
     """A part for each cohort. Groups of one set of gateways take their turns, so a later one is done later.
 
@@ -39,7 +37,7 @@ def planned(
     parts: list[PlanPart] = []
     multicast_s = 0.0
     for place, members in assign(candidates, (), gateways):
-        frag_size = fragment_size(plan.max_payload(place.data_rate, repeater=repeater))
+        frag_size = fragment_size(plan.max_payload(place.data_rate))
         size = FRAGMENT_OVERHEAD + frag_size
         count = ceil(check_fits(image, frag_size) * (1 + CODED_SHARE))
         if place.unicast:

@@ -1,6 +1,7 @@
 """What unicast downlinks cost on the air, by the data rate that a node really uses, and when they may go. PURE.
 
-A class A node is answered in RX1, on the channel and at about the data rate of its uplink; a class C node in RX2. Which
+A class A node is answered in RX1, on the channel and at about the data rate of its uplink, or the lowest that dwell time
+allows; a class C node in RX2. Which
 gateway answers is the network server's choice, so a downlink is booked for every gateway: it errs to the safe side. Where the
 gateway bus tells what each of them sends, that is booked instead.
 """
@@ -20,21 +21,19 @@ _RX1_MOST = 13
 class UnicastAir:
     """`rx1` and `rx2`: the ledgers of the gateways for the sub-bands of the receive windows, shared with multicast there.
 
-    `told_elsewhere`: whether what is sent is booked by others, as it is heard.
+    `plan`: with the sizes that are left to a downlink. `told_elsewhere`: whether what is sent is booked by others, as it is heard.
     """
 
     def __init__(
         self,
         plan: Region,
         *,
-        repeater: bool,
         rx2: Mapping[str, DutyCycleLedger],
         rx1: Mapping[str, DutyCycleLedger] | None = None,
         reserve: float = RESERVE,
         told_elsewhere: Callable[[], bool] = bool,
     ) -> None:
         self._plan = plan
-        self._repeater = repeater
         self._rx1 = {"": DutyCycleLedger(plan.sub_band(rx1_frequency_hz(plan)).duty_cycle)} if rx1 is None else rx1
         self._rx2 = rx2
         self._reserve = reserve
@@ -48,12 +47,14 @@ class UnicastAir:
             return None
         offset = _RX1_OFFSET.get(self._plan.name, 0)
         rate = min(uplink_dr + offset, _RX1_MOST) if offset else uplink_dr
-        return rate if rate in self._plan.downlinks else None
+        if rate not in self._plan.downlinks:
+            return None
+        return rate if self.max_payload(rate) else min(dr for dr in self._plan.downlinks if self.max_payload(dr))
 
     def max_payload(self, data_rate: int) -> int:
         """Largest FRMPayload; 0 when nothing may be sent."""
         try:
-            return self._plan.max_payload(data_rate, repeater=self._repeater)
+            return self._plan.max_payload(data_rate)
         except Unsupported:
             return 0
 

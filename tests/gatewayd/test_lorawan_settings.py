@@ -32,6 +32,7 @@ def test_by_default_the_bus_is_not_listened_to_and_the_air_is_shared_evenly(tmp_
     found = lorawan_settings(config(tmp_path), "gw-a")
     assert found.chirpstack.gateway_bus is None
     assert (found.air.air_share, found.air.reserve, found.air.burst, found.air.quiet_hours) == (1.0, 0.1, False, None)
+    assert (found.repeater_compatible, found.dwell_time) == (True, False)
     assert (found.owner, found.owner_required, found.timezone) == ("gw-a", False, UTC)
 
 
@@ -44,6 +45,10 @@ def test_all_of_it_is_configurable(tmp_path: Path) -> None:
         air_share=0.5,
         air_reserve=0.25,
         pacing="burst",
+        region="AS923",
+        data_rate=4,
+        repeater_compatible=False,
+        downlink_dwell_time=True,
         owner_required=True,
         quiet_hours={"start": "22:00", "end": "06:30", "air_share": 0.1},
         gateway_bus={
@@ -57,6 +62,8 @@ def test_all_of_it_is_configurable(tmp_path: Path) -> None:
     assert found.minute_of_day(1_800_000_000.0) == found.minute_of_day(1_800_000_000.0 + 86400)
     assert found.minute_of_day(1_800_000_000.0) == 9 * 60  # 08:00 UTC
     assert found.owner_required
+    assert (found.repeater_compatible, found.dwell_time) == (False, True)
+    assert found.plan.max_payload(found.data_rate) == 125
     bus = found.chirpstack.gateway_bus
     assert bus is not None
     assert bus.topic_prefixes == ("eu868", "in865")

@@ -243,9 +243,7 @@ def test_strangers_and_nonsense_on_the_bus_change_nothing():
 def test_single_downlinks_count_for_every_gateway_unless_the_bus_tells():
     told = [False]
     made = book()
-    air = UnicastAir(
-        EU868, repeater=True, rx2=made.of(RX2_HZ), rx1=made.of(RX1_HZ), told_elsewhere=lambda: told[0], reserve=RESERVE
-    )
+    air = UnicastAir(EU868, rx2=made.of(RX2_HZ), rx1=made.of(RX1_HZ), told_elsewhere=lambda: told[0], reserve=RESERVE)
     air.book(2.0, T0, always_on=False)
     air.book(3.0, T0, always_on=True)
     told[0] = True

@@ -148,13 +148,13 @@ def test_a_class_c_straggler_is_repaired_in_rx2():
 def test_repair_counts_on_the_air():
     world = world_of([near(1, downlink_loss=0.15), near(2), near(3)])
     world.run(all_running)
-    one = UnicastAir(EU868, repeater=True, rx2={}).airtime_s(5, 222)
+    one = UnicastAir(EU868, rx2={}).airtime_s(5, 222)
     sent = world.session.unicast_airtime_s
     assert len(world.fed) * one <= sent <= len(world.fed) * one * 1.5
 
 
 def test_single_nodes_keep_the_duty_cycle_of_their_band():
-    air = UnicastAir(EU868, repeater=True, rx2={})
+    air = UnicastAir(EU868, rx2={})
     now, sent = 0.0, 0.0
     while now < 3600.0:
         now = air.earliest(2.8, now, always_on=False)

@@ -20,6 +20,7 @@ from tests.radios.lorawan.memory_site import node_id, order, site
 from tests.radios.lorawan.world import GATEWAY, new_image, spec
 
 EU868 = region("EU868")
+PLAN = EU868.held_to(repeater=True, dwell_time=False)
 IMAGE = ImageRef("00" * 32, 100 * 1024, 2)
 
 
@@ -30,8 +31,8 @@ def made(candidates, uplinks):
         rate = EU868.downlink(place.data_rate).modulation
         return MulticastAir(ledgers, rate, Turn(), share=1.0, gateway_gap_s=5.0)
 
-    air = UnicastAir(EU868, repeater=True, rx2=ledgers)
-    return planned(IMAGE, candidates, [GATEWAY], EU868, air, pace, lambda name: uplinks[name], repeater=True)
+    air = UnicastAir(PLAN, rx2=ledgers)
+    return planned(IMAGE, candidates, [GATEWAY], PLAN, air, pace, lambda name: uplinks[name])
 
 
 def test_each_cohort_has_its_own_part_and_a_later_one_is_done_later():
@@ -81,7 +82,7 @@ async def test_the_operator_reads_the_plan_of_a_transfer():
 def single(uplink_dr, device_class=DeviceClass.A):
     device = Device("a" * 16, "", device_class, "EU868", (1, 0), 60.0)
     ledger = DutyCycleLedger(0.01)
-    air = UnicastAir(EU868, repeater=True, rx2={GATEWAY: ledger}, rx1={GATEWAY: ledger})
+    air = UnicastAir(PLAN, rx2={GATEWAY: ledger}, rx1={GATEWAY: ledger})
     return SingleAir({"a" * 16: Node(device, Known("a" * 16, uplink_dr=uplink_dr))}, air), ledger
 
 

@@ -211,7 +211,7 @@ class World:
         modulation = plan.downlink(cohort.data_rate).modulation
         ledgers = dict.fromkeys(cohort.gateways, ledger) if len(cohort.gateways) == 1 else self._ledgers(plan)
         pace = MulticastAir(ledgers, modulation, turn, share=1.0, gateway_gap_s=5.0)
-        air = UnicastAir(plan, repeater=True, rx2=ledgers) if self.unicast else None
+        air = UnicastAir(plan.held_to(repeater=True, dwell_time=False), rx2=ledgers) if self.unicast else None
         return FuotaSession(cohort, key, source, pace, turn, self.settings, self._new_group, nodes=nodes, unicast=air)
 
     def _ledgers(self, plan):
