@@ -74,7 +74,7 @@ class DutyCycleLedger:
 
     def used(self, now: float) -> float:
         """Airtime that counts at `now`."""
-        return sum(airtime for end, airtime in self._counting(now))
+        return sum(airtime for end, airtime in self.counting(now))
 
     def earliest(self, now: float, airtime: float, reserve: float = 0.0) -> float:
         """When a transmission may begin, at or after `now`, leaving the share `reserve` of the budget to others.
@@ -86,7 +86,7 @@ class DutyCycleLedger:
         budget = self.budget_s * (1 - reserve)
         if airtime > budget:
             raise Unsupported(f"a transmission of {airtime:.3f} s never fits into {budget:.3f} s an hour")
-        counting = self._counting(now)
+        counting = self.counting(now)
         over = sum(used for _, used in counting) + airtime - budget
         when = now
         for end, used in counting:
@@ -156,7 +156,7 @@ class DutyCycleLedger:
         ledger._entries.sort(key=lambda entry: entry[1])
         return ledger
 
-    def _counting(self, now: float) -> list[tuple[float, float]]:
+    def counting(self, now: float) -> list[tuple[float, float]]:
         """(end, airtime) of what is in the window, oldest first; an end from a clock since set back is taken as now."""
         return sorted(
             (now if end > now + _AHEAD_S else end, airtime) for _, end, airtime in self._entries if end + WINDOW_S > now

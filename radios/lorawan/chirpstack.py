@@ -18,7 +18,7 @@ from radios.lorawan.chirpstack_settings import ChirpStackSettings, GatewayBusSet
 from radios.lorawan.gateway_bus import GatewayAck, GatewayDownlink
 from radios.lorawan.gateway_bus_messages import ack_of, downlink_of
 from radios.lorawan.keys import Key
-from radios.lorawan.network_server import Device, DeviceClass, MulticastGroup, NotThere, Uplink
+from radios.lorawan.network_server import Device, DeviceClass, MulticastGroup, NotThere, Queued, Uplink
 
 __all__ = ["ChirpStack", "ChirpStackSettings", "GatewayBusSettings"]
 
@@ -97,10 +97,17 @@ class ChirpStack:
         request = api.GetDeviceQueueItemsRequest(dev_eui=dev_eui, count_only=True)
         return int((await self._call(service.GetQueue, request)).total_count)
 
-    async def queued(self, dev_eui: str) -> Sequence[tuple[int, bytes]]:
+    async def queued(self, dev_eui: str) -> Sequence[Queued]:
         service = api.DeviceServiceStub(self._channel())
         answer = await self._call(service.GetQueue, api.GetDeviceQueueItemsRequest(dev_eui=dev_eui))
-        return [(item.f_port, item.data) for item in answer.result]
+        return [
+            Queued(
+                item.f_port,
+                item.data,
+                item.expires_at.ToNanoseconds() / 1e9 if item.HasField("expires_at") else None,
+            )
+            for item in answer.result
+        ]
 
     async def flush(self, dev_eui: str) -> None:
         service = api.DeviceServiceStub(self._channel())

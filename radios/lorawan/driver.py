@@ -13,7 +13,7 @@ from radios.clock import Clock
 from radios.errors import ContractError, LinkError, Unsupported
 from radios.lorawan.chirpstack import ChirpStack
 from radios.lorawan.cohorts import Cohorts
-from radios.lorawan.inventory import Node, time_answer
+from radios.lorawan.inventory import TIME_ANSWER, Node, time_answer
 from radios.lorawan.journal_codec import (
     BadRecord,
     Known,
@@ -21,7 +21,7 @@ from radios.lorawan.journal_codec import (
     known_record,
     read_known,
 )
-from radios.lorawan.messages import Unicast
+from radios.lorawan.messages import Unicast, waits
 from radios.lorawan.network_server import Device, DeviceClass, NetworkServer, Uplink
 from radios.lorawan.runner import JournalFailed, wait_until
 from radios.lorawan.settings import LorawanSettings
@@ -273,6 +273,11 @@ class LorawanRadio:
             _log.info("lorawan:%s %s: %s", action.dev_eui, action.name, reason)
             return False
         try:
+            queued = await self._network.queued(action.dev_eui)
+            if action.name == TIME_ANSWER:  # to another token it is another one
+                queued = [item for item in queued if item.data == action.data]
+            if waits(action, queued, self._clock.now()):
+                return True  # since before a restart, or it went down with no uplink yet
             await self._network.enqueue(action.dev_eui, action.port, action.data, action.expires)
         except (LinkError, Unsupported) as error:
             _log.info("lorawan:%s %s: %s", action.dev_eui, action.name, error)

@@ -25,10 +25,14 @@ from radios.lorawan.rounds import Pace, Rounds
 from radios.lorawan.session_node import NEEDS_DATA, NodeProfile, SessionNode, Step
 from radios.lorawan.silence import give_up
 from radios.lorawan.unicast_air import UnicastAir
-from radios.lorawan.windows import Windows
+from radios.lorawan.windows import Windows, slowest_s
 from radios.radio import Fact, NodeDirective, Want
 
 _BACK_OFF = 1.5
+_SAME_UPLINK_S = 0.3  # after an uplink a request still goes down with it
+_PROMPT_EXPIRES_S = 10.0
+_ANSWER_S = 5.0  # a class A node answers a request by an uplink of its own
+_IMPATIENT = 12  # requests that are repeated with the first uplink that has no answer to them
 _STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
 
 
@@ -70,6 +74,7 @@ class FuotaSession:
         self._wake: list[float] = []
         self._finished = False
         self._retry_at: float | None = None
+        self._in_time = False  # the network server takes a request into the downlink that follows the uplink just heard
 
     @property
     def cohort(self) -> Cohort:
@@ -181,14 +186,17 @@ class FuotaSession:
             node.unicast_dr = node.unicast_dr if rate is None else rate
         decoded = decode(node, uplink.port, uplink.data)
         if decoded is None:
-            return node.unicast  # an uplink takes something out of its queue
+            return _asked_in_vain(node, now) or node.unicast  # an uplink takes something out of its queue
         node.stalled = False
+        if node.chances > 0 and now <= node.asked_at + _PROMPT_EXPIRES_S:
+            self._in_time = True
         received_at = uplink.received_at if uplink.received_at is not None else now
         for command in decoded.commands:
             if node.unsure:
                 self._rounds.proved(node, command)
             if node.step is not Step.LEFT:
                 answer(self._out, node, command, received_at, self._air(node), now)
+        _asked_in_vain(node, now)
         return True
 
     def to_send(self, now: float) -> list[Action]:
@@ -277,6 +285,12 @@ class FuotaSession:
             node.asked = max(0, node.asked - 1)
             node.not_before = now + self.settings.retry_s
 
+    def unicast_waits(self, dev_eui: str) -> None:
+        """The same request waits in the node's queue since it was asked before: nothing was added."""
+        node = self.nodes.get(dev_eui)
+        if node is not None and node.step is Step.WINDOW:
+            node.window_from = node.window_before
+
     def unicast_oversize(self, dev_eui: str, detail: str, now: float) -> None:
         """It would not fit the node's data rate: not sent, and tried again in a while."""
         self.unicast_refused(dev_eui, now)
@@ -319,6 +333,8 @@ class FuotaSession:
         if node.profile.always_on and (free_at := self._turn.request_at(now)) > now:
             self._wake.append(free_at)
             return None
+        heard_now = not node.profile.always_on and now <= node.last_heard + _SAME_UPLINK_S
+        node.prompt = node.step is Step.WINDOW and heard_now and (self._in_time or node.asked % 2 == 0)
         wanted = question(node, self.cohort, self._out.mc_key, self._block, self.settings, now)
         if wanted is None:
             return None
@@ -327,6 +343,7 @@ class FuotaSession:
         if wanted.name != node.question:
             node.question, node.asked = wanted.name, 0
         if node.step is Step.WINDOW:
+            node.window_before = node.window_from
             node.window_from = session_start(node, self.cohort, self.settings, now)
         if wanted.name == "install" and node.asked % 2 == 0:
             node.reboots += 1
@@ -334,12 +351,14 @@ class FuotaSession:
         most = max(self.settings.answer_timeout_most_s, node.profile.answer_timeout_s)
         wait = min(most, node.profile.answer_timeout_s * _BACK_OFF ** max(0, node.asked - _STEADY))
         node.asked += 1
-        node.not_before = now + wait
+        node.asked_at, node.not_before = now, now + wait
+        node.chances = int(heard_now)
         if node.asked > self.settings.stalled_after and not node.stalled and node.step is not Step.RUNNING:
             node.stalled = True
             self._out.event(node, Fact.STALLED, now, code="silent", detail=f"no answer to {wanted.name}")
         self._wake.append(node.not_before)
-        return Unicast(node.dev_eui, wanted.port, wanted.data, node.not_before, wanted.name)
+        expires = now + _PROMPT_EXPIRES_S if node.prompt else node.not_before
+        return Unicast(node.dev_eui, wanted.port, wanted.data, expires, wanted.name)
 
     # Data: the group, and single nodes.
 
@@ -378,8 +397,9 @@ class FuotaSession:
         if not cohort.data_started and now < opens:
             self._wake.append(opens)  # the window of who agreed last
             return None
-        wait_for = cohort.window_start + self.settings.lead_s
-        if now < wait_for and any(node.step is Step.WINDOW for node in self.nodes.values()):
+        asked = [node for node in self.nodes.values() if node.step is Step.WINDOW]
+        wait_for = cohort.window_start + max(self.settings.lead_s, slowest_s(asked))
+        if asked and now < wait_for:
             self._wake.append(wait_for)
             return None
         frame, when = self._rounds.next_frame(list(self.nodes.values()), now)
@@ -419,6 +439,17 @@ class FuotaSession:
             )
         else:
             self._out.act(DeleteGroup(cohort.group_id))
+
+
+def _asked_in_vain(node: SessionNode, now: float) -> bool:
+    """Class A: an uplink without the answer, after one that the request went down with, means that one of them was lost."""
+    if node.profile.always_on or not node.asked or now <= node.asked_at + _ANSWER_S:
+        return False
+    node.chances += 1
+    if node.chances < 2 or node.asked >= _IMPATIENT:
+        return False
+    node.not_before = min(node.not_before, now)  # it goes down with this very uplink
+    return True
 
 
 def _install_at(directive: NodeDirective) -> float | None:

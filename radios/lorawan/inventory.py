@@ -21,6 +21,8 @@ HARDWARE_TAG = "gatewayd-hardware"
 REDUNDANCY_TAG = "gatewayd-redundancy"
 """Device tag: lost fragments that the node's firmware was built to make up."""
 
+TIME_ANSWER = "AppTimeAns"
+
 STOCK_LIMIT = 100  # LoRa Basics Modem as delivered; LoRaMac-node's 5 goes with at most 21 fragments, so it was rebuilt
 STOCK_LIMIT_LORAMAC, STOCK_FRAGMENTS_LORAMAC = 5, 21
 
@@ -218,7 +220,7 @@ def time_answer(device: Device, ports: Ports, uplink: Uplink, now: float) -> Uni
                 return None
             answer = clock_sync.AppTimeAns(time_correction=correction, token_ans=command.token_req)
             data = clock_sync.encode(answer)
-            return Unicast(device.dev_eui, ports.clock, data, now + _TIME_ANSWER_EXPIRES_S, "AppTimeAns")
+            return Unicast(device.dev_eui, ports.clock, data, now + _TIME_ANSWER_EXPIRES_S, TIME_ANSWER)
     return None
 
 

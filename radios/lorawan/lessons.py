@@ -11,7 +11,7 @@ from radios.radio import Record
 
 OWNER = "owner"  # the node belongs to another gateway's daemon
 _NO_ATTEMPT = frozenset(
-    {"late", "redundancy", "no_multicast", OWNER}
+    {"late", "redundancy", "no_multicast", "restored", OWNER}
 )  # reasons that are no fault of the node's session
 
 

@@ -3,9 +3,11 @@
 A commit that fails ends the batch and the session object: the shell makes a new one from the journal, as after a crash.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from radios.lorawan.keys import Key
+from radios.lorawan.network_server import Queued
 from radios.radio import Record, TransferEvent
 
 
@@ -34,6 +36,14 @@ class Unicast:
     data: bytes
     expires: float
     name: str  # of the command, for people
+
+
+def waits(request: Unicast, queued: Iterable[Queued], now: float) -> bool:
+    """Whether a request of this kind is queued and will go: its port and its command, whatever they carry."""
+    return any(
+        item.port == request.port and item.data[:1] == request.data[:1] and (item.expires is None or item.expires > now)
+        for item in queued
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,15 @@ class Uplink:
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """A downlink that waits for a device; not sent after `expires` (Unix seconds), though it may be listed until then."""
+
+    port: int
+    data: bytes
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MulticastGroup:
     """A multicast group to be made. The server learns the session keys, never McKey."""
 
@@ -113,8 +122,8 @@ class NetworkServer(Protocol):
 
     async def queue_length(self, dev_eui: str) -> int: ...
 
-    async def queued(self, dev_eui: str) -> Sequence[tuple[int, bytes]]:
-        """(port, data) of the downlinks that wait for the device."""
+    async def queued(self, dev_eui: str) -> Sequence[Queued]:
+        """The downlinks that wait for the device."""
         ...
 
     async def flush(self, dev_eui: str) -> None:

@@ -19,6 +19,9 @@ from radios.lorawan.packages import clock_sync, firmware_management, fragmentati
 from radios.lorawan.session_node import SessionNode, Step
 from radios.radio import Want
 
+WINDOW_REQUESTS = frozenset({"McClassCSessionReq", "McClassBSessionReq"})
+PROMPT_S = 30.0
+"""From a request that goes down with the uplink just heard to the start that it asks for; its clock may be off a little."""
 _MC_F_COUNT_MOST = 0xFFFFFFFF
 
 
@@ -94,6 +97,8 @@ def question(
 def session_start(node: SessionNode, cohort: Cohort, settings: SessionSettings, now: float) -> float:
     """SessionTime (Unix seconds) of a McClassC/BSessionReq sent now: late ones start when they can have arrived."""
     arrives_s = settings.answer_timeout_s / 2 if node.profile.always_on else node.profile.answer_timeout_s
+    if node.prompt:
+        arrives_s = min(arrives_s, PROMPT_S)
     start = max(cohort.window_start, now + arrives_s)
     return start if cohort.ping_periodicity is None else beacon_at(start)
 

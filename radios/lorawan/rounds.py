@@ -27,6 +27,8 @@ from radios.radio import Fact
 _GOAL = 0.3  # deviations beyond the mean that a round aims at: a poll costs less than a fragment
 _STALE_GOAL = -0.5  # for nodes that did not answer
 _UNPROVEN_GOALS = (1.0, 2.0)  # for nodes that may be complete, and do not say whether they are
+_EXPECTED_GOAL = 1.0  # for how much is to come in all: what is sent too early hurts less than what is sent too late
+_CODED_UNTOLD = 0.3  # of the plain ones, before anybody has told
 _FAR = 128  # coded fragments between two polls at most
 _LAST_STRETCH = 100  # plain fragments before the end that need no poll, if a poll would delay the end
 _MISSED = 3  # polls of all without an answer that are no news
@@ -41,6 +43,8 @@ class Pace(Protocol):
     def book(self, payload_len: int, now: float) -> None: ...
 
     def spacing_s(self, payload_len: int) -> float: ...
+
+    def expect(self, frames: int, payload_len: int) -> None: ...
 
     def duration_s(self, frames: int, payload_len: int) -> float: ...
 
@@ -79,6 +83,7 @@ class Rounds:
         self._unproven_rounds = 0  # one after the other
         self._in_flight: Multicast | None = None
         self._not_before = 0.0
+        self._expect_at = 0  # counter at which the pace is told again how much is to come
         self._silence_s = 0.0
         self._refusals = Refusals(out)
 
@@ -114,9 +119,9 @@ class Rounds:
     def planned_s(self) -> float:
         """About how long the present round takes, with its polls."""
         size = fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size
-        needed = self._most((node, 2.0) for node in self._out.nodes.values() if node.in_demand)
-        left = max(self._settings.reserve_fragments, self._last_of_round - self._counters.next + 1, needed)
-        return 1.3 * self._pace.duration_s(left, size) + 3 * self._answers_s()
+        to_come = self._to_come((node for node in self._out.nodes.values() if node.in_demand), 2.0)
+        left = max(self._settings.reserve_fragments, self._last_of_round - self._counters.next + 1, to_come)
+        return 1.2 * self._pace.duration_s(left, size) + 3 * self._answers_s()
 
     def may_be_complete(self, node: SessionNode) -> bool:
         """Whether a node that does not tell has probably all that it needs: its image is to be asked about."""
@@ -144,6 +149,8 @@ class Rounds:
             return None, now + self._settings.answer_timeout_s
         if self._counters.coding:
             self._resize(demand)
+        if next_counter >= self._expect_at:
+            self._expect(demand)
         if self._counters.next <= self._last_of_round and self._counters.next <= N_MAX:
             return self._fragment_or_poll(demand, now)
         return self._status_poll(demand, now)
@@ -233,6 +240,19 @@ class Rounds:
         left = self._last_of_round - self._counters.next + 1
         return self._since_poll >= _FAR or 2 < left <= ahead
 
+    def _expect(self, demand: list[SessionNode]) -> None:
+        """Tell the pace about how many fragments are to come: the plain ones, and what the neediest node should need."""
+        self._expect_at = self._counters.next + self._settings.reserve_fragments
+        size = fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size
+        self._pace.expect(self._to_come(demand, _EXPECTED_GOAL), size)
+
+    def _to_come(self, nodes: Iterable[SessionNode], goal: float) -> int:
+        """Plain fragments that are left, and coded ones for the neediest of these nodes."""
+        plain_count, sent = self._cohort.nb_frag, self._counters.next - 1
+        told = [found.at(goal) for node in nodes if (found := node.block.demand(max(sent, plain_count)))]
+        coded = max(told, default=0.0 if self._counters.coding else _CODED_UNTOLD * plain_count)
+        return max(0, plain_count - sent) + max(1, ceil(coded))
+
     def _resize(self, demand: list[SessionNode]) -> None:
         """Answers that came during a round change how long it is."""
         heard = max(node.last_heard for node in demand)
@@ -300,7 +320,8 @@ class Rounds:
             if wanted := self._wanted(unproven):
                 self._conclude(demand, wanted, now)
                 return None
-        if poll.repeats < self._settings.poll_repeats and (len(silent) > _FEW or unproven):
+        asleep = any(not node.profile.always_on for node in silent)  # only the group is heard before its next uplink
+        if poll.repeats < self._settings.poll_repeats and (len(silent) > _FEW or unproven or asleep):
             poll.repeats += 1
             poll.deadline = 0.0
             return None
@@ -348,6 +369,7 @@ class Rounds:
             return
         self._sized_at = now
         self._last_of_round = min(N_MAX, self._counters.next - 1 + wanted)
+        self._expect_at = 0
         self._round_most = min(N_MAX, self._counters.next - 1 + self._settings.round_most)
         if not wanted:
             self._not_before = now + self._settings.poll_margin_s

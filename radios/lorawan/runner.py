@@ -23,8 +23,10 @@ from radios.lorawan.messages import (
     Progress,
     Release,
     Unicast,
+    waits,
 )
 from radios.lorawan.network_server import MulticastGroup, NetworkServer, NotThere, Uplink
+from radios.lorawan.questions import WINDOW_REQUESTS
 from radios.lorawan.single_air import SingleAir
 from radios.lorawan.transmissions import Transmissions, Verdict
 from radios.radio import Fact, Journal, NodeDirective
@@ -32,7 +34,8 @@ from radios.radio import Fact, Journal, NodeDirective
 _log = logging.getLogger(__name__)
 
 _IMAGE_RETRY_S = 60.0
-_BUSY_WAIT_S = 2.0
+BUSY_WAIT_S = 0.5
+"""Until the queue is looked into again: ChirpStack's scheduler looks once a second."""
 
 
 class JournalFailed(Exception):
@@ -150,6 +153,7 @@ class Runner:
             return
         try:
             if await self._waits(action):
+                self.session.unicast_waits(action.dev_eui)
                 return
             await self._network.enqueue(action.dev_eui, action.port, action.data, action.expires)
         except LinkError as error:
@@ -162,18 +166,22 @@ class Runner:
             self._single.book(action.dev_eui, size, self._clock.now())
 
     async def _waits(self, action: Unicast) -> bool:
-        """Whether the same request is queued since before this session was made: class A would get it twice."""
-        if action.dev_eui in self._looked:
-            return False  # later ones expire before they are repeated
+        """Whether the same request is queued: since before this session was made, or since a class A node was asked before."""
+        first = action.dev_eui not in self._looked
+        if not first and self._single.always_on(action.dev_eui):
+            return False  # what was queued before was sent at once
         queued = await self._network.queued(action.dev_eui)
         self._looked.add(action.dev_eui)
-        return (action.port, action.data) in queued
+        if first and action.name in WINDOW_REQUESTS:
+            # Of another one nobody knows any more which start it asks for.
+            queued = [item for item in queued if item.data == action.data]
+        return waits(action, queued, self._clock.now())
 
     async def _multicast(self, action: Multicast) -> None:
         session, network = self.session, self._network
         try:
             if await network.multicast_queue_length(action.group_id):
-                session.multicast_busy(self._clock.now(), _BUSY_WAIT_S)
+                session.multicast_busy(self._clock.now(), BUSY_WAIT_S)
                 return
             f_cnt = await network.enqueue_multicast(action.group_id, action.port, action.data)
         except LinkError as error:

@@ -81,6 +81,7 @@ class SessionFactory:
             share=share,
             gateway_gap_s=settings.class_c_margin_s,
             limits=settings.air,
+            least_spacing_s=settings.scheduler_s,
             minute_of_day=settings.minute_of_day,
         )
 

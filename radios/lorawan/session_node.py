@@ -109,6 +109,9 @@ class SessionNode:
     question: str = ""  # that is being asked
     asked: int = 0  # times
     not_before: float = 0.0  # the next asking
+    asked_at: float = 0.0
+    prompt: bool = False  # asked for a window that begins at once, because it is listening: it was just heard
+    chances: int = 0  # class A: uplinks since, or just before, that the request may have gone down with
     stalled: bool = False
     answered_poll: int = -1  # number of the last poll that it answered
     poll_alone: bool = False  # a unicast status is wanted
@@ -119,6 +122,7 @@ class SessionNode:
     without_session: int = 0  # answers without a word about the session that was asked for
     resync: bool = False  # its clock is off
     window_from: float = 0.0  # SessionTime asked for last, Unix seconds
+    window_before: float = 0.0  # ... and the time before: that request may still wait in its queue
     window_errors: int = 0  # one after the other
     windows_refused: int = 0  # in all
     clock_error_s: float = 0.0  # by which its clock is ahead, when it cannot be set
@@ -163,4 +167,5 @@ class SessionNode:
     def ask_afresh(self, not_before: float = 0.0) -> None:
         """The next question is a new one."""
         self.question, self.asked, self.not_before = "", 0, not_before
+        self.chances = 0
         self.poll_alone = self.suspect = False

@@ -22,6 +22,7 @@ class LorawanSettings:
     multicast_data_rate: int | None = None  # None: the region's RX2
     repeater_compatible: bool = True  # smaller frames, that a repeater can carry too
     dwell_time: bool = False  # downlinks of at most 400 ms, as nodes and network server must agree (AS923)
+    scheduler_s: float = 1.0  # ChirpStack's scheduler looks into the queue of a group so often
     class_c_margin_s: float = 5.0  # ChirpStack's multicast_class_c_margin: between two gateways of one group
     owner_tag: str = "gatewayd"  # device tag that names the gateway whose daemon may update it
     owner: str = ""  # this gateway's id; empty: tags are not looked at

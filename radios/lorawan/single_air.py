@@ -26,8 +26,12 @@ class SingleAir:
         """It was handed to the network server; what nobody can say is not booked."""
         rate = self._rate(dev_eui)
         if rate is not None:
-            always_on = self._nodes[dev_eui].device.device_class is DeviceClass.C
-            self._air.book(self._air.airtime_s(rate, size), now, always_on=always_on)
+            self._air.book(self._air.airtime_s(rate, size), now, always_on=self.always_on(dev_eui))
+
+    def always_on(self, dev_eui: str) -> bool:
+        """Whether its queue is served at once."""
+        node = self._nodes.get(dev_eui)
+        return node is not None and node.device.device_class is DeviceClass.C
 
     def _rate(self, dev_eui: str) -> int | None:
         node = self._nodes.get(dev_eui)

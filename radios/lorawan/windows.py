@@ -11,11 +11,18 @@ from radios.lorawan.feeds import Feeds
 from radios.lorawan.messages import Release
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.rounds import Rounds
-from radios.lorawan.session_node import BEFORE_DATA, SessionNode, Step
+from radios.lorawan.session_node import BEFORE_DATA, NEEDS_DATA, SessionNode, Step
 from radios.radio import Want
 
 _ASKED_BEFORE = 3  # times before a window starts
-_ASKED_AFTER = 2  # times that a node may still be asked for a window that was opened again
+_ASKED_AFTER = 2  # times that a node may still be asked for a window that has begun
+_FEW_UNREADY = 0.25  # of the nodes: the others are asked for their window while these are being set up
+_SET_UP = frozenset({Step.SET_UP, Step.WINDOW, Step.RECEIVING})
+
+
+def slowest_s(nodes: Iterable[SessionNode]) -> float:
+    """Until the slowest of these nodes that needs data has answered."""
+    return max((node.profile.answer_timeout_s for node in nodes if node.step in NEEDS_DATA), default=0.0)
 
 
 class Windows:
@@ -24,6 +31,7 @@ class Windows:
         self._rounds = rounds
         self._feeds = feeds
         self._first_set_up: float | None = None
+        self._departed_at: float | None = None
         self._expecting = False
         self._wake: float | None = None
 
@@ -49,7 +57,7 @@ class Windows:
     def _depart(self, now: float) -> None:
         """Close the cohort when all are set up, or when those that are have waited long enough for the others."""
         active = [node for node in self._out.nodes.values() if node.want in (Want.DELIVER, Want.INSTALL)]
-        set_up = [node for node in active if node.step is Step.SET_UP]
+        set_up = [node for node in active if node.step in _SET_UP]
         if not set_up:
             self._first_set_up = None
             if not self._out.nodes and self._out.cohort.reserved == 0:
@@ -58,25 +66,42 @@ class Windows:
         if self._first_set_up is None:
             self._first_set_up = now
         deadline = self._first_set_up + max(self._out.settings.gather_s, self._lead_s())
-        unready = any(node.step in BEFORE_DATA and node.step is not Step.SET_UP for node in active)
+        unready = [node for node in active if node.step in BEFORE_DATA and node.step is not Step.SET_UP]
         if now < deadline and (unready or self._expecting) and not self._out.cohort.unicast:
             self._wake_at(deadline)
+            few = len(unready) <= _FEW_UNREADY * len(active) and not self._expecting
+            if few or self._out.cohort.window_start:
+                self._invite(set_up, now)
             return
         self._out.cohort.closed = True
+        self._out.cohort_changed()
+        self._departed_at = now
         for node in list(self._out.nodes.values()):
             if node.step in BEFORE_DATA and node not in set_up:
                 self._out.leave(node, Release(node.dev_eui, again=True, reason="late"))
-        if self._alone(set_up):
-            return
-        self._plan_window(now + self._lead_s())
+        if not self._alone(set_up):
+            self._invite(set_up, now)
+
+    def _invite(self, set_up: list[SessionNode], now: float) -> None:
+        """Ask for the first window; who is asked while the last few are still being set up is open by the time they are."""
+        cohort = self._out.cohort
+        if not cohort.window_start or now + self._rounds.planned_s() > cohort.window_end:
+            waits_s = 0.0 if cohort.closed else self._lead_s()
+            self._open_soon(now, waits_s)
+            for node in set_up:
+                if node.step is Step.RECEIVING:
+                    self._out.move(node, Step.WINDOW)
+                elif node.step is Step.WINDOW:
+                    node.ask_afresh()
         for node in set_up:
-            self._out.move(node, Step.WINDOW)
+            if node.step is Step.SET_UP and (cohort.closed or not node.profile.always_on):
+                self._out.move(node, Step.WINDOW)
 
     def _alone(self, set_up: list[SessionNode]) -> bool:
         """Nobody but one node, which needs no window, or takes less air without one: its cohort becomes a unicast one."""
         cohort = self._out.cohort
         node = set_up[0]
-        if len(self._out.nodes) > 1:
+        if len(self._out.nodes) > 1 or node.step is not Step.SET_UP:
             return False
         if not cohort.unicast and not self._feeds.worth({node.dev_eui: cohort.nb_frag}, windows=1):
             return False
@@ -86,20 +111,23 @@ class Windows:
         return True
 
     def _first_window(self, now: float) -> None:
-        start = self._out.cohort.window_start + self._out.settings.window_guard_s
+        """Data waits until all have agreed. A cohort of its own costs a late node all fragments; waiting costs only time."""
         invited = [node for node in self._out.nodes.values() if node.step in (Step.GROUP, Step.WINDOW)]
         if not invited:
             return
+        if self._departed_at is None:
+            self._departed_at = now
         receiving = any(node.step is Step.RECEIVING for node in self._out.nodes.values())
-        # A cohort of its own costs a late node all fragments once more; waiting costs the others nothing but time.
-        last = start + self._out.settings.lead_s / 2 if receiving else start
+        waits_s = max(self._out.settings.gather_s, self._lead_s())
+        last = max(self._departed_at, self._out.cohort.window_start) + waits_s
         if now < last:
             self._wake_at(last)
         elif receiving:
             for node in invited:
                 self._out.leave(node, Release(node.dev_eui, again=True, reason="late"))
         else:
-            self._plan_window(now + self._lead_s())
+            self._departed_at = now
+            self._open_soon(now)
 
     def _reopen(self, now: float) -> None:
         """The window ends before all is done: the same nodes are asked to open another one."""
@@ -122,8 +150,7 @@ class Windows:
         if not any(node.in_demand or node.step is Step.WINDOW for node in self._out.nodes.values()):
             return
         # Who does not hear the first request starts one timeout later: there has to be data for it then too.
-        waiting = [node for node in self._out.nodes.values() if node.step is Step.WINDOW or node.in_demand]
-        self._plan_window(now + self._lead_s() / _ASKED_BEFORE, room_s=_ASKED_AFTER * _slowest_s(waiting))
+        self._open_soon(now)
         for node in demand:
             self._out.move(node, Step.WINDOW)
 
@@ -138,10 +165,18 @@ class Windows:
 
     def _lead_s(self) -> float:
         """Time for the slowest node (class A: by its uplinks) to be asked a few times."""
-        return max(self._out.settings.lead_s, _ASKED_BEFORE * _slowest_s(self._out.nodes.values()))
+        return max(self._out.settings.lead_s, _ASKED_BEFORE * self._slowest_s())
 
-    def _plan_window(self, start: float, room_s: float = 0.0) -> None:
-        """`room_s`: for nodes that agree late, beside what the fragments take."""
+    def _slowest_s(self) -> float:
+        """Until the slowest node that needs data has answered."""
+        return slowest_s(self._out.nodes.values())
+
+    def _open_soon(self, now: float, waits_s: float = 0.0) -> None:
+        """Another window, with room for nodes that agree late, and for as long as it waits for others."""
+        self._plan_window(now + self._lead_s() / _ASKED_BEFORE, waits_s + _ASKED_AFTER * self._slowest_s())
+
+    def _plan_window(self, start: float, room_s: float) -> None:
+        """`room_s`: beside what the fragments take."""
         cohort = self._out.cohort
         cohort.window_start = start if cohort.ping_periodicity is None else beacon_at(start)
         planned = room_s + self._rounds.planned_s() + 2 * self._out.settings.window_guard_s
@@ -150,8 +185,3 @@ class Windows:
 
     def _wake_at(self, when: float) -> None:
         self._wake = when if self._wake is None else min(self._wake, when)
-
-
-def _slowest_s(nodes: Iterable[SessionNode]) -> float:
-    """Until the slowest of these nodes has answered."""
-    return max((node.profile.answer_timeout_s for node in nodes), default=0.0)

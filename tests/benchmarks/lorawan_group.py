@@ -16,8 +16,8 @@ from radios.lorawan.cohort import BlockSource, Cohort, SessionSettings
 from radios.lorawan.fec import Encoder
 from radios.lorawan.fuota_session import FuotaSession
 from radios.lorawan.keys import Key
-from radios.lorawan.messages import Action, Commit, CreateGroup, DeleteGroup, Multicast, Release, Unicast
-from radios.lorawan.network_server import Uplink
+from radios.lorawan.messages import Action, Commit, CreateGroup, DeleteGroup, Multicast, Release, Unicast, waits
+from radios.lorawan.network_server import Queued, Uplink
 from radios.lorawan.packages.fragmentation import N_MAX
 from radios.lorawan.regions import Modulation, region
 from radios.lorawan.session_node import NodeProfile, Ports
@@ -165,7 +165,11 @@ class GroupWorld:
                 self._multicast(action)
                 self.session.multicast_done(self.now)
             case Unicast():
-                self._nodes[action.dev_eui].queue.append(action)
+                queue = self._nodes[action.dev_eui].queue
+                if waits(action, [Queued(item.port, item.data, item.expires) for item in queue], self.now):
+                    self.session.unicast_waits(action.dev_eui)
+                else:
+                    queue.append(action)
             case Release():
                 self.released.append(action)
 

@@ -63,7 +63,7 @@ class _Delivery(World):
             for number in range(NODES)
         ]
         # All in one cohort, however long it takes to set them up.
-        settings = SessionSettings(gather_s=86_400.0, lead_s=7_200.0)
+        settings = SessionSettings(gather_s=21_600.0)
         super().__init__(
             specs,
             new_image(plain_count * frag_size - 5),

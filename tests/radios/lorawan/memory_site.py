@@ -16,7 +16,7 @@ from radios.lorawan.chirpstack_events import parse_uplink
 from radios.lorawan.driver import LorawanRadio, LorawanSettings
 from radios.lorawan.gateway_bus_messages import ack_of, downlink_of
 from radios.lorawan.keys import Key
-from radios.lorawan.network_server import Device, DeviceClass, NotThere
+from radios.lorawan.network_server import Device, DeviceClass, NotThere, Queued
 from radios.radio import Fact, ImageRef, NodeId, TransferOrder
 from radios.simulated.chirpstack.bus import encoded
 from radios.simulated.chirpstack.model import ApiError, GroupSettings, GroupType, Scheduling
@@ -88,7 +88,7 @@ class Network:
 
     async def queued(self, dev_eui):
         self._catch_up()
-        return [(item.f_port, item.data) for item in self.simulated.devices[dev_eui].queue]
+        return [Queued(item.f_port, item.data, item.expires_at) for item in self.simulated.devices[dev_eui].queue]
 
     async def flush(self, dev_eui):
         pass

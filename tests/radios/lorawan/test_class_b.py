@@ -51,6 +51,8 @@ def test_a_class_b_window_ends_and_opens_again():
     world = World([node, spec(2, device_class="B")], new_image(60_000), data_rate=3, frag_size=112)
     world.cohort.ping_periodicity = 0
     windows = set()
+    world.run(lambda w: windows.add(w.cohort.window_start) or w.session.highest_sent > w.cohort.nb_frag)
+    world.cohort.window_end = world.now + 20.0  # as if more had been lost than was thought
     world.run(lambda w: windows.add(w.cohort.window_start) or all_running(w))
     assert len(windows - {0.0}) > 1
     assert world.facts(node)[-1] is Fact.RUNNING

@@ -90,6 +90,9 @@ def refuse(world, counters, status=TxStatus.TOO_LATE):
     perform = world._multicast
 
     def multicast(action):
+        if world.network.multicast.list_queue(action.group_id):
+            perform(action)  # the one before is still to be sent
+            return
         gateway.refuse_next.clear()
         if action.n in counters:
             gateway.refuse_next.append(status)

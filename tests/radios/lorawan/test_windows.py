@@ -5,7 +5,7 @@ import pytest
 from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.messages import Unicast
 from radios.lorawan.session_node import Step
-from tests.radios.lorawan.world import World, new_image, spec
+from tests.radios.lorawan.world import T0, World, new_image, spec
 
 INTERVAL_S = 300.0
 TIMEOUT_S = 1.5 * INTERVAL_S
@@ -42,3 +42,72 @@ def test_a_window_that_is_opened_again_is_long_enough_for_who_hears_a_later_requ
     world.run(done)
     assert len(starts) == 1, "it needed another window"
     assert world.cohort.window_end - world.cohort.window_start >= 2 * TIMEOUT_S
+
+
+def class_a(number, **changes):
+    return spec(number, **{"device_class": "A", "uplink_interval_s": INTERVAL_S, **changes})
+
+
+def test_requests_that_are_heard_follow_each_other_at_once():
+    """Each answer is an uplink, and the next request goes down with it."""
+    world = World([class_a(1), class_a(2)], new_image())
+    world.run(lambda w: all(n.step not in (Step.GROUP, Step.BLOCK) for n in w.session.nodes.values()))
+    assert world.now - T0 <= INTERVAL_S + 10.0
+    assert len([a for a in world.log if isinstance(a, Unicast)]) <= 6
+    last = max(world.session.nodes.values(), key=lambda n: n.asked_at)
+    world.run(lambda w: last.step is Step.RECEIVING)
+    assert world.now - T0 <= INTERVAL_S + 20.0
+
+
+@pytest.mark.parametrize("name", ["McGroupSetupReq", "FragSessionSetupReq", "McClassCSessionReq"])
+def test_a_request_that_was_lost_is_repeated_with_the_next_uplink(name):
+    s = class_a(1)
+    world = World([s, class_a(2)], new_image(), settings=SessionSettings(gather_s=7200.0))
+    lost = []
+
+    def until(w):
+        queue = w.network.devices[s.dev_eui].queue
+        if not lost and asked(w, name) and queue and w.session.nodes[s.dev_eui].question == name:
+            lost.append(w.now)
+            queue.clear()
+        return w.session.nodes[s.dev_eui].step is Step.RECEIVING
+
+    world.run(until)
+    assert lost
+    assert world.now - lost[0] <= 2 * INTERVAL_S + 60.0
+
+
+def test_who_is_late_does_not_keep_those_waiting_who_can_be_asked_already():
+    """The last of five is set up much later: the windows of the others are open by then."""
+    specs = [class_a(n) for n in range(1, 6)]
+    world = World(specs, new_image(), settings=SessionSettings(gather_s=7200.0))
+    late = specs[4].dev_eui
+
+    def until(w):
+        if w.now < T0 + 4 * INTERVAL_S:
+            w.network.flush_queue(late)
+        return not any(n.step is Step.WINDOW for n in w.session.nodes.values()) and w.cohort.closed
+
+    world.run(until)
+    set_up = [n for n in world.session.nodes.values() if n.step is Step.RECEIVING]
+    assert len(set_up) == 5
+    assert world.now - T0 <= 6 * INTERVAL_S
+    starts = [n.window_from for n in world.session.nodes.values() if n.dev_eui != late]
+    assert max(starts) < world.now
+    world.run(lambda w: w.fragments())
+    assert world.now - T0 <= 6 * INTERVAL_S + 60.0
+
+
+def test_a_node_that_did_not_agree_is_waited_for_before_the_first_fragment():
+    specs = [class_a(1), class_a(2), class_a(3)]
+    world = World(specs, new_image(), settings=SessionSettings(gather_s=3600.0))
+    late = specs[2].dev_eui
+
+    def until(w):
+        if w.now < T0 + 5 * INTERVAL_S and asked(w, "McClassCSessionReq"):
+            w.network.flush_queue(late)
+        return w.fragments()
+
+    world.run(until)
+    assert world.session.nodes[late].step is Step.RECEIVING
+    assert world.released == []

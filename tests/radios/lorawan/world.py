@@ -13,11 +13,12 @@ from radios.lorawan.gateway_bus import FrameKey, GatewayBus, GatewayFrame
 from radios.lorawan.inventory import time_answer
 from radios.lorawan.journal_codec import read_cohort, read_key, read_node
 from radios.lorawan.keys import Key, mc_app_s_key, mc_net_s_key
-from radios.lorawan.messages import Commit, CreateGroup, DeleteGroup, Feed, Multicast, Progress, Release, Unicast
-from radios.lorawan.network_server import Device, DeviceClass, Uplink
+from radios.lorawan.messages import Commit, CreateGroup, DeleteGroup, Feed, Multicast, Progress, Release, Unicast, waits
+from radios.lorawan.network_server import Device, DeviceClass, Queued, Uplink
 from radios.lorawan.packages import fragmentation
 from radios.lorawan.regions import region
 from radios.lorawan.restored import after_restore
+from radios.lorawan.runner import BUSY_WAIT_S
 from radios.lorawan.session_node import NodeProfile, Ports
 from radios.lorawan.transmissions import Transmissions
 from radios.lorawan.unicast_air import UnicastAir
@@ -210,7 +211,7 @@ class World:
         ledger = DutyCycleLedger(plan.sub_band(FREQUENCY_HZ).duty_cycle)
         modulation = plan.downlink(cohort.data_rate).modulation
         ledgers = dict.fromkeys(cohort.gateways, ledger) if len(cohort.gateways) == 1 else self._ledgers(plan)
-        pace = MulticastAir(ledgers, modulation, turn, share=1.0, gateway_gap_s=5.0)
+        pace = MulticastAir(ledgers, modulation, turn, share=1.0, gateway_gap_s=5.0, least_spacing_s=1.0)
         air = UnicastAir(plan.held_to(repeater=True, dwell_time=False), rx2=ledgers) if self.unicast else None
         return FuotaSession(cohort, key, source, pace, turn, self.settings, self._new_group, nodes=nodes, unicast=air)
 
@@ -294,6 +295,10 @@ class World:
             case Progress():
                 self.events += action.events
             case Unicast():
+                queue = self.network.devices[action.dev_eui].queue
+                if waits(action, [Queued(item.f_port, item.data, item.expires_at) for item in queue], self.now):
+                    self.session.unicast_waits(action.dev_eui)
+                    return
                 self._check_setup(action)
                 self.network.enqueue(
                     action.dev_eui, action.port, action.data, confirmed=False, expires_at=action.expires
@@ -334,7 +339,7 @@ class World:
 
     def _multicast(self, action):
         if self.network.multicast.list_queue(action.group_id):
-            self.session.multicast_busy(self.now, 2.0)
+            self.session.multicast_busy(self.now, BUSY_WAIT_S)
             return
         if action.n is not None:
             stored = read_cohort(self.records["group", self.cohort.cohort])
