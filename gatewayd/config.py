@@ -64,6 +64,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 T = TypeVar("T", bound="ServerTls | None")
 Port = Annotated[int, Field(ge=1, le=65535)]
+FPort = Annotated[int, Field(ge=1, le=223)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 Eui = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 PanId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}$"), AfterValidator(not_reserved)]
@@ -293,6 +294,15 @@ def known_region(name: str) -> str:
     return name
 
 
+class LorawanPorts(Section):
+    """FPorts of the application packages on nodes that do not tell them."""
+
+    clock: FPort = 202
+    multicast: FPort = 200
+    fragmentation: FPort = 201
+    firmware: FPort = 203
+
+
 class Lorawan(Section):
     """A ChirpStack v4, by gRPC and MQTT."""
 
@@ -308,6 +318,8 @@ class Lorawan(Section):
     frequency_hz: Annotated[int, Field(ge=100_000_000, le=2_500_000_000)] | None = None  # None: the region's RX2
     repeater_compatible: bool = True
     downlink_dwell_time: bool = False
+    root_keys_file: Secret | None = None  # None: all are asked of ChirpStack
+    ports: LorawanPorts = LorawanPorts()
     class_c_margin_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     gather_s: Seconds = 600.0  # how long the first node of a cohort waits for others
     # Of the object that a device's codec in ChirpStack makes of its payload; empty: no device tells.

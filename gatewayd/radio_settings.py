@@ -11,6 +11,8 @@ from radios.lorawan.air import AirLimits
 from radios.lorawan.chirpstack import ChirpStackSettings, GatewayBusSettings
 from radios.lorawan.chirpstack_mqtt import Broker
 from radios.lorawan.cohort import SessionSettings
+from radios.lorawan.keys import Key
+from radios.lorawan.session_node import Ports
 from radios.lorawan.settings import LorawanSettings
 from radios.quiet_hours import QuietHours
 from radios.zigbee.air import ShareLimits
@@ -19,6 +21,7 @@ from radios.zigbee.reset_cause import ResetCauseAttribute
 from radios.zigbee.settings import ZigbeeSettings
 
 NETWORK_KEY_BYTES = 16
+EUI_BYTES = 8
 
 
 def zigbee_settings(
@@ -80,6 +83,8 @@ def lorawan_settings(config: Lorawan, gateway: str, timezone: tzinfo = UTC) -> L
         region=config.region,
         multicast_frequency_hz=config.frequency_hz,
         multicast_data_rate=config.data_rate,
+        root_keys={} if config.root_keys_file is None else _root_keys(config.root_keys_file),
+        ports=Ports(**config.ports.model_dump()),
         repeater_compatible=config.repeater_compatible,
         dwell_time=config.downlink_dwell_time,
         class_c_margin_s=config.class_c_margin_s,
@@ -108,6 +113,32 @@ def _gateway_bus(config: GatewayBus) -> GatewayBusSettings:
             _path(mqtt.tls.ca) if mqtt.tls else None,
         )
     return GatewayBusSettings(config.topic_prefixes, broker)
+
+
+def _root_keys(file: SecretFile) -> dict[str, Key]:
+    """A line for each node: DevEUI and key in hex. ConfigError with the line's number, without its text."""
+    keys: dict[str, Key] = {}
+    for number, line in enumerate(file.read().splitlines(), 1):
+        words = line.partition("#")[0].lower().split()
+        if not words:
+            continue
+        found = _root_key(words)
+        if found is None or found[0] in keys:
+            raise ConfigError(
+                f"[lorawan] root_keys_file: {file.path} line {number} must hold a DevEUI of 16 hex digits that is on no line"
+                " before, and a key of 32"
+            )
+        keys.update((found,))
+    return keys
+
+
+def _root_key(words: list[str]) -> tuple[str, Key] | None:
+    if len(words) != 2 or len(words[0]) != 2 * EUI_BYTES or not set(words[0]) <= set("0123456789abcdef"):
+        return None
+    try:
+        return words[0], Key.from_hex(words[1])
+    except ValueError:
+        return None
 
 
 def _network_key(file: SecretFile) -> bytes:

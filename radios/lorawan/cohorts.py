@@ -60,6 +60,7 @@ class Cohorts:
         self.watch = GatewayWatch(self.book, self._transmitted)
         self.gateways: tuple[str, ...] = tuple(settings.chirpstack.gateway_ids)
         self.runners: dict[str, Runner] = {}
+        self._serving: dict[str, Runner] = {}  # DevEUI -> the runner whose session it joined last
         self.paces: dict[str, MulticastAir] = {}
         self.turn = Turn()
         self.claiming = False  # some device is being claimed
@@ -243,6 +244,7 @@ class Cohorts:
             root_key=None,
             now=self._clock.now(),
         )
+        self._serving[node.device.dev_eui] = runner
         runner.session.expecting = True  # until the steward has looked at all of them
         runner.wake()
 
@@ -268,6 +270,7 @@ class Cohorts:
             partial(self._released, cohort),
             self.keep_air,
             self.single,
+            self._settings.root_keys,
         )
         self.runners[cohort.cohort] = runner
         self.paces[cohort.cohort] = pace
@@ -306,7 +309,8 @@ class Cohorts:
         self._wake.set()
 
     def _forget(self, name: str) -> None:
-        self.runners.pop(name, None)
+        gone = self.runners.pop(name, None)
+        self._serving = {dev_eui: runner for dev_eui, runner in self._serving.items() if runner is not gone}
         self.paces.pop(name, None)
 
     def restore(self, name: str, records: Records) -> Runner | None:
@@ -319,6 +323,7 @@ class Cohorts:
             return None
         runner = self._start(cohort, mc_key, nodes, self.orders.get(cohort.transfer))
         for node in nodes:
+            self._serving[node.dev_eui] = runner
             directive = self.directives.get(node.dev_eui)
             if directive is not None and directive.transfer == cohort.transfer:
                 runner.direct(directive)
@@ -376,7 +381,8 @@ class Cohorts:
         return self._opened[1].read(digest, offset, length)
 
     def runner_of(self, dev_eui: str) -> Runner | None:
-        return next((runner for runner in self.runners.values() if dev_eui in runner.session.nodes), None)
+        runner = self._serving.get(dev_eui)
+        return runner if runner is not None and dev_eui in runner.session.nodes else None
 
     def _is_over(self, dev_eui: str, directive: NodeDirective) -> bool:
         return self._ended.get(dev_eui) == (directive.transfer, directive.generation)

@@ -39,6 +39,7 @@ class Discovery:
     """What is left to find out about one node. `known` is the journalled part."""
 
     known: Known
+    default: Ports = field(default_factory=Ports)  # where the node did not tell its own
     asks: dict[str, int] = field(default_factory=dict)  # unanswered, by name
     last: str = ""  # name of the last request
     version_at: float = 0.0  # when DevVersionAns came last
@@ -48,7 +49,7 @@ class Discovery:
 
     @property
     def ports(self) -> Ports:
-        return ports_of(self.known)
+        return ports_of(self.known, self.default)
 
     @property
     def ready(self) -> bool:
@@ -217,9 +218,8 @@ class Discovery:
         return False
 
 
-def ports_of(known: Known) -> Ports:
+def ports_of(known: Known, default: Ports) -> Ports:
     """The node's own ports where it told them, else the defaults."""
-    default = Ports()
     return Ports(
         clock=known.ports.get(clock_sync.PACKAGE_ID, default.clock),
         multicast=known.ports.get(multicast.PACKAGE_ID, default.multicast),

@@ -194,7 +194,8 @@ class LorawanRadio:
         if answer is not None and self._settings.may_set_up(node.device.tags):
             self._cohorts.spawn(self._send(answer))
         self._offer(node.told(now))
-        for runner in self._cohorts.runners.values():
+        runner = self._cohorts.runner_of(uplink.dev_eui)
+        if runner is not None:
             runner.receive(uplink)
 
     async def _poll_devices(self) -> None:
@@ -218,8 +219,8 @@ class LorawanRadio:
             node = self._cohorts.nodes.get(device.dev_eui)
             if node is None:
                 known = self._cohorts.known.setdefault(device.dev_eui, Known(device.dev_eui))
-                self._cohorts.nodes[device.dev_eui] = node = Node(device, known)
-            node.device = device
+                self._cohorts.nodes[device.dev_eui] = node = Node(device, known, self._settings.ports)
+            node.describe(device)
             if not self._settings.may_set_up(device.tags):
                 self._cohorts.disown(device.dev_eui)
             self._offer(node.described(self._clock.now()))

@@ -4,7 +4,8 @@ What is asked, and what the answers mean, is in `discovery`. Asking backs off, b
 able to answer at all.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from radios.lorawan.discovery import Discovery
 from radios.lorawan.gps_time import WRAP_S, gps_from_unix
@@ -21,6 +22,13 @@ HARDWARE_TAG = "gatewayd-hardware"
 REDUNDANCY_TAG = "gatewayd-redundancy"
 """Device tag: lost fragments that the node's firmware was built to make up."""
 
+PORT_TAGS = {
+    "clock": "gatewayd-port-clock",
+    "multicast": "gatewayd-port-multicast",
+    "fragmentation": "gatewayd-port-fragmentation",
+    "firmware": "gatewayd-port-firmware",
+}
+"""Device tags: the FPort of a package on a node that does not tell it itself (TS007)."""
 TIME_ANSWER = "AppTimeAns"
 
 STOCK_LIMIT = 100  # LoRa Basics Modem as delivered; LoRaMac-node's 5 goes with at most 21 fragments, so it was rebuilt
@@ -46,6 +54,7 @@ class Node:
 
     device: Device
     known: Known
+    default_ports: Ports = field(default_factory=Ports)  # of the packages, where neither node nor tags say others
     asked: int = 0  # questions without an answer to anything
     not_before: float = 0.0
     last_heard: float | None = None
@@ -55,7 +64,12 @@ class Node:
     discovery: Discovery = field(init=False)
 
     def __post_init__(self) -> None:
-        self.discovery = Discovery(self.known)
+        self.discovery = Discovery(self.known, ports_by_tags(self.device.tags, self.default_ports))
+
+    def describe(self, device: Device) -> None:
+        """What the network server says of it now."""
+        self.device = device
+        self.discovery.default = ports_by_tags(device.tags, self.default_ports)
 
     @property
     def node_id(self) -> NodeId:
@@ -204,6 +218,16 @@ class Node:
         if uplink.data_rate is not None and uplink.data_rate != known.uplink_dr:
             known.uplink_dr, changed = uplink.data_rate, True
         return changed
+
+
+def ports_by_tags(tags: Mapping[str, str], default: Ports) -> Ports:
+    """The ports that tags state, else the default; what is no FPort of an application is not looked at."""
+    stated = {name: tags.get(tag, "") for name, tag in PORT_TAGS.items()}
+    return replace(default, **{name: int(text) for name, text in stated.items() if _is_port(text)})
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 223
 
 
 def time_answer(device: Device, ports: Ports, uplink: Uplink, now: float) -> Unicast | None:

@@ -5,13 +5,15 @@ A commit that fails ends the session object (`JournalFailed`): the driver makes 
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from radios.clock import Clock
 from radios.errors import ImageError, LinkError, Unsupported
 from radios.lorawan import keys
 from radios.lorawan.fuota_session import FuotaSession
 from radios.lorawan.gateway_bus import FrameKey, Transmitted
+from radios.lorawan.keys import Key
 from radios.lorawan.messages import (
     Action,
     Commit,
@@ -58,7 +60,9 @@ class Runner:
         released: Callable[[Release | Observed], None],
         sent: Callable[[], None],
         single: SingleAir,
+        root_keys: Mapping[str, Key] = MappingProxyType({}),
     ) -> None:
+        """`root_keys` by DevEUI, where the operator gave them: the network server is not asked for these."""
         self.session = session
         self.multicasts = 0
         self.unicasts = 0
@@ -69,6 +73,7 @@ class Runner:
         self._released = released
         self._sent = sent
         self._single = single
+        self._given_keys = root_keys
         self._looked: set[str] = set()  # nodes whose queue was looked into
         self._wake = asyncio.Event()
         self._root_keys_at = 0.0
@@ -258,9 +263,10 @@ class Runner:
         if not missing or now < self._root_keys_at:
             return
         for dev_eui in missing:
-            node = self.session.nodes[dev_eui]
+            node, given = self.session.nodes[dev_eui], self._given_keys.get(dev_eui)
             try:
-                self.session.give_root_key(dev_eui, await self._network.root_key(dev_eui, node.profile.mac_version))
+                key = given or await self._network.root_key(dev_eui, node.profile.mac_version)
+                self.session.give_root_key(dev_eui, key)
             except LinkError as error:
                 _log.info("lorawan:%s root key: %s", dev_eui, error)
                 self._root_keys_at = now + self.session.settings.retry_s

@@ -9,7 +9,9 @@ from radios.lorawan.air import AirLimits
 from radios.lorawan.chirpstack import ChirpStackSettings
 from radios.lorawan.cohort import SessionSettings, fragment_size
 from radios.lorawan.inventory import InventorySettings
+from radios.lorawan.keys import Key
 from radios.lorawan.regions import Region, region
+from radios.lorawan.session_node import Ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,10 @@ class LorawanSettings:
     """One ChirpStack application. Times in seconds of the radio's clock."""
 
     chirpstack: ChirpStackSettings
+    root_keys: Mapping[str, Key] = field(
+        default_factory=dict, repr=False
+    )  # by DevEUI; the network server is asked for others
+    ports: Ports = field(default_factory=Ports)  # of the packages, on nodes that do not tell them
     region: str = "EU868"
     multicast_frequency_hz: int | None = None  # None: the region's RX2
     multicast_data_rate: int | None = None  # None: the region's RX2

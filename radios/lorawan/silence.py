@@ -8,6 +8,7 @@ from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.session_node import BEFORE_DATA, UNPROVEN_MOST, SessionNode, Step
 
 _SILENT_VERIFY_MOST = 12  # unanswered DevUpgradeImageReq after which silence means no
+_SOUNDED_MOST = 6  # before the first coded fragment, which may spoil what it holds: worth more patience
 _ALONE_MOST = 2  # times that one node is asked for its status, or a doubtful one for its image
 
 
@@ -22,7 +23,7 @@ def give_up(out: Outgoing, node: SessionNode, highest: int, expires: float | Non
         else:
             node.group_deleted = True
             node.ask_afresh()
-    elif node.poll_alone and node.asked >= _ALONE_MOST:
+    elif node.poll_alone and node.asked >= (_SOUNDED_MOST if highest <= out.cohort.nb_frag else _ALONE_MOST):
         node.ask_afresh()
     elif node.suspect and node.step is Step.RECEIVING and node.asked >= _ALONE_MOST and node.unproven < UNPROVEN_MOST:
         node.unproven += 1  # a lost frame is no answer

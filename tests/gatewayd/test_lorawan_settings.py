@@ -8,7 +8,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gatewayd.config import Lorawan
+from gatewayd.errors import ConfigError
 from gatewayd.radio_settings import lorawan_settings
+from radios.lorawan.session_node import Ports
 from radios.quiet_hours import QuietHours
 
 
@@ -92,6 +94,50 @@ def test_a_bus_elsewhere_is_a_real_site(tmp_path: Path) -> None:
     assert config(tmp_path).on_loopback
     remote = {"topic_prefixes": ["eu868"], "mqtt": {"host": "10.0.0.5", "tls": {"ca": _ca(tmp_path)}}}
     assert not config(tmp_path, gateway_bus=remote).on_loopback
+
+
+def keys_file(folder: Path, text: str) -> Path:
+    file = folder / "keys"
+    file.write_text(text)
+    file.chmod(0o600)
+    return file
+
+
+def test_root_keys_are_read_from_a_file(tmp_path: Path) -> None:
+    file = keys_file(tmp_path, f"# a site\n70B3D54990000001 {'0a' * 16}\n\n70b3d54990000002 {'0b' * 16} # far\n")
+    found = lorawan_settings(config(tmp_path, root_keys_file=file), "gw-a")
+    assert {name: key.reveal() for name, key in found.root_keys.items()} == {
+        "70b3d54990000001": b"\x0a" * 16,
+        "70b3d54990000002": b"\x0b" * 16,
+    }
+    assert "0a0a" not in repr(found)
+    assert lorawan_settings(config(tmp_path), "gw-a").root_keys == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["70b3d54990000002", "70b3d5499000000 " + "0b" * 16, "70b3d54990000002 0b0b", "70b3d54990000001 " + "0b" * 16],
+)
+def test_a_bad_line_of_root_keys_is_named_by_its_number_and_never_shown(tmp_path: Path, line: str) -> None:
+    file = keys_file(tmp_path, f"70b3d54990000001 {'0a' * 16}\n{line}\n")
+    with pytest.raises(ConfigError, match="line 2") as failed:
+        lorawan_settings(config(tmp_path, root_keys_file=file), "gw-a")
+    assert "0b0b" not in str(failed.value)
+    assert failed.value.__cause__ is None
+
+
+def test_root_keys_that_others_may_read_are_refused(tmp_path: Path) -> None:
+    file = keys_file(tmp_path, f"70b3d54990000001 {'0a' * 16}\n")
+    file.chmod(0o644)
+    with pytest.raises(ValueError, match="root_keys_file"):
+        config(tmp_path, root_keys_file=file)
+
+
+def test_ports_of_packages_are_configurable(tmp_path: Path) -> None:
+    found = lorawan_settings(config(tmp_path, ports={"fragmentation": 21, "firmware": 23}), "gw-a")
+    assert found.ports == Ports(fragmentation=21, firmware=23)
+    with pytest.raises(ValueError, match="fragmentation"):
+        config(tmp_path, ports={"fragmentation": 224})
 
 
 def _ca(folder: Path) -> Path:

@@ -1,8 +1,15 @@
 """The driver with nodes of all kinds: class A only, without TS006, with TS007, far away, of several gateways."""
 
 import asyncio
+import json
+import logging
+
+import pytest
 
 from radios.lorawan.cohort import SessionSettings
+from radios.lorawan.inventory import ports_by_tags
+from radios.lorawan.keys import Key
+from radios.lorawan.session_node import Ports
 from radios.radio import Fact, NodeCommand, NodeDirective, Want
 from radios.simulated.lorawan.packages.fragmentation import StatusStyle
 from tests.radios.lorawan.memory_site import node_id, order, site
@@ -200,3 +207,47 @@ async def test_styles_of_nodes_without_multicast_all_complete():
         await deliver(radio, journal, specs, image)
         await journal.until(Fact.RUNNING, *map(node_id, specs))
         assert network.names == []
+
+
+async def test_ports_that_a_node_does_not_tell_are_configured_or_stated_by_its_tags():
+    by_default = spec(1, ports={1: 12, 2: 10, 3: 11, 4: 13})
+    by_tags = spec(2, ports={1: 12, 2: 10, 3: 31, 4: 13}, tags={"gatewayd-port-fragmentation": "31"})
+    image = new_image()
+    async with site([by_default, by_tags], image, ports=Ports(12, 10, 11, 13)) as (radio, journal, network):
+        await deliver(radio, journal, [by_default, by_tags], image)
+        await journal.until(Fact.RUNNING, node_id(by_default), node_id(by_tags))
+        for s in (by_default, by_tags):
+            assert network.simulated.nodes[s.dev_eui].running_image == image
+
+
+@pytest.mark.parametrize("tag", ["", "0", "224", "-1", "1e2", "٣", "9999"])
+def test_a_port_tag_that_is_none_is_not_looked_at(tag):
+    assert ports_by_tags({"gatewayd-port-clock": tag}, Ports()) == Ports()
+    assert ports_by_tags({"gatewayd-port-clock": "7"}, Ports()) == Ports(clock=7)
+
+
+async def test_root_keys_that_the_operator_gave_are_used_and_told_to_nobody(caplog):
+    given, asked = spec(1), spec(2)
+    image = new_image()
+    caplog.set_level(logging.DEBUG)
+    async with site([given, asked], image, root_keys={given.dev_eui: Key(given.gen_app_key)}) as (
+        radio,
+        journal,
+        network,
+    ):
+        fetched = []
+        root_key = network.root_key
+
+        async def counted(dev_eui, mac_version):
+            fetched.append(dev_eui)
+            return await root_key(dev_eui, mac_version)
+
+        network.root_key = counted
+        await deliver(radio, journal, [given, asked], image)
+        await journal.until(Fact.RUNNING, node_id(given), node_id(asked))
+        assert set(fetched) == {asked.dev_eui}
+        told = json.dumps(radio.status()) + repr(journal.events) + caplog.text + repr(radio._settings)
+        kept = b"".join(record.value for record in journal.records.values())
+        assert given.gen_app_key.hex() not in told
+        assert given.gen_app_key not in kept
+        assert given.gen_app_key.hex().encode() not in kept

@@ -111,3 +111,35 @@ def test_a_node_that_did_not_agree_is_waited_for_before_the_first_fragment():
     world.run(until)
     assert world.session.nodes[late].step is Step.RECEIVING
     assert world.released == []
+
+
+def test_a_node_is_asked_patiently_before_the_first_coded_fragment():
+    """What it lost may be more than it makes up; a few lost requests are no reason to risk its image."""
+    specs = [class_a(1, downlink_loss=0.35, redundancy_limit=2), class_a(2), class_a(3)]
+    world = World(specs, new_image(), settings=SessionSettings(gather_s=7200.0), limit=2)
+    world.run(lambda w: w.fragments())
+    weak = specs[0].dev_eui
+    asked_alone = 0
+
+    heard = world.session.receive
+
+    def lossy(uplink, now):
+        """Its status answers are lost on the way up until it was asked alone four times."""
+        if uplink.dev_eui == weak and uplink.port == 201 and asked_alone <= 3:
+            return False
+        return heard(uplink, now)
+
+    world.session.receive = lossy
+
+    def until(w):
+        nonlocal asked_alone
+        node = w.session.nodes.get(weak)
+        if node is not None and node.poll_alone and w.session.highest_sent == w.cohort.nb_frag:
+            asked_alone = max(asked_alone, node.asked)
+        held = w.node(specs[0]).fragmentation.session
+        assert held is None or not held.decoder.coding
+        return weak not in w.session.nodes
+
+    world.run(until)
+    assert [r.reason for r in world.released] == ["redundancy"]
+    assert asked_alone > 3
