@@ -34,6 +34,7 @@ async def test_a_node_that_tells_why_it_was_reset_is_reported_with_it(tmp_path: 
         await rig.until(lambda: (telling.id, "watchdog") in causes(rig))
         await rig.until(lambda: LAMPS[2].id in rig.updated("lamps"), 60.0)
         assert {cause for node, cause in causes(rig) if node == silent.id} == {None}
+        await world.site.snapshot()
         assert world.site.nodes[telling.id]["reset_cause"] == "watchdog"
 
 

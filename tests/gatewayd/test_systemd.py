@@ -68,7 +68,7 @@ def test_the_services_script_is_quiet_when_all_is_there() -> None:
 @pytest.mark.parametrize(
     ("arguments", "missing"),
     [
-        ((), "mosquitto systemd softhsm2 xdelta3"),
+        ((), "mosquitto systemd softhsm2 xdelta3 strace gcc libc6-dev"),
         (("build", "true"), "gcc libc6-dev"),
         (("build", "false"), "gcc libc6-dev python3-dev"),
     ],

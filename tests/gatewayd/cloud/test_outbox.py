@@ -56,6 +56,7 @@ async def test_batches_hold_the_reports_in_order_and_go_on_where_asked(database:
 async def test_a_batch_says_what_is_held_before_it(database: Database) -> None:
     """So that whoever stores them knows whether it has missed some."""
     outbox = Outbox(database, 10**6)
+    await outbox.load()
     await fill(database, *(report(n) for n in range(8)))
     await database.write(lambda db: db.execute("DELETE FROM outbox WHERE seq IN (3, 4, 7)"))
     assert read(await outbox.batch(0, limit=2)).after == 0

@@ -418,7 +418,7 @@ def test_a_node_that_began_after_the_backup_does_not_begin_again(
     async def scenario(world: World) -> None:
         await world.until(lambda: world.journal.records)
         backup = dict(world.journal.records)
-        (key,) = [key for key in backup if key[0] == "node"]
+        (key,) = [key for key in backup if key == ("node", world.name.partition(":")[2])]
         backup[key] = session_record(replace(session_state(backup[key]), stage=Stage.OFFERED, confirmed=0))
         await world.until(lambda: len(world.node.ota.staged) > 200, 3600)
         await world.stop()
