@@ -13,8 +13,9 @@ WORKERS ?= 3
 demo: .venv/.runtime
 	@$(BIN)/gatewayd demo $(ARGS)
 
+# In the order of the folders: the long ones, which start processes, come first and the many short ones fill up behind them.
 test: .venv/.dev lint services
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/.dev lint
 	@$(BIN)/pytest -n $(WORKERS) -m "not services" $(ARGS)

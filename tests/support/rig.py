@@ -26,7 +26,7 @@ from gatewayd.publisher.firmware import ReleaseSpec
 from gatewayd.publisher.keys import KeyKind, Role
 
 AUDIENCE = f"gateway:{GATEWAY}"
-LIMIT_S = 30.0
+LIMIT_S = 90.0
 LAMPS = tuple(scenario.ZigbeeNode(f"lamp-{n}", 0x00124B00_00000100 + n) for n in range(1, 4))
 METERS = tuple(
     scenario.LorawanNode(f"meter-{n}", 0x70B3D57E_D0000100 + n, loss=0.05 * n, package_version=1 + n % 2)
