@@ -31,7 +31,8 @@ class BlockStatus:
     style: StatusStyle | None = None
     received: int = 0  # as the node said
     missing: int | None = None  # fragments still to be made up, as far as known
-    at_counter: int = 0  # highest counter sent when `missing` was last told
+    at_counter: int = 0  # highest counter sent that `missing` takes account of; no repairs while the style is not COUNT
+    told_at: int = 0  # highest counter sent when it last told anything
     lost: float = 0.0  # of so many tried, for its loss
     tried: float = 0.0
     confirmed: int = 0  # fragments known to be on the node, never going down
@@ -54,6 +55,7 @@ class BlockStatus:
             self._take_plain(received, missing_low, highest, still=still)
         else:
             self._take_coded(missing_low, highest)
+        self.told_at = highest
         self._confirm(received, missing_low, highest)
 
     def _take_plain(self, received: int, missing_low: int, highest: int, *, still: bool) -> None:
@@ -74,7 +76,7 @@ class BlockStatus:
         """From what it missed before, it can have lost the plain ones and gained the coded ones sent since."""
         before = self.missing or 0
         unseen = self.nb_frag if self.missing is None else max(0, self.nb_frag - self.at_counter)
-        first = max(self.at_counter, self.nb_frag)
+        first = max(self.told_at, self.at_counter, self.nb_frag)  # what it told before may be of coded ones already
         coded = highest - first - self._unsent(first, highest)
         self.tail = 0
         unsent = self._unsent(self.at_counter, self.nb_frag)

@@ -1,0 +1,38 @@
+"""What is made of the numbers of status answers when few of them arrive."""
+
+from radios.lorawan.block_status import BlockStatus, StatusStyle
+from radios.radio import Fact
+from radios.simulated.lorawan.packages.fragmentation import StatusStyle as Style
+from tests.radios.lorawan.world import World, all_running, new_image, spec
+
+
+def test_a_style_found_out_while_coded_fragments_go_on_tells_only_of_those_since_the_answer_before():
+    """Three sent and two taken since 30 were missing is a good link, however many were sent before that answer."""
+    block = BlockStatus(nb_frag=468)
+    block.take(482, 30, 629, still=True)
+    assert block.style is None
+    block.take(484, 28, 632, still=True)
+    assert block.style is StatusStyle.COUNT
+    assert (block.missing, block.lost, block.tried) == (28, 1, 3)
+    assert 29 <= block.need(632) <= 50
+
+
+def test_a_node_that_is_first_heard_while_coded_fragments_go_on_costs_hardly_more_than_it_needs():
+    near, late = (
+        spec(n, status_style=Style.LBM, downlink_loss=loss, redundancy_limit=400) for n, loss in ((1, 0.2), (2, 0.3))
+    )
+    world = World([near, late], new_image(48 * 400), frag_size=48)
+    needed = 0
+
+    def delivered(w):
+        nonlocal needed
+        w.silent = {late.dev_eui} if w.cohort.data_started and w.session.highest_sent < 480 else set()
+        held = w.node(late).fragmentation.session
+        if not needed and held is not None and held.decoder.complete:
+            needed = w.session.highest_sent
+        return all_running(w)
+
+    world.run(delivered)
+    assert all(world.facts(s)[-1] is Fact.RUNNING for s in (near, late))
+    assert needed > 520  # it was heard, and needed more, in the midst of them
+    assert world.session.highest_sent <= needed + 12
