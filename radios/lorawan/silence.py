@@ -7,7 +7,9 @@ from radios.lorawan.answers import dropped, image_refused
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.session_node import BEFORE_DATA, UNPROVEN_MOST, SessionNode, Step
 
-_SILENT_VERIFY_MOST = 12  # unanswered DevUpgradeImageReq after which silence means no
+# Unanswered DevUpgradeImageReq after which silence means no. Where 4 of 10 are lost on the way there or back, 12 in a row
+# are in one of 60,000 nodes, and each costs a whole delivery; 20 are in one of 90 million.
+_SILENT_VERIFY_MOST = 20
 _SOUNDED_MOST = 6  # before the first coded fragment, which may spoil what it holds: worth more patience
 _ALONE_MOST = 2  # times that one node is asked for its status, or a doubtful one for its image
 

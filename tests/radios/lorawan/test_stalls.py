@@ -7,9 +7,11 @@ import pytest
 from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.inventory import InventorySettings, Node
 from radios.lorawan.journal_codec import Known
+from radios.lorawan.messages import Unicast
 from radios.lorawan.network_server import Device, DeviceClass
 from radios.lorawan.session_node import Step
 from radios.radio import Fact
+from radios.simulated.lorawan.packages.fragmentation import StatusStyle as Style
 from tests.radios.lorawan.world import World, all_running, new_image, spec
 
 
@@ -111,3 +113,20 @@ def test_a_question_that_never_left_is_no_silence():
         assert node.ask(InventorySettings(), 1e6 * at) is not None
         node.postpone(0.0)
     assert not any(node.discovery.asks.values())
+
+
+def test_fifteen_lost_answers_about_an_image_cost_no_second_delivery():
+    node = spec(1, status_style=Style.LBM, downlink_loss=0.1)
+    world = World([node], new_image())
+
+    def asked(w):
+        return sum(isinstance(action, Unicast) and action.name == "DevUpgradeImageReq" for action in w.log)
+
+    world.run(lambda w: steps(w) == {Step.VERIFYING})
+    world.silent.add(node.dev_eui)
+    world.run(lambda w: asked(w) >= 15)
+    world.silent.clear()
+    world.run(all_running)
+    assert world.facts(node)[-1] is Fact.RUNNING
+    assert world.released == []
+    assert world.node(node).fragment_counters.sessions_set_up == 1
