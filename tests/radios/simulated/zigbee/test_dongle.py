@@ -144,6 +144,7 @@ async def test_joined_nodes_are_discovered_interviewed_and_updated() -> None:
         assert {n.running_image for n in site.nodes.values()} == {new_file()}
         await eventually(lambda: len(app.devices) == 3 and all(d.is_initialized for d in app.devices.values()))
         device = app.devices[IEEE]
+        await eventually(lambda: device.model is not None)  # zigpy says initialised when only the endpoints are known
         assert (device.manufacturer, device.model) == ("Synthetic", "SIM-1")
         assert device.node_desc.is_mains_powered
         sleeper = next(d for i, d in app.devices.items() if i not in (IEEE, app.state.node_info.ieee))
