@@ -1,4 +1,4 @@
-"""Folders whose names survive a power cut: a file is not safe before the names on the way to it are. SHELL."""
+"""Files and folders that survive a power cut: a file is not safe before the names on the way to it are. SHELL."""
 
 import os
 from pathlib import Path
@@ -25,3 +25,14 @@ def sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Its new content, whole or not at all; durable on return. OSError."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync(path.parent)

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from gatewayd.folders import sync
 from gatewayd.store.lock import LOCK_FILE
 
 NEW: Final = "restore.new"
@@ -41,10 +42,10 @@ def begin(state: Path) -> Path:
 def decide(state: Path) -> None:
     """What is in `NEW`, on the disk to the last byte, is the state from now on."""
     for folder, _, _ in os.walk(state / NEW):
-        _sync(Path(folder))
+        sync(Path(folder))
     _give_to_owner(state, state / NEW)
     (state / NEW).rename(state / READY)
-    _sync(state)
+    sync(state)
 
 
 def finish(state: Path) -> Path | None:
@@ -54,13 +55,13 @@ def finish(state: Path) -> Path | None:
     if ready.exists():
         aside = _aside(state)
         ready.rename(cleared)
-        _sync(state)
+        sync(state)
     if cleared.exists():
         for path in sorted(cleared.iterdir()):
             path.rename(state / path.name)
-        _sync(state)
+        sync(state)
         cleared.rmdir()
-        _sync(state)
+        sync(state)
     return aside
 
 
@@ -74,12 +75,12 @@ def _aside(state: Path) -> Path | None:
     _give_to_owner(state, half)
     for name in names:
         (state / name).rename(half / name)
-    _sync(half)
+    sync(half)
     number = 1
     while (aside := state / f"{REPLACED}{number}").exists():
         number += 1
     half.rename(aside)
-    _sync(state)
+    sync(state)
     return aside
 
 
@@ -90,11 +91,3 @@ def _give_to_owner(state: Path, folder: Path) -> None:
     owner = state.stat()
     for path in (folder, *folder.rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

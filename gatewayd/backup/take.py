@@ -15,6 +15,7 @@ from gatewayd.backup import archive
 from gatewayd.backup.archive import Manifest
 from gatewayd.backup.sealed import Sealer
 from gatewayd.errors import Refused, StoreError
+from gatewayd.folders import sync
 from gatewayd.service.version import version
 from gatewayd.store.snapshot import check, snapshot
 
@@ -47,7 +48,7 @@ def take(
             _write(work / "whole", manifest, sources, passphrase)
             with contextlib.suppress(FileExistsError):
                 os.link(work / "whole", target)  # never over another one
-                _sync(target.parent)
+                sync(target.parent)
                 return manifest
             raise StoreError(f"{target}: exists already")
     except (OSError, Refused) as error:
@@ -121,11 +122,3 @@ def _work_folder(parent: Path) -> Iterator[Path]:
     """Beside the target, so that the finished file only needs a name; for its owner alone."""
     with tempfile.TemporaryDirectory(prefix=".gatewayd-backup-", dir=parent) as work:
         yield Path(work)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

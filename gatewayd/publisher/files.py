@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from gatewayd.errors import ConfigError, StoreError
+from gatewayd.folders import sync
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -45,8 +46,4 @@ def _part(path: Path) -> Path:
 def _into_place(part: Path, path: Path) -> None:
     part.chmod(0o644)
     part.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)

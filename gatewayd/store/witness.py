@@ -9,7 +9,6 @@ the database is an older one. Not responsible for the database itself (`database
 import asyncio
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from gatewayd.errors import Refused, StoreError
+from gatewayd.folders import replace_file
 from gatewayd.store.database import Database
 
 ROLLED_BACK = "store_rolled_back"
@@ -102,7 +102,7 @@ class Witness:
         async with self._turn:
             try:
                 held = await self._database.write(guarded)
-                await asyncio.to_thread(_replace, self._path, _dumped(held))
+                await asyncio.to_thread(replace_file, self._path, _dumped(held))
             except (OSError, StoreError) as error:
                 log.error("witness_not_written", error=str(error))
 
@@ -195,18 +195,3 @@ def _dumped(held: Guarded) -> bytes:
 
 def _digest(body: object) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Whole or not at all, also when the power fails."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -17,6 +17,7 @@ import structlog
 from pydantic import ValidationError
 
 from gatewayd.cloud.messages import Document
+from gatewayd.folders import replace_file
 from gatewayd.trust.metadata import MetadataFiles, version_of
 
 log = structlog.get_logger()
@@ -61,7 +62,8 @@ def save_bundle(path: Path, bundle: Bundle) -> None:
         "roles": {name: data.decode() for name, data in files.roles.items()},
         "documents": {name: data.decode() for name, data in bundle.documents.items()},
     }
-    _replace(path, json.dumps(stored).encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, json.dumps(stored).encode())
 
 
 def metadata_file(folder: Path, role: str) -> Path:
@@ -77,7 +79,8 @@ def seed(folder: Path, files: MetadataFiles) -> None:
         path = metadata_file(folder, role)
         held = version_of(path.read_bytes()) if path.exists() else None
         if held is None or held < (version_of(data) or 0):
-            _replace(path, data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, data)
 
 
 def sweep(folder: Path) -> None:
@@ -93,17 +96,6 @@ def sync_folder(folder: Path) -> None:
         _fsync(path)
     for path in (folder / "root_history", folder):
         _fsync(path)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _fsync(path.parent)
 
 
 def _fsync(path: Path) -> None:
