@@ -1,6 +1,6 @@
 """Commands of the cloud: signed requests that are no state, and the gateway's answer to being asked who it is. PURE.
 
-A command is for one gateway, done once, and only within minutes of its making: what is wanted for longer is a campaign.
+A command is for one gateway, done once, and never more than an hour after its making: what is wanted for longer is a campaign.
 """
 
 from enum import StrEnum
