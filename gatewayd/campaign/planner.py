@@ -35,14 +35,16 @@ def decide(it: Situation) -> Decision:
 
     proven: list[str] = []
     this = Round(it, row, tiers, updates)
-    for node in sorted(updates, key=lambda n: (updates[n].tier, n)):
+    # Sorted twice, not by pairs: with 100,000 nodes the collector's walks through the pairs cost a fifth of the time.
+    names = sorted(updates)
+    for node in sorted(names, key=lambda n: updates[n].tier):
         before = updates[node]
         after = step(this, before)
         # Only what this system delivered raises the floor; a bare claim of a node does not.
         if after.state is State.UPDATED and before.state is not State.UPDATED and after.confirmed >= after.size:
             proven.append(node)
         updates[node] = after
-    changed = tuple(u for n, u in sorted(updates.items()) if u != it.updates.get(n))
+    changed = tuple(updates[name] for name in names if updates[name] != it.updates.get(name))
     if row.state is CampaignState.RUNNING and _settled(it, updates, open_tiers):
         row = replace(row, state=CampaignState.COMPLETED, code="", detail="")
     breached = row.state is CampaignState.BREACHED and it.row.state is not CampaignState.BREACHED
