@@ -60,7 +60,8 @@ class Cohorts:
         self.watch = GatewayWatch(self.book, self._transmitted)
         self.gateways: tuple[str, ...] = tuple(settings.chirpstack.gateway_ids)
         self.runners: dict[str, Runner] = {}
-        self._serving: dict[str, Runner] = {}  # DevEUI -> the runner whose session it joined last
+        self._serving: dict[str, Runner] = {}  # DevEUI -> the runner whose session has it, as far as the journal knows
+        self._failed: set[Runner] = set()  # what they hold is not what the journal holds, which is read again
         self.paces: dict[str, MulticastAir] = {}
         self.turn = Turn()
         self.claiming = False  # some device is being claimed
@@ -145,7 +146,7 @@ class Cohorts:
         self.claiming = False
         for dev_eui, directive in list(self.directives.items()):
             order = self.orders.get(directive.transfer)
-            if self.runner_of(dev_eui) is not None or self._is_over(dev_eui, directive):
+            if not self._is_free(dev_eui) or self._is_over(dev_eui, directive):
                 continue
             if directive.want is Want.DROP:
                 events.append(_event(directive, Fact.DROPPED, now))
@@ -197,7 +198,8 @@ class Cohorts:
                 records.append(known_record(known))
             await self._commit(records, [])
             runner = self._start(*fresh, None, order) if fresh is not None else opened[place]
-            if runner.session.cohort.closed:  # it departed meanwhile; the next round finds them another
+            # It departed meanwhile, or is read again from the journal: the next round finds them another.
+            if runner.session.cohort.closed or self.runners.get(cohort.cohort) is not runner or runner in self._failed:
                 for name in dev_euis:
                     by_name[name][0].known.attempts[order.transfer] -= 1
                 await self._commit([known_record(by_name[name][0].known) for name in dev_euis], [])
@@ -218,7 +220,7 @@ class Cohorts:
             for dev_eui, directive in self.directives.items()
             if directive.want in (Want.DELIVER, Want.INSTALL)
             and dev_eui in self.nodes
-            and self.runner_of(dev_eui) is None
+            and self._is_free(dev_eui)
             and not self._is_over(dev_eui, directive)
         }
         for runner in self.runners.values():
@@ -253,6 +255,7 @@ class Cohorts:
             runner
             for runner in self.runners.values()
             if runner.session.cohort.transfer == transfer
+            and runner not in self._failed
             and not runner.session.cohort.closed
             and not runner.session.cohort.unicast
         ]
@@ -283,10 +286,12 @@ class Cohorts:
             await runner.run()
         except JournalFailed as error:
             _log.error("lorawan cohort %s: the journal did not take a commit, reading it again: %s", name, error)
+            self._failed.add(runner)
             self.spawn(self._again(name, error.installing))
             return
         except Exception:  # noqa: BLE001 - a top task: the journal is as good as after a crash
             _log.exception("lorawan cohort %s failed, reading it again from the journal", name)
+            self._failed.add(runner)
             self.spawn(self._again(name, ()))
             return
         self._forget(name)
@@ -310,6 +315,7 @@ class Cohorts:
 
     def _forget(self, name: str) -> None:
         gone = self.runners.pop(name, None)
+        self._failed -= {gone}
         self._serving = {dev_eui: runner for dev_eui, runner in self._serving.items() if runner is not gone}
         self.paces.pop(name, None)
 
@@ -332,6 +338,9 @@ class Cohorts:
     def _released(self, cohort: Cohort, lesson: Release | Observed) -> None:
         """A session let a node go, into another cohort when it may or for good, or found something out about one."""
         known, directive = self.known.get(lesson.dev_eui), self.directives.get(lesson.dev_eui)
+        serving = self._serving.get(lesson.dev_eui)
+        if isinstance(lesson, Release) and serving is not None and serving.session.cohort is cohort:
+            del self._serving[lesson.dev_eui]
         _log.info("lorawan:%s in cohort %s: %s", lesson.dev_eui, cohort.cohort, lesson)
         self._wake.set()
         if known is not None:
@@ -383,6 +392,10 @@ class Cohorts:
     def runner_of(self, dev_eui: str) -> Runner | None:
         runner = self._serving.get(dev_eui)
         return runner if runner is not None and dev_eui in runner.session.nodes else None
+
+    def _is_free(self, dev_eui: str) -> bool:
+        """No session has the node. One that has let it go keeps it until that is committed: else a crash would leave it in two."""
+        return dev_eui not in self._serving
 
     def _is_over(self, dev_eui: str, directive: NodeDirective) -> bool:
         return self._ended.get(dev_eui) == (directive.transfer, directive.generation)

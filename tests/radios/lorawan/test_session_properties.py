@@ -92,13 +92,13 @@ class Trouble:
     node: int = 0
 
 
-def deliver(specs, troubles, seed=0, image=IMAGE):
+def deliver(specs, troubles, seed=0, image=IMAGE, journal=None):
     """The site's nodes and the journal's events, once all nodes have come to an end."""
 
     async def main():
         loop = asyncio.get_running_loop()
         clock = LoopClock(loop)
-        network, journal = Site(specs, clock, seed, image), Journal()
+        network = Site(specs, clock, seed, image)
         loop.attach(network)
         daemon = Daemon(network, journal, clock, specs, image)
         daemon.start()
@@ -111,9 +111,10 @@ def deliver(specs, troubles, seed=0, image=IMAGE):
             daemon.check()
             await asyncio.sleep(60.0)
         await daemon.stop()
-        return network.simulated.nodes, journal
+        return network.simulated.nodes
 
-    return run_virtual(main(), start=T0)
+    journal = journal or Journal()
+    return run_virtual(main(), start=T0), journal
 
 
 class Daemon:
@@ -231,3 +232,23 @@ def test_every_node_ends_with_the_image_or_unchanged(specs, troubles, seed):
             assert node.running_image == s.image
             # Only a node that rolled back, or whose decoder makes up too little, may stay as it is.
             assert node.bootloader.rollbacks or (s.redundancy_limit == 5 and s.downlink_loss), (last.code, last.detail)
+
+
+def test_a_node_whose_leave_was_not_committed_joins_no_other_cohort():
+    """The journal has it in its first session until the leave is durable: a second one would wipe what the node holds."""
+
+    class Leaving(Journal):
+        refused = 0
+
+        async def commit(self, records, events):
+            leaves = any(record.scope == "node" and not record.value for record in records)
+            if leaves and self.refused < 3:
+                self.refused += 1
+                raise OSError("the disk is full")
+            await super().commit(records, events)
+
+    # The second loses its session in mid-transfer, so it leaves for another cohort.
+    specs = [spec(1, device_class="C"), spec(2, device_class="C", downlink_loss=0.1)]
+    nodes, journal = deliver(specs, [Trouble(280.0, "node", node=1)], journal=Leaving())
+    assert journal.refused == 3
+    assert {node.running_image for node in nodes.values()} == {IMAGE}
