@@ -33,6 +33,7 @@ _SAME_UPLINK_S = 0.3  # after an uplink a request still goes down with it
 _PROMPT_EXPIRES_S = 10.0
 _ANSWER_S = 5.0  # a class A node answers a request by an uplink of its own
 _IMPATIENT = 12  # requests that are repeated with the first uplink that has no answer to them
+_SILENT_INTERVALS = 3  # a node that did not speak for so many is asked by a request that waits in its queue
 _STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
 
 
@@ -209,7 +210,7 @@ class FuotaSession:
                 self._begin_install(node, now)
             if node.asked and node.not_before <= now:
                 give_up(self._out, node, self.highest_sent, self.expires, now)
-        if (when := self._windows.step(now, expecting=self.expecting)) is not None:
+        if (when := self._windows.step(now, expecting=self.expecting, prompt=self._in_time)) is not None:
             self._wake.append(when)
         asked = [action for node in list(self.nodes.values()) if (action := self._ask(node, now)) is not None]
         frame = self._multicast(now)
@@ -334,6 +335,9 @@ class FuotaSession:
             self._wake.append(free_at)
             return None
         heard_now = not node.profile.always_on and now <= node.last_heard + _SAME_UPLINK_S
+        if not heard_now and (speaks_by := self._worth_waiting_for(node, now)) > now:
+            self._wake.append(speaks_by)
+            return None
         node.prompt = node.step is Step.WINDOW and heard_now and (self._in_time or node.asked % 2 == 0)
         wanted = question(node, self.cohort, self._out.mc_key, self._block, self.settings, now)
         if wanted is None:
@@ -359,6 +363,14 @@ class FuotaSession:
         self._wake.append(node.not_before)
         expires = now + _PROMPT_EXPIRES_S if node.prompt else node.not_before
         return Unicast(node.dev_eui, wanted.port, wanted.data, expires, wanted.name)
+
+    def _worth_waiting_for(self, node: SessionNode, now: float) -> float:
+        """Until when a request for a window that has begun waits for the node's uplink: a start soon after it costs the cohort
+        less time than the one that a request in the queue has to name, for the latest uplink that may take it."""
+        if node.profile.always_on or not self._in_time or node.step is not Step.WINDOW:
+            return now
+        silent_at = node.last_heard + _SILENT_INTERVALS * node.profile.answer_timeout_s
+        return silent_at if self.cohort.window_start < now + node.profile.answer_timeout_s else now
 
     # Data: the group, and single nodes.
 

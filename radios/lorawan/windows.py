@@ -10,6 +10,7 @@ from radios.lorawan.cohort import beacon_at, window_length_s
 from radios.lorawan.feeds import Feeds
 from radios.lorawan.messages import Release
 from radios.lorawan.outgoing import Outgoing
+from radios.lorawan.questions import PROMPT_S
 from radios.lorawan.rounds import Rounds
 from radios.lorawan.session_node import BEFORE_DATA, NEEDS_DATA, SessionNode, Step
 from radios.radio import Want
@@ -32,12 +33,13 @@ class Windows:
         self._feeds = feeds
         self._first_set_up: float | None = None
         self._departed_at: float | None = None
-        self._expecting = False
+        self._expecting = self._prompt = False
         self._wake: float | None = None
 
-    def step(self, now: float, *, expecting: bool) -> float | None:
-        """What the time means for the windows; when to ask again."""
+    def step(self, now: float, *, expecting: bool, prompt: bool) -> float | None:
+        """What the time means for the windows; when to ask again. `prompt`: a request is known to go down with an uplink."""
         self._wake = None
+        self._prompt = prompt
         self._expecting = expecting
         if not self._out.cohort.closed:
             self._depart(now)
@@ -173,7 +175,9 @@ class Windows:
 
     def _open_soon(self, now: float, waits_s: float = 0.0) -> None:
         """Another window, with room for nodes that agree late, and for as long as it waits for others."""
-        self._plan_window(now + self._lead_s() / _ASKED_BEFORE, waits_s + _ASKED_AFTER * self._slowest_s())
+        classes = {node.profile.always_on for node in self._out.nodes.values() if node.step in NEEDS_DATA}
+        lead_s = PROMPT_S if self._prompt and classes == {False} else self._lead_s() / _ASKED_BEFORE
+        self._plan_window(now + lead_s, waits_s + _ASKED_AFTER * self._slowest_s())
 
     def _plan_window(self, start: float, room_s: float) -> None:
         """`room_s`: beside what the fragments take."""

@@ -4,6 +4,7 @@ import pytest
 
 from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.messages import Unicast
+from radios.lorawan.questions import PROMPT_S
 from radios.lorawan.session_node import Step
 from tests.radios.lorawan.world import T0, World, new_image, spec
 
@@ -143,3 +144,30 @@ def test_a_node_is_asked_patiently_before_the_first_coded_fragment():
     world.run(until)
     assert [r.reason for r in world.released] == ["redundancy"]
     assert asked_alone > 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_data_follows_the_last_consent_at_once_whatever_was_lost(seed):
+    """A request that is repeated goes down with an uplink and names a start soon after it, not after the latest one to come."""
+    specs = [class_a(n, downlink_loss=0.3, uplink_loss=0.2, seed=100 * seed + n) for n in range(1, 7)]
+    world = World(specs, new_image(), settings=SessionSettings(gather_s=14_400.0), seed=seed)
+    world.run(lambda w: all(n.step is Step.RECEIVING for n in w.session.nodes.values()))
+    agreed_at = world.now
+    world.run(lambda w: w.session.highest_sent > 0)
+    assert world.now - agreed_at <= PROMPT_S + 10.0
+
+
+def test_a_node_that_does_not_speak_is_asked_through_its_queue():
+    specs = [class_a(1), class_a(2)]
+    world = World(specs, new_image(), settings=SessionSettings(gather_s=14_400.0))
+    silent = specs[1].dev_eui
+    world.run(
+        lambda w: (
+            w.session.nodes[silent].step is Step.WINDOW and w.session.nodes[specs[0].dev_eui].step is Step.RECEIVING
+        )
+    )
+    node = world.session.nodes[silent]
+    node.step, node.last_heard = Step.WINDOW, world.now - 10 * TIMEOUT_S
+    node.ask_afresh()
+    asked = node.asked
+    world.run(lambda w: w.session.nodes[silent].asked > asked, limit_s=60.0)
