@@ -34,6 +34,7 @@ _PROMPT_EXPIRES_S = 10.0
 _ANSWER_S = 5.0  # a class A node answers a request by an uplink of its own
 _IMPATIENT = 12  # requests that are repeated with the first uplink that has no answer to them
 _SILENT_INTERVALS = 3  # a node that did not speak for so many is asked by a request that waits in its queue
+_PROMPTS_LOST = 6  # in a row without an answer: they are probably not lost, but late
 _STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
 
 
@@ -75,7 +76,7 @@ class FuotaSession:
         self._wake: list[float] = []
         self._finished = False
         self._retry_at: float | None = None
-        self._in_time = False  # the network server takes a request into the downlink that follows the uplink just heard
+        self._prompts_left = 0  # so many may go unanswered in a row; see `_in_time`
 
     @property
     def cohort(self) -> Cohort:
@@ -190,7 +191,7 @@ class FuotaSession:
             return _asked_in_vain(node, now) or node.unicast  # an uplink takes something out of its queue
         node.stalled = False
         if node.chances > 0 and now <= node.asked_at + _PROMPT_EXPIRES_S:
-            self._in_time = True
+            self._prompts_left = _PROMPTS_LOST
         received_at = uplink.received_at if uplink.received_at is not None else now
         for command in decoded.commands:
             if node.unsure:
@@ -210,7 +211,7 @@ class FuotaSession:
                 self._begin_install(node, now)
             if node.asked and node.not_before <= now:
                 give_up(self._out, node, self.highest_sent, self.expires, now)
-        if (when := self._windows.step(now, expecting=self.expecting, prompt=self._in_time)) is not None:
+        if (when := self._windows.step(now, expecting=self.expecting, prompt=self._asks_by_uplink)) is not None:
             self._wake.append(when)
         asked = [action for node in list(self.nodes.values()) if (action := self._ask(node, now)) is not None]
         frame = self._multicast(now)
@@ -342,6 +343,8 @@ class FuotaSession:
         wanted = question(node, self.cohort, self._out.mc_key, self._block, self.settings, now)
         if wanted is None:
             return None
+        if node.prompt:
+            self._prompts_left = max(0, self._prompts_left - 1)
         if node.profile.always_on:
             self._turn.take(now, self.settings.unicast_gap_s)
         if wanted.name != node.question:
@@ -364,10 +367,20 @@ class FuotaSession:
         expires = now + _PROMPT_EXPIRES_S if node.prompt else node.not_before
         return Unicast(node.dev_eui, wanted.port, wanted.data, expires, wanted.name)
 
+    @property
+    def _in_time(self) -> bool:
+        """The network server takes a request into the downlink that follows the uplink just heard, as far as answers tell."""
+        return self._prompts_left > 0
+
+    @property
+    def _asks_by_uplink(self) -> bool:
+        """A class B window begins with a beacon, up to 128 s later: nothing is won by asking late."""
+        return self._in_time and self.cohort.ping_periodicity is None
+
     def _worth_waiting_for(self, node: SessionNode, now: float) -> float:
         """Until when a request for a window that has begun waits for the node's uplink: a start soon after it costs the cohort
         less time than the one that a request in the queue has to name, for the latest uplink that may take it."""
-        if node.profile.always_on or not self._in_time or node.step is not Step.WINDOW:
+        if node.step is not Step.WINDOW or node.profile.always_on or not self._asks_by_uplink:
             return now
         silent_at = node.last_heard + _SILENT_INTERVALS * node.profile.answer_timeout_s
         return silent_at if self.cohort.window_start < now + node.profile.answer_timeout_s else now

@@ -171,3 +171,18 @@ def test_a_node_that_does_not_speak_is_asked_through_its_queue():
     node.ask_afresh()
     asked = node.asked
     world.run(lambda w: w.session.nodes[silent].asked > asked, limit_s=60.0)
+
+
+def test_where_requests_come_too_late_for_the_uplink_the_queue_is_used_again():
+    """As with a network server under load: what once was in time need not stay so."""
+    specs = [class_a(1), class_a(2)]
+    world = World(specs, new_image(), settings=SessionSettings(gather_s=14_400.0))
+    world.run(lambda w: any(n.step is Step.RECEIVING for n in w.session.nodes.values()))
+    late = next(n for n in world.session.nodes.values() if n.step is not Step.RECEIVING)
+
+    def agreed(w):
+        if late.prompt:
+            w.network.flush_queue(late.profile.dev_eui)
+        return late.step is Step.RECEIVING
+
+    world.run(agreed, limit_s=10 * INTERVAL_S)
