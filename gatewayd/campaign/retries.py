@@ -7,7 +7,7 @@ back above all, is tried anew only when a revision asks for it, once for each ti
 import re
 from functools import lru_cache
 
-from gatewayd.campaign.node_update import REVERTED, NodeUpdate, State
+from gatewayd.campaign.node_update import NodeUpdate, State
 from gatewayd.campaign.payloads import payload_of
 from gatewayd.campaign.situation import Situation
 from gatewayd.cloud.campaign_policy import ModelLimits, Policy, Retriable, Retry
@@ -74,9 +74,10 @@ def payload_in(it: Situation, update: NodeUpdate) -> Payload | None:
 
 def _by_itself(it: Situation, update: NodeUpdate) -> bool:
     # A delta that failed says nothing of the node: the full image is tried, whatever else the policy allows. Where the
-    # bootloader applies it the node comes back with its old version; one that has run the new one had the whole image.
+    # bootloader applies it the node comes back with its old version. Whether it was heard running the new one meanwhile
+    # does not matter: that depends on when the gateway was up and the node awake, and not on what happened to the node.
     if update.state is State.ROLLED_BACK:
-        return update.code != REVERTED and by_delta(it, update)
+        return by_delta(it, update)
     if update.state is not State.FAILED:
         return False
     most, _ = limits(it.nodes.get(update.node), it.campaign.policy)

@@ -140,19 +140,28 @@ def test_after_a_delta_that_the_bootloader_could_not_apply_the_full_image_follow
     assert (site.row.state, site.row.code) == ("breached", "gate")
 
 
-@pytest.mark.parametrize("proven", [False, True])
-def test_a_node_that_ran_the_new_version_had_the_whole_image_whatever_it_was_made_of(proven: bool) -> None:
+@pytest.mark.parametrize("heard", ["not", "briefly", "proven"])
+def test_what_follows_a_delta_that_was_rolled_back_does_not_depend_on_what_was_heard_meanwhile(heard: str) -> None:
+    """Killed, or with a node that sleeps, the gateway may hear nothing of the new version, or of its end only much later."""
     site = site_of(able(1))
     site.step()
     site.fact(1, Input.DATA, Input.COMPLETE, Input.READY)
     site.step()
-    site.fact(1, Input.INSTALL, Input.NEW_VERSION)
-    site.step(61 if proven else 1)
+    site.fact(1, Input.INSTALL)
+    if heard != "not":
+        site.fact(1, Input.NEW_VERSION)
+        site.step(61 if heard == "proven" else 1)
+        assert site.of(1).state is (State.UPDATED if heard == "proven" else State.CONFIRMING)
     site.fact(1, Input.OLD_VERSION)
     site.step()
     site.dropped(1)
+    site.step()
+    site.step()
+    assert (site.of(1).state, site.of(1).want, site.of(1).attempt) == (State.PENDING, Want.DELIVER, 2)
+    assert started_with(site, 1) == full_image(site.release or release()).sha256[:12]
+    come_back_old(site, 1)
     site.step(7200)
-    assert (site.of(1).state, site.of(1).code, site.of(1).attempt) == (State.ROLLED_BACK, "reverted", 1)
+    assert (site.of(1).state, site.of(1).attempt) == (State.ROLLED_BACK, 2)
 
 
 def test_a_failed_full_image_after_a_delta_is_the_end() -> None:
