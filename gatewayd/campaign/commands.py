@@ -1,8 +1,9 @@
 """The cloud's signed commands: verified, done once, answered with a report. SHELL.
 
 A durable mark, written in the transaction of what a command causes, keeps an old one from being done again, after a restart
-too. Commands are not kept: one that cannot be judged now is refused, and whoever asked asks again. The same refused bytes are
-reported once. Not responsible for how reports travel (cloud/link.py).
+too. One that cannot be judged now is refused, and whoever asked asks again; one that the store cannot take is left to the
+caller (StoreError), who tries it again (cloud/kept_commands.py). The same refused bytes are reported once. Not responsible for
+how reports travel (cloud/link.py).
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.reports import answer_report, campaign_report, node_report, told_again
 from gatewayd.cloud.messages import CommandKind, GatewayIdentity, Report
 from gatewayd.cloud.outbox import Outbox, append, forget, newest
-from gatewayd.errors import Refused
+from gatewayd.errors import Refused, StoreError
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
 from gatewayd.trust.envelope import VerifiedCommand, verify_command
@@ -148,7 +149,12 @@ class Commands:
             self._refused_at.popleft()
         if len(self._refused_at) < REFUSALS_MAX:
             report = answer_report(known, "refused", error.detail, self._wall.now(), code=error.code)
-            await self._database.write(lambda db: append(db, [report]))
+            try:
+                await self._database.write(lambda db: append(db, [report]))
+            except StoreError:
+                if command is not None:
+                    raise
+                return  # the log has it: what nobody listed has signed is not kept until there is room for a report of it
             self._refused_at.append(now)
             self._outbox.notify()
         _remember(self._told, told)

@@ -20,6 +20,7 @@ from gatewayd.cloud import messages
 from gatewayd.cloud.connection import FAREWELL_S, CloudSettings, Connection, Rejected, TlsFiles
 from gatewayd.cloud.drain import Drain
 from gatewayd.cloud.failures import code_of, outcome_of, text_of
+from gatewayd.cloud.kept_commands import KeptCommands
 from gatewayd.cloud.outbox import BATCH_MAX_REPORTS, Outbox
 from gatewayd.cloud.reconnect import keep_trying
 from gatewayd.cloud.retained import Retained
@@ -103,12 +104,15 @@ class CloudLink:
         self._acks: messages.Acks | None = None
         self._acks_news = asyncio.Event()
         self._inbox: asyncio.Queue[tuple[Connection, aiomqtt.Message]] = asyncio.Queue(INBOX_MAX_MESSAGES)
+        self._handling = asyncio.Lock()  # handlers are called one at a time
+        self._commands = KeptCommands(self._do_command, settings.ask_again_s, rng)
 
     async def run(self) -> None:
         """Stay connected until cancelled; then say `offline` to the cloud, if it can be said at once."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._stay_connected(), name="cloud-connection")
             group.create_task(self._handle_inbox(), name="cloud-inbox")
+            group.create_task(self._commands.run(), name="cloud-commands")
             group.create_task(self._apply_acks(), name="cloud-acks")
             group.create_task(self._keep_bounded(), name="cloud-outbox")
 
@@ -262,21 +266,30 @@ class CloudLink:
             log.info("topic cleared, which changes nothing", topic=topic)
             return
         if topic == self._topic("commands"):
-            work = self._handlers.command(topic, payload)
+            work = self._commands.take(topic, payload)
         elif any(message.topic.matches(known) for known in self._filters):
-            work = self._handlers.campaign(topic, payload)
+            work = self._do_campaign(topic, payload)
         else:
             log.warning("message on a topic that was not asked for", topic=topic[:200])
             return
         error = await outcome_of(work, "cloud-handler")
         if isinstance(error, StoreError | Unavailable):
             self._failed("message not taken", error, topic=topic)
-            self._missed.set()
+            if topic != self._topic("commands"):
+                self._missed.set()
         elif isinstance(error, GatewaydError):
             self._failed("message refused", error, topic=topic, bytes=len(payload))
         elif error is not None:  # one message must not stop the link
             log.error("handler failed", code="bug", topic=topic, bytes=len(payload), exc_info=error)
             self._note(f"handler failed: {text_of(error)}")
+
+    async def _do_campaign(self, topic: str, payload: bytes) -> None:
+        async with self._handling:
+            await self._handlers.campaign(topic, payload)
+
+    async def _do_command(self, topic: str, payload: bytes) -> None:
+        async with self._handling:
+            await self._handlers.command(topic, payload)
 
     async def _ask_again(self, connection: Connection) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -23,6 +24,7 @@ from gatewayd.cloud.messages import (
     gateway_topic,
     utc,
 )
+from gatewayd.errors import StoreError
 from gatewayd.publisher.gateways import new_command, sign_command
 from gatewayd.publisher.keys import Role
 from radios.radio import Fact, Want
@@ -276,6 +278,44 @@ async def test_a_flood_of_junk_does_not_fill_the_outbox(bench: Bench) -> None:
             await bench.commands.take(TOPIC, b"junk %d" % number)
     assert await bench.codes() == ["bad_document"] * REFUSALS_MAX
     assert sum(line["event"] == "command_refused" for line in logs) == REFUSALS_MAX + 10
+
+
+async def test_a_command_that_meets_a_full_store_leaves_no_mark_and_is_done_when_it_is_tried_again(
+    bench: Bench, make: Callable[..., Command]
+) -> None:
+    await updated(bench.core)
+    await acknowledge(bench.core)
+    command = make(CommandKind.RESYNC)
+    await bench.core.database.write(no_more_reports)
+    with pytest.raises(StoreError):
+        await bench.give(command)
+    assert (await bench.core.reports(), bench.link.resends) == ([], 0)
+    await bench.core.database.write(reports_again)
+    await bench.give(command)
+    assert [r.state for r in await bench.answers()] == ["resync", "running", "confirming", "resynced"]
+    assert bench.link.resends == 1
+
+
+async def test_what_nobody_listed_has_signed_is_not_kept_for_a_full_store(
+    bench: Bench, make: Callable[..., Command]
+) -> None:
+    await bench.core.database.write(no_more_reports)
+    await bench.commands.take(TOPIC, b"junk")
+    await bench.give(make(after_s=-700.0), gateway_topic("gw-2", "commands"))  # nor what is for somebody else
+    with pytest.raises(StoreError):  # but it is said to who may ask that it came too late
+        await bench.give(make(after_s=-700.0))
+    await bench.core.database.write(reports_again)
+    await bench.commands.take(TOPIC, b"junk")
+    assert await bench.codes() == ["bad_document"]
+
+
+def no_more_reports(db: sqlite3.Connection) -> None:
+    """As when there is no room: whatever writes a report fails, with all that is in its transaction."""
+    db.execute("CREATE TEMP TRIGGER no_room BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'no room'); END")
+
+
+def reports_again(db: sqlite3.Connection) -> None:
+    db.execute("DROP TRIGGER no_room")
 
 
 def test_a_command_that_holds_for_days_is_none() -> None:

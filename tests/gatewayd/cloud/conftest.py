@@ -45,6 +45,8 @@ class Handlers:
 
     async def command(self, topic: str, payload: bytes) -> None:
         self.commands.append(payload)
+        if self.raises is not None:
+            raise self.raises
 
 
 class Cloud:

@@ -144,6 +144,23 @@ async def test_a_campaign_that_could_not_be_stored_is_asked_for_again(site: Site
         assert link.status().connections == 1
 
 
+async def test_a_command_that_could_not_be_stored_is_done_later(site: Site) -> None:
+    link, _, handlers = site.link(ask_again_s=0.1)
+    handlers.raises = StoreError("disk full")
+    command = "ota/v1/gateways/gw-a/commands"
+    async with site.cloud() as cloud:
+        site.start(link)
+        while not handlers.commands:
+            await cloud.say(command, b"resync", retain=False)
+            await asyncio.sleep(0.05)
+        await eventually(lambda: len(handlers.commands) > 2)  # without anybody saying it again
+        handlers.raises = None
+        known = len(handlers.commands)
+        await eventually(lambda: len(handlers.commands) == known + 1)
+        assert set(handlers.commands) == {b"resync"}
+        assert link.status().connections == 1
+
+
 async def test_large_messages_do_no_harm_and_more_than_the_window_arrive(site: Site) -> None:
     link, _, handlers = site.link()
     async with site.cloud() as cloud:
