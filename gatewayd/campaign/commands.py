@@ -19,7 +19,7 @@ import structlog
 
 from gatewayd.campaign import rows
 from gatewayd.campaign.authority import Authority
-from gatewayd.campaign.reports import answer_report, campaign_report, node_report, told_again
+from gatewayd.campaign.reports import answer_report, campaign_report, evidence_of, node_report, told_again
 from gatewayd.cloud.messages import CommandKind, GatewayIdentity, Report
 from gatewayd.cloud.outbox import Outbox, append, forget, newest
 from gatewayd.errors import Refused, StoreError
@@ -170,7 +170,7 @@ def _resync(db: sqlite3.Connection, command: str, now: float) -> _Done:
     again: list[Report] = []
     campaigns = rows.campaigns(db)
     for row in campaigns:
-        again.append(told_again(campaign_report(row, row.updated_at), command))
+        again.append(told_again(campaign_report(row, row.updated_at, evidence_of(row)), command))
         updates = rows.updates_of_campaign(db, row.id).values()
         again += [told_again(node_report(update, update.since or now), command) for update in updates]
     done = _Done(len(campaigns), len(again) - len(campaigns))

@@ -28,7 +28,7 @@ from gatewayd.campaign.supply import FETCHING, Supply
 from gatewayd.campaign.versions import Versions
 from gatewayd.cloud import outbox
 from gatewayd.cloud.link import CloudLink
-from gatewayd.cloud.messages import Campaign, Desired, Payload, Report, Rollout
+from gatewayd.cloud.messages import Campaign, Desired, Payload, Report, Rollout, dump
 from gatewayd.errors import StoreError, Unavailable
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.node import Node
@@ -312,11 +312,14 @@ class Coordinator:
     ) -> list[Report]:
         """Inside the transaction: the rows and the reports about them, together or not at all."""
         reports: list[Report] = []
-        told = (decision.row.state, decision.row.code, decision.row.open_tiers)
+        row = decision.row
+        if decision.evidence is not None:
+            row = replace(row, evidence=dump(decision.evidence).decode())
+        told = (row.state, row.code, row.open_tiers)
         if told != (current.state, current.code, current.open_tiers):
-            reports.append(campaign_report(decision.row, now, decision.evidence))
-        if replace(decision.row, updated_at=current.updated_at) != current:
-            rows.put_campaign(db, replace(decision.row, updated_at=now))
+            reports.append(campaign_report(row, now, decision.evidence))
+        if replace(row, updated_at=current.updated_at) != current:
+            rows.put_campaign(db, replace(row, updated_at=now))
         for update in decision.updates:
             old = before.get(update.node)
             if old is None or news_of(old) != news_of(update):

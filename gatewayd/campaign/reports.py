@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from gatewayd.campaign.node_update import NodeUpdate, State
-from gatewayd.campaign.rows import CampaignRow
+from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.cloud.messages import (
     CampaignSummary,
     GateEvidence,
@@ -11,6 +11,7 @@ from gatewayd.cloud.messages import (
     Report,
     ReportKind,
     Rollout,
+    parse,
     utc,
 )
 
@@ -42,6 +43,13 @@ def campaign_report(row: CampaignRow, now: float, evidence: GateEvidence | None 
         revision=row.revision,
         evidence=evidence,
     )
+
+
+def evidence_of(row: CampaignRow) -> GateEvidence | None:
+    """What paused the campaign, as it was told then; None where no gate has."""
+    if row.state is not CampaignState.BREACHED or not row.evidence:
+        return None
+    return parse(GateEvidence, row.evidence.encode(), f"evidence of {row.id}")
 
 
 def refusal_report(campaign: str | None, code: str, detail: str, now: float) -> Report:

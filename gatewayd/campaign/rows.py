@@ -40,6 +40,7 @@ class CampaignRow:
     gate: str
     adopted_at: float
     updated_at: float
+    evidence: str = ""  # JSON of what the gate saw that paused it in this revision; empty: it did not
 
 
 def campaigns(db: sqlite3.Connection) -> list[CampaignRow]:

@@ -16,11 +16,16 @@ from securesystemslib.signer import CryptoSigner
 from gatewayd.campaign.commands import REFUSALS_MAX, RESYNC_MIN_S, Commands
 from gatewayd.cloud.messages import (
     Acks,
+    Campaign,
     Command,
     CommandKind,
+    Desired,
+    Gate,
     GatewayIdentity,
     RadioIdentity,
     Report,
+    Rollout,
+    Tier,
     gateway_topic,
     utc,
 )
@@ -113,16 +118,20 @@ def make(bench: Bench) -> Callable[..., Command]:
     return made
 
 
-async def updated(core: Gateway) -> None:
-    """The core's meter has got its update, and the cloud has acknowledged all that was said of it."""
-    await core.issue(core.document())
+async def installed(core: Gateway, document: Campaign, version: int) -> None:
+    """The core's meter has got its update, and comes back with a version."""
+    await core.issue(document)
     await core.until_told(Want.DELIVER)
     size = core.payload().size
     await core.fact(Fact.PREPARING)
     await core.fact(Fact.READY, confirmed=size)
     await core.until_told(Want.INSTALL)
     await core.fact(Fact.INSTALLING)
-    await core.fact(Fact.RUNNING, version=NEW)
+    await core.fact(Fact.RUNNING, version=version)
+
+
+async def updated(core: Gateway) -> None:
+    await installed(core, core.document(), NEW)
     async with asyncio.timeout(20):
         while (await core.update()).state != "confirming":
             await asyncio.sleep(0.02)
@@ -164,6 +173,26 @@ async def test_resync_tells_how_everything_stands_though_it_was_acknowledged(
     assert (node.node, node.state, node.version, node.attempt) == (METER, "confirming", NEW, 1)
     assert node.at == utc(update.since)  # when it came about, not when it was told again
     assert bench.link.resends == 1
+
+
+async def test_resync_tells_again_what_a_gate_has_seen_also_after_a_restart(
+    bench: Bench, make: Callable[..., Command]
+) -> None:
+    core = bench.core
+    strict = Rollout(tiers=(Tier(name="all", percent=100.0),), gate=Gate(failure_ratio=0.0))
+    await installed(core, core.document(rollout=strict), 1)
+    await core.until_state("breached")
+    (told,) = [r for r in await core.reports() if r.state == "breached"]
+    assert told.evidence is not None
+    await acknowledge(core)
+    await core.stop()
+    await core.start()
+    bench.commands = bench.restarted()
+    await bench.give(make(CommandKind.RESYNC))
+    (again,) = [r for r in await core.reports() if r.state == "breached"]
+    assert again.evidence == told.evidence
+    await core.issue(core.document(rollout=strict, revision=2, desired=Desired.PAUSED))
+    assert (await core.row()).evidence == ""  # which is judged anew
 
 
 async def test_a_second_resync_replaces_what_is_left_of_the_first(bench: Bench, make: Callable[..., Command]) -> None:

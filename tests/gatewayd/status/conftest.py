@@ -118,7 +118,7 @@ def fill(db: sqlite3.Connection) -> None:
     )
     for offset, (campaign, state, held) in enumerate([("spring", "running", 0), ("field-test", "waiting", 1)]):
         db.execute(
-            "INSERT INTO campaign VALUES (?, ?, 'fleet:pilot', 3, ?, ?, ?, ?, ?, ?, ?, 2, 'open', ?, ?)",
+            "INSERT INTO campaign VALUES (?, ?, 'fleet:pilot', 3, ?, ?, ?, ?, ?, ?, ?, 2, 'open', ?, ?, '')",
             (
                 campaign,
                 f"ota/v1/fleets/pilot/campaigns/{campaign}",
