@@ -41,7 +41,7 @@ from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.network_backup import NetworkBackups
 from gatewayd.nodes.node import Node
 from gatewayd.nodes.pages import InventoryPages
-from gatewayd.old_store import examined
+from gatewayd.old_store import examined, watch_acks
 from gatewayd.payload.cache import PayloadCache
 from gatewayd.payload.fetch import Fetcher
 from gatewayd.radio_settings import lorawan_settings, zigbee_settings
@@ -225,6 +225,7 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         wall = await WallClock.load(database, assume_synchronised=config.gateway.assume_synchronised)
         witness = await examined(database, state / "gatewayd.witness", wall)
         outbox = Outbox(database, OUTBOX_MAX_BYTES)
+        await outbox.load()
         trust_session = await stack.enter_async_context(
             session(config.trust.ca, config.trust.cert, config.trust.key, config.proxy)
         )
@@ -262,6 +263,7 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         handlers = _Handlers()
         settings, gateway = cloud_settings(config.cloud), config.gateway
         link = CloudLink(settings, gateway.id, gateway.fleets, outbox, handlers, version=version())
+        watch_acks(outbox, database, link, witness, wall)
         models = {m.hardware: {FORMATS_TAG: ",".join(m.delta), RAM_TAG: str(m.ram)} for m in config.models if m.delta}
         place = Site(gateway.region, gateway.tags, ZoneInfo(gateway.timezone))
         coordinator = Coordinator(

@@ -21,7 +21,7 @@ from gatewayd.campaign import rows
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.reports import answer_report, campaign_report, evidence_of, node_report, told_again
 from gatewayd.cloud.messages import CommandKind, GatewayIdentity, Report
-from gatewayd.cloud.outbox import Outbox, append, forget, newest
+from gatewayd.cloud.outbox import Outbox, append, forget, newest, stored_epoch
 from gatewayd.errors import Refused, StoreError
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.store.database import Database
@@ -166,14 +166,11 @@ def _resync(db: sqlite3.Connection, command: str, now: float) -> _Done:
     if last is not None:
         if 0 <= now - float(last["at"]) < RESYNC_MIN_S:
             raise Refused("too_soon", f"command {command}: one resync in {RESYNC_MIN_S:g} s")
-        forget(db, int(last["first"]), int(last["last"]))
-    again: list[Report] = []
-    campaigns = rows.campaigns(db)
-    for row in campaigns:
-        again.append(told_again(campaign_report(row, row.updated_at, evidence_of(row)), command))
-        updates = rows.updates_of_campaign(db, row.id).values()
-        again += [told_again(node_report(update, update.since or now), command) for update in updates]
-    done = _Done(len(campaigns), len(again) - len(campaigns))
+        if last.get("epoch") == stored_epoch(db):  # else these are the numbers of other reports by now
+            forget(db, int(last["first"]), int(last["last"]))
+    again = [told_again(report, command) for report in standing(db, now)]
+    campaigns = sum(report.node is None for report in again)
+    done = _Done(campaigns, len(again) - campaigns)
     told = f"{done.campaigns} campaigns and {done.updates} node updates"
     before = newest(db)
     append(
@@ -184,8 +181,18 @@ def _resync(db: sqlite3.Connection, command: str, now: float) -> _Done:
             answer_report(command, "resynced", f"{told} were told again", now),
         ],
     )
-    _store(db, _RESYNC, {"at": now, "first": before + 1, "last": newest(db)})
+    _store(db, _RESYNC, {"at": now, "epoch": stored_epoch(db), "first": before + 1, "last": newest(db)})
     return done
+
+
+def standing(db: sqlite3.Connection, now: float) -> list[Report]:
+    """How every campaign and node update stands; `at` is when that came about."""
+    found: list[Report] = []
+    for row in rows.campaigns(db):
+        found.append(campaign_report(row, row.updated_at, evidence_of(row)))
+        updates = rows.updates_of_campaign(db, row.id).values()
+        found += [node_report(update, update.since or now) for update in updates]
+    return found
 
 
 def _is_mark(db: sqlite3.Connection, command: VerifiedCommand) -> bool:

@@ -233,6 +233,7 @@ class CloudLink:
         except Refused as error:
             self._failed("acks refused", error)
             return
+        self._outbox.heard(self._acks)
         self._acks_news.set()
 
     def _take_state(self, payload: bytes) -> None:
@@ -316,6 +317,10 @@ class CloudLink:
                     self._outbox.notify()
             except StoreError as error:
                 self._failed("acks not stored", error)
+                # Kept, unless there are newer ones: the cloud need not say them again.
+                self._acks = self._acks or acks
+                self._acks_news.set()
+                await asyncio.sleep(self._settings.ask_again_s)
             await asyncio.sleep(self._settings.ack_interval_s)
 
     # -- what is sent --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ outcome never. Not responsible for when and how reports travel (link.py).
 import asyncio
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -72,15 +72,20 @@ def forget(db: sqlite3.Connection, first: int, last: int) -> None:
     db.execute("DELETE FROM outbox WHERE seq BETWEEN ? AND ?", (first, last))
 
 
+def stored_epoch(db: sqlite3.Connection) -> int:
+    """The epoch of what is in the store; 0: none was opened yet."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (_EPOCH,)).fetchone()
+    return int(row["value"]) if row else 0
+
+
 def new_epoch(db: sqlite3.Connection) -> int:
     """Open an epoch above the present one, inside the caller's transaction; for a restored store.
 
     What the restored store holds is numbered from 1 in the new epoch, so the cloud takes it as new, and need not wait for
-    numbers before it. An `Outbox` that is already loaded has to be made anew.
+    numbers before it. An `Outbox` that is already loaded has to be told (`adopt`).
     """
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (_EPOCH,)).fetchone()
     # The wall clock in microseconds differs from every epoch that a lost store may have used, and mostly rises.
-    epoch = max(time.time_ns() // 1000, int(row["value"]) + 1 if row else 1)
+    epoch = max(time.time_ns() // 1000, stored_epoch(db) + 1)
     db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_EPOCH, str(epoch)))
     kept = [tuple(row) for row in db.execute("SELECT kind, body, bytes, at FROM outbox ORDER BY seq")]
     db.execute("DELETE FROM outbox")
@@ -90,7 +95,12 @@ def new_epoch(db: sqlite3.Connection) -> int:
 
 
 class Outbox:
-    """The reports in the store. `max_bytes` bounds their bodies, apart from outcomes, which are never dropped."""
+    """The reports in the store. `max_bytes` bounds their bodies, apart from outcomes, which are never dropped.
+
+    `beyond(acks, sent)` is awaited when the cloud has acknowledged a report of our epoch that was not in the store when it was
+    loaded, and was not sent since: it is an older copy of one that went further. Only once for each process: nobody puts a
+    store back under a running one. So `load` has to come before the process makes reports of its own.
+    """
 
     def __init__(self, database: Database, max_bytes: int) -> None:
         self._database = database
@@ -99,6 +109,8 @@ class Outbox:
         self._shown = 0  # the highest seq that the cloud can know of
         self._depth = Depth(0, 0)
         self._news = asyncio.Event()
+        self._proof: messages.Acks | None = None  # acks beyond what the cloud can know
+        self.beyond: Callable[[messages.Acks, int], Awaitable[None]] | None = None
 
     @property
     def epoch(self) -> int:
@@ -117,6 +129,11 @@ class Outbox:
             self._depth = await self._database.read(_count)
         return self._epoch
 
+    async def adopt(self, epoch: int) -> None:
+        """A new epoch was opened in the store: what it holds is numbered anew."""
+        self._epoch, self._shown = epoch, 0
+        self._depth = await self._database.read(_count)
+
     async def pending(self, after_seq: int, limit: int = BATCH_MAX_REPORTS) -> Pending:
         """How much waits beyond `after_seq`, counted up to `limit` reports."""
         query = (
@@ -129,16 +146,22 @@ class Outbox:
 
     async def batch(self, after_seq: int, limit: int = BATCH_MAX_REPORTS) -> Batch | None:
         """The next reports beyond `after_seq`, in order, as one document within the size limit; None when none wait."""
-        epoch = await self.load()
+        await self.load()
 
-        def held(db: sqlite3.Connection) -> tuple[list[sqlite3.Row], int]:
+        def held(db: sqlite3.Connection) -> tuple[list[sqlite3.Row], int, int]:
+            db.execute("BEGIN")  # what is read belongs together
+            try:
+                return (*numbered(db), stored_epoch(db))
+            finally:
+                db.execute("ROLLBACK")
+
+        def numbered(db: sqlite3.Connection) -> tuple[list[sqlite3.Row], int]:
             query = "SELECT seq, body FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
             rows = db.execute(query, (after_seq, min(limit, BATCH_MAX_REPORTS))).fetchall()
-            # What is deleted between the two queries only makes it lower, and was acknowledged or is told anew.
             older = db.execute("SELECT max(seq) FROM outbox WHERE seq <= ?", (after_seq,)).fetchone()[0]
             return rows, older or 0
 
-        rows, before = await self._database.read(held)
+        rows, before, epoch = await self._database.read(held)
         # The bodies were serialised when they were appended; here they are only put together.
         head, tail = f'{{"after":{before},"epoch":{epoch},"reports":['.encode(), b"]}"
         room = messages.DOCUMENT_MAX_BYTES - len(head) - len(tail)
@@ -152,8 +175,14 @@ class Outbox:
         if not parts:
             return None
         last = rows[len(parts) - 1]["seq"]
-        self._shown = max(self._shown, last)
+        if epoch == self._epoch:
+            self._shown = max(self._shown, last)
         return Batch(head + b",".join(parts) + tail, first=rows[0]["seq"], last=last, count=len(parts))
+
+    def heard(self, acks: messages.Acks) -> None:
+        """At once when they arrive: what is sent afterwards may have their numbers, and is not what they acknowledge."""
+        if acks.epoch == self._epoch and acks.seq > self._shown:
+            self._proof = acks
 
     async def acknowledge(self, acks: messages.Acks) -> bool:
         """Forget everything up to the watermark. False, and nothing forgotten, when it is not about what we have sent."""
@@ -161,8 +190,15 @@ class Outbox:
         if acks.epoch != epoch:
             log.info("acks of another epoch", ours=epoch, theirs=acks.epoch)
             return False
+        self.heard(acks)
+        if self._proof is not None:
+            log.warning("acks beyond what was sent", code="bad_document", seq=self._proof.seq, sent=self._shown)
+            if self.beyond is not None:
+                await self.beyond(self._proof, self._shown)
+                self.beyond = self._proof = None
+                return False  # what is held has other numbers now
+            self._proof = None
         if acks.seq > self._shown:
-            log.warning("acks beyond what was sent", code="bad_document", seq=acks.seq, sent=self._shown)
             return False
 
         def forget(db: sqlite3.Connection) -> Depth:
@@ -215,8 +251,7 @@ class Outbox:
 
 
 def _load(db: sqlite3.Connection) -> tuple[int, int]:
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (_EPOCH,)).fetchone()
-    epoch = int(row["value"]) if row else new_epoch(db)
+    epoch = stored_epoch(db) or new_epoch(db)
     # What was shown before a restart is not kept; it cannot be more than what was ever numbered.
     return epoch, newest(db)
 

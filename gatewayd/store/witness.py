@@ -82,8 +82,11 @@ class Witness:
                 touch(db)
                 return LOST, f"{error.detail}; made anew from the database"
             if witness is None:
-                touch(db)
-                lost = held.mark > _FIRST_MARK  # else the first start ended between its transaction and the file
+                # At the first mark the first start, and any after it, ended between its transaction and the file: the mark
+                # stays there until the file is seen.
+                if held.mark != _FIRST_MARK:
+                    touch(db)
+                lost = held.mark > _FIRST_MARK
                 return (LOST, f"{self._path.name} is gone; made anew from the database") if lost else None
             detail = witness.missing_from(held)
             if detail:

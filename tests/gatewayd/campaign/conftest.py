@@ -25,7 +25,7 @@ from gatewayd.cloud.link import CloudLink, CloudSettings
 from gatewayd.cloud.messages import Campaign, Gate, Payload, Policy, Report, Rollout, Tier, campaign_topic, parse
 from gatewayd.cloud.outbox import Outbox
 from gatewayd.nodes.inventory import Inventory
-from gatewayd.old_store import examined
+from gatewayd.old_store import examined, watch_acks
 from gatewayd.payload.cache import PayloadCache
 from gatewayd.payload.fetch import Fetcher, FetchSettings
 from gatewayd.publisher.campaigns import new_campaign, sign_campaign
@@ -163,10 +163,12 @@ class Gateway:
             needed=lambda: self.supply.needed,
         )
         self.outbox = Outbox(self.database, 2**20)
+        await self.outbox.load()
         self.intake = Intake(self.authority, self.database, self.outbox, self.wall, self.witness)
         self.radio = PlayedRadio()
         radios: dict[str, tuple[Radio, SystemClock]] = {"lorawan": (self.radio, self.clock)}
         link = self.link = CloudLink(CloudSettings("localhost"), "gw-1", (), self.outbox, self)
+        watch_acks(self.outbox, self.database, link, self.witness, self.wall)
         self.coordinator = Coordinator(
             self.database,
             self.authority,

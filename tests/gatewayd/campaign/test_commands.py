@@ -14,6 +14,7 @@ import structlog
 from securesystemslib.signer import CryptoSigner
 
 from gatewayd.campaign.commands import REFUSALS_MAX, RESYNC_MIN_S, Commands
+from gatewayd.campaign.reports import gateway_report
 from gatewayd.cloud.messages import (
     Acks,
     Campaign,
@@ -29,6 +30,7 @@ from gatewayd.cloud.messages import (
     gateway_topic,
     utc,
 )
+from gatewayd.cloud.outbox import append, new_epoch
 from gatewayd.errors import StoreError
 from gatewayd.publisher.gateways import new_command, sign_command
 from gatewayd.publisher.keys import Role
@@ -212,6 +214,25 @@ async def test_a_second_resync_replaces_what_is_left_of_the_first(bench: Bench, 
     assert len([r for r in reports if r.state != "refused"]) == len(known)
     assert {r.command for r in reports} == {again.id, last.id}
     assert bench.link.resends == 2
+
+
+async def test_a_resync_forgets_nothing_by_numbers_of_another_epoch(bench: Bench, make: Callable[..., Command]) -> None:
+    """A restored store is numbered anew: what an earlier resync told has other numbers by then."""
+    await updated(bench.core)
+    await acknowledge(bench.core)
+    await bench.give(make(CommandKind.RESYNC))
+    await acknowledge(bench.core)
+
+    def restored(db: sqlite3.Connection) -> int:
+        epoch = new_epoch(db)
+        append(db, [gateway_report("clock", f"news {number}", "", 0.0) for number in range(12)])
+        return epoch
+
+    await bench.core.outbox.adopt(await bench.core.database.write(restored))
+    bench.core.times.passed_s += RESYNC_MIN_S + 1
+    await bench.give(make(CommandKind.RESYNC))
+    news = [r.code for r in await bench.core.reports() if r.state == "clock"]
+    assert news == [f"news {number}" for number in range(12)]
 
 
 async def test_the_same_command_again_does_nothing_and_an_older_one_is_refused_also_after_a_restart(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.campaign.node_update import State
-from gatewayd.cloud.messages import Desired, Report, ReportKind
+from gatewayd.cloud.messages import Acks, Desired, Report, ReportBatch, ReportKind, parse
 from gatewayd.live_view import DaemonView
 from gatewayd.publisher.firmware import ReleaseSpec
 from gatewayd.store import witness
@@ -223,9 +223,74 @@ async def test_a_witness_that_cannot_be_written_stops_nothing(gateway: Gateway) 
     assert (await gateway.update()).state is State.UPDATED
 
 
-async def test_a_first_start_that_ended_before_the_file_was_written_raises_no_alarm(gateway: Gateway) -> None:
+@pytest.mark.parametrize("starts", [1, 2, 5])
+async def test_first_starts_that_ended_before_the_file_was_written_raise_no_alarm(
+    gateway: Gateway, starts: int
+) -> None:
+    for _ in range(starts):
+        await gateway.stop()
+        gateway.witness_path.unlink()
+        await gateway.start()
+        assert trouble(gateway) == ("ok", "")
+    assert witness.read(gateway.witness_path) is not None
+    for _ in range(2):  # but once the file was seen it may not be missing
+        await gateway.stop()
+        await gateway.start()
     await gateway.stop()
     gateway.witness_path.unlink()
     await gateway.start()
+    assert trouble(gateway)[0] == "witness_lost"
+
+
+async def acknowledged(gateway: Gateway) -> Acks:
+    """The cloud has stored all there is."""
+    batch = await gateway.outbox.batch(0)
+    assert batch is not None
+    acks = Acks(epoch=gateway.outbox.epoch, seq=batch.last)
+    assert await gateway.outbox.acknowledge(acks)
+    return acks
+
+
+async def test_a_state_put_back_with_its_witness_is_noticed_by_what_the_cloud_has_acknowledged(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    await acknowledged(gateway)
+    await gateway.stop()
+    old, old_witness = copy_of(gateway, tmp_path), gateway.witness_path.read_bytes()
+    await gateway.start()
+    await gateway.fact(Fact.PREPARING)
+    await gateway.fact(Fact.READY, confirmed=gateway.payload().size)
+    acks = await acknowledged(gateway)
+    await gateway.stop()
+    put_back(gateway, old)
+    gateway.witness_path.write_bytes(old_witness)
+
+    await gateway.start()
+    assert trouble(gateway) == ("ok", "")  # nothing here can tell
+    await gateway.fact(Fact.PREPARING)  # which makes a report, whose number the cloud knows already
+    gateway.outbox.heard(acks)
+    assert await gateway.outbox.batch(0) is not None  # and nearly sent them
+    assert not await gateway.outbox.acknowledge(acks)
+    assert trouble(gateway)[0] == "store_rolled_back"
+    assert gateway.outbox.epoch > acks.epoch
+    (said,) = await of_the_store(gateway)
+    assert said.code == "store_rolled_back"
+    assert f"report {acks.seq} of epoch {acks.epoch}" in said.detail
+    told = [(r.campaign, r.node, r.state) for r in await gateway.reports() if r.campaign and r.node]
+    assert told == [("meters", METER, "preparing")] * 2  # what waited, and how it stands
+    batch = await gateway.outbox.batch(0)
+    assert batch is not None
+    assert parse(ReportBatch, batch.payload, "reports").epoch == gateway.outbox.epoch
+
+    # Once is enough: whoever can forge such acks makes no gateway talk for ever.
+    epoch = gateway.outbox.epoch
+    assert not await gateway.outbox.acknowledge(acks)
+    assert not await gateway.outbox.acknowledge(Acks(epoch=epoch, seq=10**6))
+    assert gateway.outbox.epoch == epoch
+    assert await gateway.outbox.acknowledge(Acks(epoch=epoch, seq=batch.last))
+    await gateway.stop()
+    await gateway.start()
     assert trouble(gateway) == ("ok", "")
-    assert witness.read(gateway.witness_path) is not None
+    assert await gateway.outbox.load() == epoch

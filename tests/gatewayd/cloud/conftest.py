@@ -63,10 +63,12 @@ class Cloud:
     def on(self, topic: str) -> list[bytes]:
         return [bytes(message.payload) for message in self.heard if message.topic.value == topic]
 
-    def seqs(self, gateway: str = "gw-a") -> list[int]:
+    def batches(self, gateway: str = "gw-a") -> list[messages.ReportBatch]:
         raw = self.on(messages.gateway_topic(gateway, "reports"))
-        batches = [messages.parse(messages.ReportBatch, payload, "reports") for payload in raw]
-        return [entry.seq for batch in batches for entry in batch.reports]
+        return [messages.parse(messages.ReportBatch, payload, "reports") for payload in raw]
+
+    def seqs(self, gateway: str = "gw-a") -> list[int]:
+        return [entry.seq for batch in self.batches(gateway) for entry in batch.reports]
 
     def states(self, gateway: str = "gw-a") -> list[str]:
         raw = self.on(messages.gateway_topic(gateway, "state"))

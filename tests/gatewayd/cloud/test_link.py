@@ -8,6 +8,7 @@ import pytest
 from gatewayd.cloud import messages
 from gatewayd.cloud.drain import Drain
 from gatewayd.cloud.link import CloudSettings
+from gatewayd.cloud.outbox import new_epoch
 from gatewayd.demo.authority import Authority
 from gatewayd.errors import ConfigError, Refused, StoreError
 from tests.gatewayd.cloud.conftest import Site, eventually, report
@@ -325,6 +326,53 @@ async def test_what_a_late_cloud_has_missed_is_sent_again_soon_after_it_speaks(s
         acks = messages.dump(messages.Acks(epoch=outbox.epoch, seq=1))
         await cloud.say(ACKS, acks)
         await eventually(lambda: cloud.seqs()[:5] == [1, 2, 3, 2, 3])
+
+
+async def test_acks_of_what_was_never_sent_open_a_new_epoch_before_more_is_forgotten(site: Site) -> None:
+    """An older copy of the state was put back: the cloud knows reports 1 to 50, and these three are others."""
+    database = site.database("gw-a")
+    link, outbox, _ = site.link(database=database)
+    epoch = await outbox.load()
+    found: list[tuple[int, int]] = []
+
+    async def beyond(acks: messages.Acks, sent: int) -> None:
+        found.append((acks.seq, sent))
+        await outbox.adopt(await database.write(new_epoch))
+        link.resend()
+
+    outbox.beyond = beyond
+    await report(outbox, database, "a", "b", "c")
+    async with site.cloud() as cloud:
+        await cloud.say(ACKS, messages.dump(messages.Acks(epoch=epoch, seq=50)))
+        site.start(link)
+        await eventually(lambda: any(b.epoch != epoch for b in cloud.batches()))
+        told = [b for b in cloud.batches() if b.epoch != epoch]
+        assert [entry.report.state for entry in told[-1].reports] == ["a", "b", "c"]
+        assert found == [(50, 0)]
+
+
+async def test_acks_that_could_not_be_stored_are_applied_when_there_is_room_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = site.database("gw-a")
+    link, outbox, _ = site.link(database=database, ask_again_s=0.05)
+    acknowledge, done = outbox.acknowledge, []
+
+    async def full_twice(acks: messages.Acks) -> bool:
+        done.append(len(done) == 2 and await acknowledge(acks))
+        if not done[-1]:
+            raise StoreError("disk full")
+        return True
+
+    monkeypatch.setattr(outbox, "acknowledge", full_twice)
+    async with site.cloud() as cloud:
+        site.start(link)
+        await eventually(lambda: link.status().connected)
+        await report(outbox, database, "a")
+        await eventually(lambda: cloud.seqs() == [1])
+        await cloud.say(ACKS, messages.dump(messages.Acks(epoch=outbox.epoch, seq=1)))
+        await eventually(lambda: done == [False, False, True])
+        assert (await outbox.pending(0)).reports == 0
 
 
 async def test_it_connects_when_the_broker_comes_up_later(site: Site) -> None:
