@@ -111,6 +111,8 @@ class DaemonView:
             why = self._radios[kind].status().get("error")
             detail = f"not up: {', '.join(down)}" + (f": {why}" if why else "")
             found[kind] = ("radio_down", detail) if down else (OK, "")
+        if self._scheduled is not None and (backup := self._scheduled.trouble()) is not None:
+            found["backup"] = (backup[0] or OK, backup[1])
         return found
 
     def _trust_trouble(self) -> tuple[str, str]:

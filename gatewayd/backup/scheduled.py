@@ -1,6 +1,6 @@
 """Backups of the whole gateway at intervals, into a folder that the operator chose: best on another disk or machine. SHELL.
 
-What fails is said in the status and tried again; a backup is removed only when newer ones are there.
+What fails is said in the status and the gateway's health and tried again; a backup is removed only when newer ones are there.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from radios.radio import Json
 SETTLE_S = 120.0  # after the start: radios come up first
 RETRY_S = 600.0
 LOOK_S = 600.0  # not all at once: the wall clock may be set
+OVERDUE_TIMES = 2.0  # of the interval: the last one that succeeded is older than it may be, whatever keeps the next
 
 _STAMP = re.compile(r"\d{8}T\d{6}Z")
 
@@ -53,6 +54,7 @@ class ScheduledBackups:
         self._payloads = payloads
         self._made_at: float | None = None
         self._error = ""
+        self._tried = False
 
     @classmethod
     def configured(
@@ -94,9 +96,9 @@ class ScheduledBackups:
         except (StoreError, ConfigError, OSError) as error:
             if str(error) != self._error:
                 log.warning("backup_failed", error=str(error))
-            self._error = str(error)
+            self._error, self._tried = str(error), True
             return False
-        self._made_at, self._error = now, ""
+        self._made_at, self._error, self._tried = now, "", True
         log.info("backup", file=path.name)
         return True
 
@@ -107,9 +109,34 @@ class ScheduledBackups:
         return sorted(p for p in found if _STAMP.fullmatch(p.name[len(before) : -len(after)]))
 
     def status(self) -> dict[str, Json]:
-        """For operators."""
-        made_at = None if self._made_at is None else datetime.fromtimestamp(self._made_at, UTC)
-        return {"made_at": None if made_at is None else made_at.isoformat("T", "seconds"), "error": self._error}
+        """For operators. `age_s`: of the newest one that succeeded."""
+        if self._made_at is None:
+            return {"made_at": None, "age_s": None, "failing": bool(self._error), "error": self._error}
+        made_at = datetime.fromtimestamp(self._made_at, UTC).isoformat("T", "seconds")
+        return {
+            "made_at": made_at,
+            "age_s": round(self._age_s(self._made_at)),
+            "failing": bool(self._error),
+            "error": self._error,
+        }
+
+    def trouble(self) -> tuple[str, str] | None:
+        """(code, detail) for the gateway's health, the code empty when nothing is wrong. None: not known yet after a start."""
+        made = self._made_at
+        ago = (
+            "none was made since the start"
+            if made is None
+            else f"the last one was made {datetime.fromtimestamp(made, UTC):%F %T}Z"
+        )
+        if self._error:
+            return "backup_failed", f"{self._error}; {ago}"
+        if made is not None and self._age_s(made) > OVERDUE_TIMES * self._every_s:
+            return "backup_overdue", ago
+        fresh = made is not None and self._age_s(made) < self._every_s
+        return ("", "") if self._tried or fresh else None
+
+    def _age_s(self, made_at: float) -> float:
+        return max(0.0, self._wall_now() - made_at)
 
     def _take(self, now: datetime) -> Path:
         if not self._folder.is_dir():
@@ -117,7 +144,10 @@ class ScheduledBackups:
             raise StoreError(f"{self._folder}: is no folder")
         path = self._folder / file_name(self._gateway, now)
         take(self._state, self._gateway, path, now, passphrase=self._passphrase(), payloads=self._payloads)
-        for old in self.files()[: -self._keep]:
+        # Those from the future were made while the clock was ahead: as the newest they would stay for ever, and each that is
+        # made now would go at once.
+        stamped = sorted(self.files(), key=lambda file: (file.name <= path.name, file.name))
+        for old in stamped[: -self._keep]:
             old.unlink(missing_ok=True)
         return path
 

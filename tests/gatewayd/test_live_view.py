@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from gatewayd.backup.scheduled import ScheduledBackups
 from gatewayd.live_view import DaemonView
 from gatewayd.nodes.network_backup import NetworkBackups
+from gatewayd.status.metrics import numbers
 from radios.errors import LinkError
 from radios.radio import CommandResult, Json, NodeCommand
 
@@ -34,6 +36,25 @@ def view(radio: Any, folder: Path) -> tuple[DaemonView, NetworkBackups]:
         "gw", nothing, nothing, nothing, {"zigbee": radio}, {}, nothing, None, backups={"zigbee": backups}
     )
     return daemon, backups
+
+
+async def test_a_scheduled_backup_that_fails_is_in_the_health_and_in_the_numbers(tmp_path: Path) -> None:
+    class Fine:
+        store_problem, reason, problem, view = "", "", None, None
+
+        def trusted(self) -> bool:
+            return True
+
+    async def fresh() -> None:
+        return None
+
+    fine: Any = Fine()
+    scheduled = ScheduledBackups(tmp_path, "gw", tmp_path / "disk", 86_400.0, 2, lambda: 1.8e9, fresh)
+    daemon = DaemonView("gw", fine, fine, fine, {}, {}, fine, scheduled=scheduled)
+    assert "backup" not in daemon.troubles()
+    assert not await scheduled.make()
+    assert daemon.troubles()["backup"][0] == "backup_failed"
+    assert dict(numbers(dict(daemon.gateway())))["backup.failing"] == 1.0
 
 
 async def test_a_network_that_is_replaced_is_backed_up_before(tmp_path: Path) -> None:
