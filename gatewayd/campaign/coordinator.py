@@ -28,7 +28,7 @@ from gatewayd.campaign.supply import FETCHING, Supply
 from gatewayd.campaign.versions import Versions
 from gatewayd.cloud import outbox
 from gatewayd.cloud.link import CloudLink
-from gatewayd.cloud.messages import Campaign, Desired, Payload, Report, Rollout, dump
+from gatewayd.cloud.messages import Campaign, Desired, Payload, Report, Rollout, dump, utc
 from gatewayd.errors import StoreError, Unavailable
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.node import Node
@@ -343,7 +343,7 @@ class Coordinator:
                 return None  # a newer revision was adopted meanwhile
             updates = rows.updates_of_campaign(db, row.id)
             held = {
-                node: replace(update, want=Want.HOLD, generation=update.generation + 1)
+                node: replace(update, want=Want.HOLD, install_at=0.0, generation=update.generation + 1)
                 for node, update in updates.items()
                 if update.want == Want.DELIVER or (update.want == Want.INSTALL and update.state not in COMMITTED)
             }
@@ -400,7 +400,10 @@ class Coordinator:
         for update in wishes(updates):
             key = (update.transfer, update.node)
             if self._directed.get(key) != update.generation and radio_of(update.node) in self._radios:
-                directive = NodeDirective(update.transfer, NodeId(update.node), update.generation, Want(update.want))
+                install_at = utc(update.install_at) if update.install_at else None
+                directive = NodeDirective(
+                    update.transfer, NodeId(update.node), update.generation, Want(update.want), install_at
+                )
                 by_radio.setdefault(radio_of(update.node), []).append(directive)
         for kind, directives in by_radio.items():
             try:

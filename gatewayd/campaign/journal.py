@@ -228,7 +228,11 @@ def _apply(db: sqlite3.Connection, event: TransferEvent, now: float) -> Change |
 def _after(update: NodeUpdate, event: TransferEvent, now: float) -> NodeUpdate:
     if event.fact is Fact.DROPPED:
         # Of an older directive: something else is wanted by now, and the radio has been told, or will be.
-        return replace(update, want="") if event.generation >= update.generation or update.ended else update
+        return (
+            replace(update, want="", install_at=0.0)
+            if event.generation >= update.generation or update.ended
+            else update
+        )
     if event.fact is Fact.STALLED:
         if update.ended or update.state is State.DEFERRED:
             return update

@@ -10,7 +10,7 @@ from dataclasses import replace
 from gatewayd.campaign.moves import noticed, noticed_late
 from gatewayd.campaign.node_update import COMMITTED, Input, NodeUpdate, State, advance
 from gatewayd.campaign.payloads import full_image, transfer_id
-from gatewayd.campaign.policy import Deferral, good_link, may_touch, right_hour
+from gatewayd.campaign.policy import Deferral, good_link, may_touch, opening, right_hour
 from gatewayd.campaign.retries import is_asked, pause_s, payload_in, will_retry
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.campaign.selection import Skip, barred, choose, is_meant
@@ -25,6 +25,7 @@ INSTALLING_MAX_S = 3 * 86400.0  # radios give up sooner; this is for one that lo
 DROP_MAX_S = 86400.0  # a drop that a radio cannot finish does not keep the node from other campaigns for ever
 UNKNOWN_SELF_TEST_S = 86400.0  # of a release that was withdrawn: the longest that there can be
 CLOCK_CORRECTION_S = 30.0  # so far back a time server may set a clock that ran fast
+CLOCKS_AGREE_S = 1.0  # a time is given to a radio whose clock is the wall's, and not (yet) another one
 RESET_TOLD_S = 600.0  # so long after a rollback a node may still tell why it was reset
 _REVIVABLE = frozenset({"expired", "not_selected"})  # ends that a later revision can take back
 _HELD = frozenset({CampaignState.PAUSED, CampaignState.HELD, CampaignState.BREACHED})
@@ -38,6 +39,7 @@ class Round:
         self.row = row
         self.tiers = tiers
         self.local = it.local
+        self.opening = 0.0 if it.local is None else opening(it.campaign.policy, it.now, it.site.zone)
         self.slots = _free_slots(it, updates)  # how many more nodes may start, by kind of radio
         self.superseded: list[NodeUpdate] = []  # updates of other campaigns that this one ends
 
@@ -101,7 +103,7 @@ def step(this: Round, update: NodeUpdate) -> NodeUpdate:
     if update.state is State.INSTALLING and _radio_now(it, update) - update.radio_since >= INSTALLING_MAX_S:
         return _drop(_moved(it, update, Input.FAIL, "lost", "nothing was heard of the installation"))
     if update.state in COMMITTED:
-        return _wanting(update, Want.INSTALL)
+        return _wanting(update, Want.INSTALL, update.install_at)
     if update.ended:
         return _after_the_end(it, row, _with_reset_cause(it, noticed_late(it, update)))
     if row.state is CampaignState.CANCELLED:
@@ -143,7 +145,7 @@ def _confirming(it: Situation, update: NodeUpdate) -> NodeUpdate:
     node = it.nodes.get(update.node)
     if _radio_now(it, update) - update.radio_since >= self_test_s and not (node and node.joined is False):
         return _drop(_moved(it, update, Input.PROVEN))
-    return update if update.want in ("", Want.DROP) else _wanting(update, Want.INSTALL)
+    return update if update.want in ("", Want.DROP) else _wanting(update, Want.INSTALL, update.install_at)
 
 
 def _seen_later(it: Situation, update: NodeUpdate) -> Input | None:
@@ -196,6 +198,10 @@ def _unheld(this: Round, update: NodeUpdate) -> NodeUpdate:
         return update
     policy = it.campaign.policy
     hour = right_hour(policy, update.effective, this.local)
+    install_at = 0.0
+    if hour is not None and hour.code == "outside_window" and abs(_radio_now(it, update) - it.now) <= CLOCKS_AGREE_S:
+        install_at = this.opening
+        hour = None if install_at else hour
     node = it.nodes.get(update.node)
     why: Deferral | Skip | None
     if node is None:
@@ -237,7 +243,9 @@ def _unheld(this: Round, update: NodeUpdate) -> NodeUpdate:
         return _wanting(update, Want.DELIVER)
     # What was verified and started may finish while trust or clock only keep new things from starting.
     if update.state is State.READY and tier_open and it.release is not None:
-        return _wanting(update, Want.INSTALL)
+        if not install_at and update.install_at <= it.now:
+            install_at = update.install_at  # which has come: nothing else is wanted than before
+        return _wanting(update, Want.INSTALL, install_at)
     return _wanting(update, Want.DELIVER)
 
 
@@ -288,9 +296,11 @@ def _free_slots(it: Situation, updates: Mapping[str, NodeUpdate]) -> dict[str, i
     return {kind: limit - count for kind, count in busy.items()}
 
 
-def _wanting(update: NodeUpdate, want: Want) -> NodeUpdate:
+def _wanting(update: NodeUpdate, want: Want, install_at: float = 0.0) -> NodeUpdate:
     """A changed want is a new generation; the same one changes nothing."""
-    return update if update.want == want else replace(update, want=want.value, generation=update.generation + 1)
+    if (update.want, update.install_at) == (want, install_at):
+        return update
+    return replace(update, want=want.value, install_at=install_at, generation=update.generation + 1)
 
 
 def _hold(update: NodeUpdate) -> NodeUpdate:

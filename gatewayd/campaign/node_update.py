@@ -156,6 +156,7 @@ class NodeUpdate:
     first_attempt: int = 1  # of those that count against the limit
     installing_at: float = 0.0  # on the radio's clock
     reset_cause: str = ""  # of a rollback, where the node tells
+    install_at: float = 0.0  # with `want` install: not before this; 0: at once
 
     @property
     def ended(self) -> bool:

@@ -5,10 +5,10 @@ of for long defers the node; mains passes. Nothing here is final: what is deferr
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 from gatewayd.campaign.node_update import State
-from gatewayd.campaign.schedule import spoken, within
+from gatewayd.campaign.schedule import opens_within, spoken, within
 from gatewayd.cloud.messages import Policy
 from gatewayd.nodes.node import Node
 from radios.radio import Power
@@ -17,6 +17,7 @@ LQI_MARGIN = (
     10  # a link that was too weak has to be better by so much, or a node at the limit would be told of every minute
 )
 LEVEL_MARGIN_DB = 3.0
+INSTALL_LEAD_S = 600.0  # so long before its window an installation may be ordered, see README.md, "Hours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ def right_hour(policy: Policy, state: State, local: datetime | None) -> Deferral
     if state is State.READY and policy.install_windows and not within(policy.install_windows, local):
         return Deferral("outside_window", f"installed only within {spoken(policy.install_windows)}")
     return None
+
+
+def opening(policy: Policy, now: float, zone: tzinfo) -> float:
+    """When the next install window opens, if that is near enough for radios to be told; 0: not. Unix seconds."""
+    if not policy.install_windows:
+        return 0.0
+    return opens_within(policy.install_windows, policy.quiet_hours, now, zone, INSTALL_LEAD_S)
 
 
 def good_link(node: Node, policy: Policy, deferred_for: str = "") -> Deferral | None:

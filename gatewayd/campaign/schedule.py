@@ -32,6 +32,21 @@ def within(windows: Iterable[Window], local: datetime) -> bool:
     return False
 
 
+def opens_within(windows: Iterable[Window], closed: Iterable[Window], now: float, zone: tzinfo, lead_s: float) -> float:
+    """The next full minute, at most `lead_s` away, at which a window is open and none of `closed` is; 0: none. Unix seconds.
+
+    Minute by minute, because that is how windows are written, and whatever the clock on the wall does meanwhile.
+    """
+    windows, closed = tuple(windows), tuple(closed)
+    minute = (now // 60 + 1) * 60
+    while minute <= now + lead_s:
+        local = local_time(minute, zone)
+        if within(windows, local) and not within(closed, local):
+            return minute
+        minute += 60
+    return 0.0
+
+
 def spoken(windows: Iterable[Window]) -> str:
     """For people: `22:00-06:00, sat sun 10:00-12:00`."""
     return ", ".join(" ".join((*(window.days or ()), f"{window.start}-{window.end}")) for window in windows)

@@ -96,7 +96,7 @@ def test_every_counter_leaves_a_gap_and_the_store_is_marked(made: Path, state: P
 def test_an_old_store_is_migrated(state: Path, tmp_path: Path) -> None:
     with store(state) as db:
         db.execute("PRAGMA user_version = 1")
-        for column in ("revision", "first_attempt", "installing_at", "reset_cause"):
+        for column in ("revision", "first_attempt", "installing_at", "reset_cause", "install_at"):
             db.execute(f"ALTER TABLE node_update DROP COLUMN {column}")
         db.execute("ALTER TABLE node DROP COLUMN reset_cause_at")
         db.execute("ALTER TABLE campaign DROP COLUMN evidence")

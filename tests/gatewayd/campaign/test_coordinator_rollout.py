@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gatewayd.campaign.node_update import State
+from gatewayd.campaign.node_update import State, UnknownTransition
 from gatewayd.campaign.situation import Site as Place
 from gatewayd.cloud.campaign_policy import Retriable, Retry, Window
 from gatewayd.cloud.messages import Campaign, Desired, Gate, Policy, Report, Rollout, Tier, utc
@@ -85,6 +85,31 @@ async def test_a_rollback_is_reported_with_the_cause_that_the_node_tells(gateway
     await gateway.until_told(Want.DROP)
     await a_round(gateway)
     assert [report.reset_cause for report in await reports_of(gateway, "rolled_back")] == [None, "watchdog"]
+
+
+async def test_an_installation_ordered_ahead_of_its_window_can_be_taken_back_until_it_is_told(gateway: Gateway) -> None:
+    opens = (time.time() // 60 + 5) * 60
+    start, end = (utc(at).strftime("%H:%M") for at in (opens, opens + 7200))
+    windows = Policy(retry_after_s=1, max_attempts=1, install_windows=(Window(start=start, end=end),))
+    await deliver(gateway, gateway.document(policy=windows))
+    await gateway.fact(Fact.READY, confirmed=(await gateway.update()).size)
+    await gateway.until_told(Want.INSTALL)
+    assert gateway.radio.told[-1].install_at == utc(opens)
+    late = await gateway.event(Fact.INSTALLING)
+    assert await gateway.coordinator.hold("meters", True)
+    await gateway.until_told(Want.HOLD)
+    assert gateway.radio.told[-1].install_at is None
+    with pytest.raises(UnknownTransition):
+        await gateway.journal.commit([], [late])
+
+    assert await gateway.coordinator.hold("meters", False)
+    await gateway.until(lambda: gateway.radio.wants()[-1] == Want.INSTALL)
+    await gateway.stop()
+    await gateway.start()
+    await gateway.until_told(Want.INSTALL)
+    assert gateway.radio.told[-1].install_at == utc(opens), "after a restart too"
+    await gateway.fact(Fact.INSTALLING)
+    assert (await gateway.update()).state is State.INSTALLING
 
 
 async def test_a_cancel_in_mid_transfer_ends_it_on_both_sides(gateway: Gateway) -> None:

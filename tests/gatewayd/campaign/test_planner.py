@@ -52,6 +52,7 @@ class Site:
         self.unusable: frozenset[str] = frozenset()
         self.refused: frozenset[str] = frozenset()
         self.doubted: frozenset[str] = frozenset()
+        self.radio_ahead_s = 0.0
         self.row = CampaignRow(
             "lamps", "t", "gateway:gw-1", document.revision, "d", b"", document.release, CampaignState.WAITING, "", "",
             False, 1, "", START_S, START_S,
@@ -62,7 +63,7 @@ class Site:
         decision = decide(
             Situation(
                 self.document, self.row, self.release, self.manufacturers, self.blocked, self.forbidden, self.nodes, self.updates, self.elsewhere, self.now,
-                {"zigbee": self.now, "lorawan": self.now}, self.yielding, self.unusable, self.refused,
+                dict.fromkeys(("zigbee", "lorawan"), self.now + self.radio_ahead_s), self.yielding, self.unusable, self.refused,
                 self.place, self.versions, self.own_versions, self.doubted,
             )
         )  # fmt: skip

@@ -11,7 +11,7 @@ from gatewayd.campaign.rows import CampaignState
 from gatewayd.campaign.situation import Site as Place
 from gatewayd.campaign.versions import Versions
 from gatewayd.cloud.campaign_policy import ModelLimits, Retriable, Retry, Window
-from gatewayd.cloud.messages import Gate, Policy, Rollout, Tier
+from gatewayd.cloud.messages import Desired, Gate, Policy, Rollout, StageBy, Tier
 from radios.radio import Power, Want
 from tests.gatewayd.campaign.test_planner import Site
 from tests.support.documents import HARDWARE, NEW, OLD, START, START_S, campaign, node, release
@@ -75,6 +75,86 @@ def test_an_order_to_install_that_was_not_carried_out_in_its_window_is_taken_bac
     assert site.of(1).want == Want.INSTALL
     at(site, 6)
     assert site.of(1).want == Want.HOLD
+
+
+def ready_at(hour: float, *, then: Policy | None = None, **known: object) -> Site:
+    """A node that is ready at that hour, ten minutes before the window at the most."""
+    site = Site(campaign(policy=then or Policy(install_windows=NIGHT)), node(1, **known))
+    at(site, 20)
+    site.fact(1, Input.DATA, Input.COMPLETE, Input.READY)
+    at(site, hour)
+    return site
+
+
+def test_ten_minutes_before_the_window_the_radio_is_told_when_it_opens() -> None:
+    site = ready_at(21 + 49 / 60)
+    assert (site.of(1).code, site.of(1).want, site.of(1).install_at) == ("outside_window", Want.HOLD, 0.0)
+    at(site, 21 + 51 / 60)
+    opens = START_S + 86400 + 22 * HOUR_S
+    assert (site.of(1).state, site.of(1).want, site.of(1).install_at) == (State.READY, Want.INSTALL, opens)
+    told = site.of(1).generation
+    for hour in (21.9, 22.0, 22.5):
+        at(site, hour)
+        assert site.of(1).generation == told, "the same directive holds"
+    at(site, 30)
+    assert (site.of(1).want, site.of(1).install_at) == (Want.HOLD, 0.0), "nobody carried it out in the window"
+    at(site, 30.5)
+    at(site, 48)
+    assert (site.of(1).want, site.of(1).install_at) == (Want.INSTALL, 0.0)
+
+
+@pytest.mark.parametrize("why", ["hold", "pause", "breach", "battery", "window", "clock", "forbidden", "revoked tier"])
+def test_until_the_node_is_told_everything_takes_an_installation_back(why: str) -> None:
+    battery = {"power": Power.BATTERY, "battery_percent": 80.0, "battery_at": START_S + 86400 + 20 * HOUR_S}
+    site = ready_at(21.9, **battery)
+    assert site.of(1).want == Want.INSTALL
+    told = site.of(1).generation
+    match why:
+        case "hold":
+            site.row = replace(site.row, hold=True)
+        case "pause":
+            site.revise(desired=Desired.PAUSED)
+        case "breach":
+            site.row = replace(site.row, state=CampaignState.BREACHED, code="gate")
+        case "battery":
+            site.nodes[node(1).id] = replace(site.nodes[node(1).id], battery_percent=20.0)
+        case "window":
+            site.revise(policy=Policy(install_windows=(Window(start="23:00", end="06:00"),)))
+        case "clock":
+            site.blocked = ("clock_untrusted", "nobody knows the time")
+        case "forbidden":
+            site.forbidden = True
+        case _:
+            closed = Rollout(
+                tiers=(Tier(name="first", nodes=(node(2).id,)), Tier(name="all", percent=100.0)),
+                gate=Gate(kind="cloud"), stage_by=StageBy.INSTALL,
+            )  # fmt: skip
+            site.revise(rollout=closed)
+    at(site, 21.95)
+    assert site.of(1).want in (Want.HOLD, Want.DELIVER)
+    assert site.of(1).install_at == 0.0
+    assert site.of(1).generation > told
+
+
+def test_no_time_is_given_ahead_in_quiet_hours_or_to_a_radio_that_counts_another_time() -> None:
+    quiet = (Window(start="21:00", end="22:05"),)
+    site = ready_at(21.99, then=Policy(install_windows=NIGHT, quiet_hours=quiet))
+    assert (site.of(1).code, site.of(1).want) == ("quiet_hours", Want.HOLD)
+    at(site, 22.1)
+    assert (site.of(1).want, site.of(1).install_at) == (Want.INSTALL, 0.0)
+    site = ready_at(21.5)
+    site.radio_ahead_s = 3600.0
+    at(site, 21.9)
+    assert (site.of(1).code, site.of(1).want) == ("outside_window", Want.HOLD)
+
+
+def test_a_node_that_was_told_ahead_is_not_told_again_when_the_window_opens() -> None:
+    site = ready_at(21.9)
+    site.fact(1, Input.INSTALL)  # a sleeping one, which is told how many seconds are left
+    before = site.of(1)
+    for hour in (21.95, 22.0, 22.1):
+        at(site, hour)
+    assert site.of(1) == before
 
 
 def test_the_hours_are_the_sites() -> None:

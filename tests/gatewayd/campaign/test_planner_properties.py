@@ -21,6 +21,7 @@ from gatewayd.campaign.node_update import (
     advance,
 )
 from gatewayd.campaign.planner import Decision, Situation, decide
+from gatewayd.campaign.policy import INSTALL_LEAD_S, right_hour
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.cloud.campaign_policy import Retriable, Retry, Window
 from gatewayd.cloud.messages import Campaign, Desired, Gate, Manufacturers, Policy, Rollout, StageBy, Tier
@@ -274,6 +275,8 @@ class Planner(RuleBasedStateMachine):
             if update.want == Want.INSTALL and update.state not in COMMITTED:
                 assert update.state is State.READY, said
                 assert self.staged_by_transfer(name) or update.tier < row.open_tiers, said
+                soon = 0 < update.install_at - it.now <= INSTALL_LEAD_S
+                assert right_hour(it.campaign.policy, State.READY, it.local) is None or soon, said
             if update.state in COMMITTED and old is not None and old.state is State.INSTALLING:
                 assert update.want == Want.INSTALL, said
             if old is not None:

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gatewayd.campaign.schedule import local_time, spoken, within
+from gatewayd.campaign.schedule import local_time, opens_within, spoken, within
 from gatewayd.cloud.campaign_policy import Weekday, Window
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -72,6 +72,28 @@ def test_the_same_instant_is_another_hour_elsewhere() -> None:
     assert open_at("22:00-23:00", "2026-11-23 21:30", BERLIN)
     assert not open_at("22:00-23:00", "2026-11-23 21:30", ZoneInfo("America/New_York"))
     assert open_at("03:15-03:20", "2026-11-23 21:30", ZoneInfo("Asia/Kathmandu"))
+
+
+@pytest.mark.parametrize(
+    ("hours", "closed", "utc", "opens"),
+    [
+        ("22:00-06:00", None, "2026-11-23 20:49:59", None),  # 22:00 in Berlin is 21:00
+        ("22:00-06:00", None, "2026-11-23 20:50", "2026-11-23 21:00"),
+        ("22:00-06:00", None, "2026-11-23 20:59:59.5", "2026-11-23 21:00"),
+        ("22:00-06:00", "21:00-22:05", "2026-11-23 20:57", "2026-11-23 21:05"),
+        ("22:00-06:00", "21:00-22:30", "2026-11-23 20:57", None),
+        ("tue 22:00-06:00", None, "2026-11-23 20:55", None),
+        ("03:00-04:00", None, "2026-03-29 00:55", "2026-03-29 01:00"),  # 02:00 becomes 03:00
+        ("02:00-03:00", None, "2026-03-29 00:55", None),  # an hour that does not come that day
+        ("02:00-02:30", None, "2026-10-25 00:55", "2026-10-25 01:00"),  # which comes a second time
+    ],
+)
+def test_when_a_window_opens_soon(hours: str, closed: str | None, utc: str, opens: str | None) -> None:
+    def at(text: str) -> float:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+    found = opens_within([window(hours)], [window(closed)] if closed else [], at(utc), BERLIN, 600.0)
+    assert found == (at(opens) if opens else 0.0)
 
 
 def test_windows_in_words() -> None:
