@@ -149,6 +149,11 @@ class Member:
         found = await self.database.read(lambda db: rows.updates_of_campaign(db, campaign))
         return {name: update.state for name, update in found.items()}
 
+    async def row(self, campaign: str) -> rows.CampaignRow:
+        found = await self.database.read(lambda db: rows.campaign(db, campaign))
+        assert found is not None
+        return found
+
     def close(self) -> None:
         self.repository.close()
         self.database.close()

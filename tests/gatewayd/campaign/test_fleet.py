@@ -1,6 +1,7 @@
 """A fleet-wide rollout of 1 %, 10 % and 100 % over 200 gateways: real tiers, trust, payloads, link and broker."""
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import AsyncIterator
@@ -29,16 +30,20 @@ TIERS = (Fraction(1, 100), Fraction(1, 10), Fraction(1))
 MOST_FETCHED = 1.01  # times the payload
 
 
-def nodes_of(gateway: int) -> tuple[NodeId, ...]:
-    return tuple(NodeId(f"lorawan:{gateway:08x}{number:08x}") for number in range(NODES_EACH))
+FEW = 20  # gateways of the fleet whose gates are their own
+NODES_OF_FEW = 10
 
 
-def below(share: Fraction) -> set[str]:
+def nodes_of(gateway: int, each: int = NODES_EACH) -> tuple[NodeId, ...]:
+    return tuple(NodeId(f"lorawan:{gateway:08x}{number:08x}") for number in range(each))
+
+
+def below(share: Fraction, campaign: str = CAMPAIGN, gateways: int = GATEWAYS, each: int = NODES_EACH) -> set[str]:
     """The nodes of the whole fleet whose place is below the share; computed from the published rule alone."""
     found = set()
-    for gateway in range(GATEWAYS):
-        for node in nodes_of(gateway):
-            digest = hashlib.sha256(f"{CAMPAIGN}\0{node}".encode()).hexdigest()
+    for gateway in range(gateways):
+        for node in nodes_of(gateway, each):
+            digest = hashlib.sha256(f"{campaign}\0{node}".encode()).hexdigest()
             if int(digest[:16], 16) < share * 2**64:
                 found.add(str(node))
     return found
@@ -60,29 +65,35 @@ class Fleet:
         return {member.name for member in self.members if nodes & set(member.nodes)}
 
 
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
-    publisher = make_publisher(tmp_path)
+@contextlib.asynccontextmanager
+async def a_fleet(folder: Path, gateways: int, each: int, bad: set[str]) -> AsyncIterator[Fleet]:
+    publisher = make_publisher(folder)
     publisher.add(ReleaseSpec("meter", "1.2.0", 3, 2, 0x01020000, (HARDWARE,), "opaque", self_test_s=0))
-    # Two nodes of the second tier, on different gateways, neither of which has a canary.
-    canary_gateways = {node[8:16] for node in below(TIERS[0])}
-    second = sorted(node for node in below(TIERS[1]) if node[8:16] not in canary_gateways)
-    bad = {second[0], second[-1]}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=32)) as session:
-        with Mosquitto(tmp_path / "broker") as broker:
+        with Mosquitto(folder / "broker") as broker:
             async with PayloadServer(publisher.repository.path).running() as server:
                 members = [
                     await make_member(
-                        f"gw-{n:03}", nodes_of(n), bad, tmp_path / f"gw-{n:03}", server, broker.port, publisher, session
+                        f"gw-{n:03}", nodes_of(n, each), bad, folder / f"gw-{n:03}", server, broker.port, publisher,
+                        session,
                     )
-                    for n in range(GATEWAYS)
-                ]
+                    for n in range(gateways)
+                ]  # fmt: skip
                 async with broker.client("cloud") as client, running(members):
                     cloud = Cloud(client, publisher)
                     reading = asyncio.create_task(cloud.read())
                     yield Fleet(members, cloud, server, bad, publisher.image.stat().st_size)
                     reading.cancel()
                     await asyncio.wait({reading})
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    # Two nodes of the second tier, on different gateways, neither of which has a canary.
+    canary_gateways = {node[8:16] for node in below(TIERS[0])}
+    second = sorted(node for node in below(TIERS[1]) if node[8:16] not in canary_gateways)
+    async with a_fleet(tmp_path, GATEWAYS, NODES_EACH, {second[0], second[-1]}) as made:
+        yield made
 
 
 def document() -> Campaign:
@@ -138,3 +149,45 @@ async def test_a_fleet_is_updated_in_steps_and_nobody_starts_after_a_breach(flee
 
     assert fleet.server.bytes_to.keys() == everybody
     assert max(fleet.server.bytes_to.values()) <= MOST_FETCHED * fleet.payload_bytes
+
+
+async def test_gates_of_the_gateways_own_open_and_close_without_the_cloud(tmp_path: Path) -> None:
+    """Tiers of 20 % and all: a gateway with two canaries judges by itself, one with fewer cannot, and waits for the cloud."""
+    name, first = "meters-local", Fraction(1, 5)
+    canaries = below(first, name, FEW, NODES_OF_FEW)
+    of = [canaries & set(nodes_of(n, NODES_OF_FEW)) for n in range(FEW)]
+    enough = {n for n in range(FEW) if len(of[n]) >= 2}
+    too_few = set(range(FEW)) - enough
+    assert min(len(enough), len(too_few)) >= 3
+    breaking, *_ = sorted(enough)
+    bad = {min(of[breaking])}
+    tiers = (Tier(name="first", percent=float(first * 100)), Tier(name="all", percent=100.0))
+    gate = Gate(kind="local", minimum_executed=2)
+    issued = new_campaign(
+        name, RELEASE, f"fleet:{FLEET}", time.time() - 5,
+        rollout=Rollout(tiers=tiers, stage_by=StageBy.TRANSFER, gate=gate), policy=Policy(max_attempts=1),
+    )  # fmt: skip
+    async with a_fleet(tmp_path, FEW, NODES_OF_FEW, bad) as fleet:
+        cloud = fleet.cloud
+        await cloud.issue(issued)
+        opened = {str(node) for n in enough - {breaking} for node in nodes_of(n, NODES_OF_FEW)}
+        waiting = {str(node) for n in too_few for node in of[n]}
+        await until(lambda: cloud.of_nodes("updated") >= opened | waiting)
+        await until(lambda: cloud.of_campaign("breached"))
+        (gateway, report), *more = cloud.of_campaign("breached").items()
+        assert (gateway, more) == (f"gw-{breaking:03}", [])
+        assert report.evidence is not None
+        assert {node.node for node in report.evidence.nodes} == bad
+        assert (report.evidence.rolled_back, report.evidence.minimum_executed) == (1, 2)
+        assert fleet.started() == opened | waiting | of[breaking]
+        for n in too_few:
+            async with asyncio.timeout(20):
+                while (row := await fleet.members[n].row(name)).gate != "needs_cloud":
+                    await asyncio.sleep(0.05)
+            assert (row.state, row.open_tiers) == ("running", 1), n
+
+        # The next revision opens the tier for those who could not; the one that broke stays as it is.
+        await cloud.issue(revise(issued, time.time(), open_tiers=2))
+        others = {str(node) for n in set(range(FEW)) - {breaking} for node in nodes_of(n, NODES_OF_FEW)}
+        await until(lambda: cloud.of_nodes("updated") >= others)
+        assert fleet.started() == others | of[breaking]
