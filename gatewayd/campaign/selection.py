@@ -48,6 +48,9 @@ def choose(
         return Skip("wrong_hardware", f"the node is {node.hardware}, the release is for {', '.join(document.hardware)}")
     if node.version == document.node_version:
         return Skip("already", f"the node runs {document.version} already")
+    if not versions.ordered(node.hardware, node.version, document.node_version):
+        shown = versions.shown(node.hardware, node.version)
+        return Deferral("version_unordered", f"the node runs {shown}, of no release known here: it may be a newer one")
     if versions.newer(node.hardware, node.version, document.node_version):
         return Skip(
             "newer", f"the node runs {versions.shown(node.hardware, node.version)}, newer than {document.version}"

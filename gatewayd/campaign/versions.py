@@ -1,8 +1,9 @@
 """Which of two versions is the newer, and how versions are shown. PURE.
 
 The order is the release's integer `sequence`. Nodes report a number of their own (OTA file version, TS006 FWversion): where
-this gateway knows the release behind it, the sequence decides; where it does not, the numbers do. People see semantic
-versions, which are compared component by component: 1.10.0 is newer than 1.9.0.
+this gateway knows the release behind it, the sequence decides; where it does not, the numbers do, unless the known releases of
+the hardware show that its numbers do not rise with the sequence: then nobody knows. People see semantic versions, which are
+compared component by component: 1.10.0 is newer than 1.9.0.
 """
 
 from collections.abc import Iterable
@@ -47,10 +48,21 @@ class Versions:
 
     def __init__(self, releases: Iterable[Known] = ()) -> None:
         known: dict[tuple[str, int], Known] = {}
+        newest: dict[str, int] = {}
+        self._unruly: set[str] = set()  # hardware whose numbers went down once
         for release in sorted(releases, key=_order):
             for hardware in release.hardware:
                 known[hardware, release.node_version] = release  # of several with one number, the newest
+                if release.node_version < newest.get(hardware, 0):
+                    self._unruly.add(hardware)
+                newest[hardware] = release.node_version
         self._known = known
+
+    def ordered(self, hardware: str | None, version: int, than: int) -> bool:
+        """Whether it is known which of the two is the newer; `newer` answers by the numbers where it is not."""
+        if version == than or hardware not in self._unruly:
+            return True
+        return (hardware, version) in self._known and (hardware, than) in self._known
 
     def newer(self, hardware: str | None, version: int, than: int) -> bool:
         """Whether a node of that hardware that reports `version` runs something newer than one that reports `than`."""

@@ -148,10 +148,15 @@ async def test_a_newer_campaign_takes_a_node_over_once_the_radio_has_let_it_go(
 async def test_the_sequence_decides_which_campaign_is_the_newer(gateway: Gateway, publisher: Publisher) -> None:
     """1.10.0 has the higher sequence, though its nodes report a lower number."""
     newer = ReleaseSpec("meter", "1.10.0", 4, 2, 5, (HARDWARE,), "opaque")
-    publisher.add(newer)
+    running = ReleaseSpec("meter", "1.0.0", 1, 1, 1, (HARDWARE,), "opaque")
+    for spec in (newer, running):
+        publisher.add(spec)
     await gateway.authority.refresh()
     await deliver(gateway, gateway.document())
     await gateway.issue(gateway.document("newer", release=newer.path))
+    # The numbers do not rise, so of what the node runs nobody knows whether it is older, until its release is known here.
+    await gateway.until_update(State.DEFERRED, "version_unordered", "newer")
+    await gateway.issue(gateway.document("known", release=running.path, desired=Desired.PAUSED))
     await gateway.until_told(Want.DROP)
     assert (await gateway.update()).state is State.SUPERSEDED
 
