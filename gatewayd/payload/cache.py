@@ -187,16 +187,19 @@ class PayloadCache:
                 raise store_error(part.path, error) from error
         log.info("payload cached", digest=payload.sha256, bytes=payload.size)
 
-    def evict(self, needed: frozenset[str], room_for: int) -> list[str]:
+    def evict(self, needed: frozenset[str], room_for: int, digest_for: str = "") -> list[str]:
         """Remove what no campaign needs, least recently used first, until `room_for` bytes fit; what was removed.
 
-        Refused(too_large) when that many never fit. It removes no more than it has to, and may fail to make the room.
+        What is here already of `digest_for` is a part of them, and stays. Refused(too_large) when that many never fit. It
+        removes no more than it has to, and may fail to make the room.
         """
         self._must_fit(room_for)
+        needed |= {digest_for}
         removed = []
         for _, digest in sorted({(used, digest) for digest, _, used in self._files() if digest not in needed}):
             here, coming = self._taken()
-            wanted = sum(coming.values()) + room_for
+            coming[digest_for] = max(0, room_for - here.get(digest_for, 0))
+            wanted = sum(coming.values())
             if sum(here.values()) + wanted <= self.quota_bytes and self._free() - wanted >= self.reserve_bytes:
                 break
             if digest not in removed:

@@ -138,7 +138,8 @@ class Fetcher:
 
     async def _download(self, payload: Payload, download: _Download) -> None:
         if self._needed is not None and (needed := self._needed()) is not None:
-            await asyncio.to_thread(self._cache.evict, needed | frozenset(self._running), payload.size)
+            kept = needed | frozenset(self._running)
+            await asyncio.to_thread(self._cache.evict, kept, payload.size, payload.sha256)
         part = await self._open_part(payload)
         try:
             download.tell(part.held_bytes, payload.size)

@@ -264,6 +264,18 @@ def test_eviction_takes_the_least_recently_used_and_never_what_is_needed(tmp_pat
     cache.close()
 
 
+def test_what_is_here_of_a_part_that_is_resumed_needs_no_second_room(tmp_path: Path) -> None:
+    cache = PayloadCache(tmp_path, 3000)
+    whole = store(cache, b"w" * 1000).sha256
+    resumed = payload_of(b"1" * 2000)
+    (tmp_path / f"{resumed.sha256}.part").write_bytes(b"1" * 1500)
+    assert cache.evict(frozenset({resumed.sha256}), resumed.size, resumed.sha256) == []
+    assert cache.has(whole)
+    cache.open_part(resumed).close()
+    assert cache.evict(frozenset(), 2001, resumed.sha256) == [whole]  # the part itself is what room is made for
+    assert (tmp_path / f"{resumed.sha256}.part").exists()
+
+
 def test_an_evicted_file_is_gone_for_readers(tmp_path: Path) -> None:
     cache = PayloadCache(tmp_path, 1000)
     digest = store(cache, b"a" * 1000).sha256
