@@ -11,7 +11,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -32,6 +32,9 @@ NAMES: Final = re.compile(
 )
 
 _PIECE_BYTES = 1 << 20
+_EXTENSION_MAX_BYTES = 64 * 1024  # of a header about a long name, which tarfile reads as a whole
+_PAX_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTENSIONS = (*_PAX_TYPES, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
 class Source(Protocol):
@@ -94,7 +97,7 @@ def read(source: Source, folder: Path | None, accept: Callable[[Manifest], None]
     the manifest says: what is in `folder` then is worth nothing. OSError.
     """
     try:
-        with tarfile.open(fileobj=source, mode="r|") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=source, mode="r|", tarinfo=_Bounded) as tar:  # type: ignore[call-overload]
             members = _members(tar)
             manifest = _manifest(members)
             accept(manifest)
@@ -107,9 +110,22 @@ def read(source: Source, folder: Path | None, accept: Callable[[Manifest], None]
                 raise Refused("bad_backup", f"{more[0]!r}: is not in the manifest")
         while source.read(_PIECE_BYTES):
             pass  # a sealed file is proven by its last piece alone
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise Refused("bad_backup", f"is no backup, or is cut off: {error}") from None
     return manifest
+
+
+class _Bounded(tarfile.TarInfo):
+    """Headers that extend others have the length that they say, and are in memory before anybody can judge them."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in _EXTENSIONS and info.size > _EXTENSION_MAX_BYTES:
+            raise tarfile.TarError(f"a header of {info.size} bytes")
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.TarError("a file with holes, which no backup has")
+        return info
 
 
 class _Checked:

@@ -26,6 +26,7 @@ from gatewayd.campaign.reports import gateway_report
 from gatewayd.cloud import outbox
 from gatewayd.cloud.messages import utc
 from gatewayd.errors import Refused, StoreError
+from gatewayd.folders import replace_file
 from gatewayd.store import witness
 from gatewayd.store.database import Database, schema_version
 from gatewayd.store.lock import StateLock
@@ -80,19 +81,23 @@ def restore(
             swap.finish(state)  # of an attempt before, that was decided
             if (found := swap.present(state)) and not force:
                 raise StoreError(f"{state}: is not empty ({', '.join(found[:5])}): --force sets what is there aside")
-            new = swap.begin(state)
-            with _opened(file, passphrase) as source:
-                manifest = _read(source, new, file, gateway, other_gateway=other_gateway)
-            made_at = manifest.made_at.timestamp()
-            if now < made_at - CLOCK_TOLERANCE_S:
-                # How much the old hardware can have done since is reckoned from the backup's age.
-                raise StoreError(f"{file}: made at {manifest.made_at}, in the future: set this machine's clock first")
-            network = _network_backup(manifest)
-            _prepare(new, manifest, max(now, made_at), radios, network, _witness(state, new))
-            swap.decide(state)
+            with _made_ready(state) as new:
+                with _opened(file, passphrase) as source:
+                    manifest = _read(source, new, file, gateway, other_gateway=other_gateway)
+                made_at = manifest.made_at.timestamp()
+                if now < made_at - CLOCK_TOLERANCE_S:
+                    # How much the old hardware can have done since is reckoned from the backup's age.
+                    raise StoreError(
+                        f"{file}: made at {manifest.made_at}, in the future: set this machine's clock first"
+                    )
+                network = _network_backup(manifest)
+                _prepare(new, manifest, max(now, made_at), radios, network, _witness(state, new))
+                swap.decide(state)
             aside = swap.finish(state)
         except OSError as error:
             raise StoreError(f"{state}: {error}") from error
+        except sqlite3.Error as error:
+            raise Refused("bad_backup", f"{file}: {archive.STORE}: {error}") from error
     return Restored(manifest, network, aside)
 
 
@@ -109,6 +114,17 @@ def restored(db: sqlite3.Connection) -> dict[str, str]:
     """When the store was restored, and when its backup was made; empty: never."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (META_KEY,)).fetchone()
     return dict(json.loads(row["value"])) if row else {}
+
+
+@contextmanager
+def _made_ready(state: Path) -> Iterator[Path]:
+    """The folder for the new state. What was refused leaves nothing behind: it may be as large as the disk, and holds keys."""
+    new = swap.begin(state)
+    try:
+        yield new
+    except Exception:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
 
 
 @contextmanager
@@ -159,7 +175,7 @@ def _witness(state: Path, new: Path) -> witness.Guarded | None:
         log.warning("witness_not_read", error=error.detail)
         return None
     if guarded is not None:
-        shutil.copyfile(path, new / WITNESS)
+        replace_file(new / WITNESS, path.read_bytes())
     return guarded
 
 

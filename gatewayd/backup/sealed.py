@@ -18,7 +18,7 @@ MAGIC: Final = b"gatewayd sealed backup 1\n"
 PIECE_BYTES: Final = 64 * 1024
 
 _LOG_N, _R, _P = 15, 8, 1  # 32 MiB
-_LOG_N_MOST: Final = 20  # of a file that somebody else wrote: 1 GiB
+_LOG_N_MOST: Final = 17  # of a file that somebody else wrote: 128 MiB, which every gateway has
 _SALT_BYTES, _NONCE_BYTES, _TAG_BYTES = 16, 7, 16
 _HEAD_BYTES: Final = len(MAGIC) + 3 + _SALT_BYTES + _NONCE_BYTES
 

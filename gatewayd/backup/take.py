@@ -4,6 +4,7 @@ The file holds the network's keys and the multicast keys: it is for its owner al
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from gatewayd.folders import sync
 from gatewayd.service.version import version
 from gatewayd.store.snapshot import check, snapshot
 
+_WORK = ".gatewayd-backup-"
 COPIES_MOST = 5  # of a folder that changes meanwhile
 
 
@@ -37,6 +39,8 @@ def take(
     try:
         with _work_folder(target.parent) as work:
             names = _collect(state, work, payloads=payloads)
+            if len(names) > archive.FILES_MOST:
+                raise StoreError(f"{state}: {len(names)} files, a backup has at most {archive.FILES_MOST}")
             sources = {name: work / name if (work / name).exists() else state / name for name in names}
             manifest = Manifest(
                 gateway=gateway,
@@ -119,6 +123,25 @@ def _write(path: Path, manifest: Manifest, sources: dict[str, Path], passphrase:
 
 @contextlib.contextmanager
 def _work_folder(parent: Path) -> Iterator[Path]:
-    """Beside the target, so that the finished file only needs a name; for its owner alone."""
-    with tempfile.TemporaryDirectory(prefix=".gatewayd-backup-", dir=parent) as work:
+    """Beside the target, so that the finished file only needs a name; for its owner alone.
+
+    Locked while it is used. One that nobody holds is of a process that was killed: it has keys in it, and is removed.
+    """
+    for left in parent.glob(f"{_WORK}*"):
+        with contextlib.suppress(OSError), _locked(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_WORK, dir=parent) as work, contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a file system without locks, where nothing is removed either
+            stack.enter_context(_locked(Path(work)))
         yield Path(work)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """OSError when another one has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

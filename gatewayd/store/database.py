@@ -5,6 +5,7 @@ and a thread of their own and see the last commit. What the tables mean is the b
 """
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,7 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not _healthy(path):
                 set_aside = _move_aside(path)
+            _keep_private(path)
             writer = _connect(path)
             _migrate(writer, path)
             reader = _connect(path)
@@ -102,6 +104,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+def _keep_private(path: Path) -> None:
+    """It holds multicast keys: nobody else reads it, whatever the umask. SQLite gives its log the same mode."""
+    if not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for part in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        if part.exists() and part.stat().st_mode & 0o077:
+            part.chmod(0o600)
 
 
 def _healthy(path: Path) -> bool:

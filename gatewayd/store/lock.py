@@ -25,6 +25,7 @@ class StateLock:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._give_to_owner()
         except OSError as error:
             raise StoreError(f"{self._path}: {error.strerror}") from error
         try:
@@ -39,6 +40,12 @@ class StateLock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._close()
+
+    def _give_to_owner(self) -> None:
+        """Root restores for the daemon's user, who could not open a file that stays root's."""
+        if os.geteuid() == 0:
+            owner = self._path.parent.stat()
+            os.fchown(self._descriptor, owner.st_uid, owner.st_gid)
 
     def _close(self) -> None:
         os.close(self._descriptor)

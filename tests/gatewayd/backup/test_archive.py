@@ -117,6 +117,32 @@ def test_anything_else_is_refused(stream: Callable[[], io.BytesIO], what: str, t
     assert {p.name for p in tmp_path.iterdir()} <= {"new"}
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_that_would_take_the_machines_memory_is_refused_unread(kind: bytes) -> None:
+    class Endless(io.RawIOBase):
+        def __init__(self, head: bytes) -> None:
+            self.head, self.given = head, 0
+
+        def read(self, size: int = -1, /) -> bytes:
+            found, self.head = self.head[:size], self.head[size:]
+            found += bytes(size - len(found))
+            self.given += len(found)
+            assert self.given < 2**22
+            return found
+
+    info = tarfile.TarInfo("manifest.json")
+    info.size, info.type = 2**33 - 1, kind
+    with pytest.raises(Refused, match="a header of 8589934591 bytes"):
+        read(Endless(info.tobuf(tarfile.GNU_FORMAT)))
+
+
+def test_a_long_name_may_still_be_told_by_such_a_header(tmp_path: Path) -> None:
+    name = f"trust/{'a' * 150}/{'b' * 150}"
+    stream = packed(document(entry(name, b"x")), ("gatewayd.db", STORE), (name, b"x"))
+    read(stream, tmp_path / "new")
+    assert (tmp_path / "new" / name).read_bytes() == b"x"
+
+
 def test_a_manifest_that_is_not_accepted_lets_nothing_be_written(tmp_path: Path) -> None:
     def accept(_: archive.Manifest) -> None:
         raise Refused("wrong_gateway", "no")
@@ -197,6 +223,13 @@ def test_a_sealed_file_that_was_changed_is_refused(change: Callable[[bytes], byt
     with pytest.raises(Refused) as refused:
         opened(change(raw))
     assert refused.value.code == "sealed"
+
+
+@pytest.mark.parametrize("log_n", [0, 18, 20, 255])
+def test_a_cost_that_a_gateway_cannot_pay_is_refused_before_it_is_paid(log_n: int) -> None:
+    raw = sealed(b"x")
+    with pytest.raises(Refused, match="does not know"):
+        Opener(io.BytesIO(raw[:25] + bytes((log_n,)) + raw[26:]), "correct horse")
 
 
 def test_another_passphrase_opens_nothing() -> None:

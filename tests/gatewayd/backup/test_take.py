@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.backup.take import file_name, take
+from gatewayd.backup.take import _WORK, _work_folder, file_name, take
 from gatewayd.errors import StoreError
 from gatewayd.store.database import Database
 from gatewayd.store.snapshot import snapshot
@@ -108,3 +108,18 @@ def test_a_folder_that_is_not_there_is_said(state: Path, tmp_path: Path) -> None
 
 def test_its_name_says_whose_and_when() -> None:
     assert file_name("gw-1", MADE) == "gatewayd-gw-1-20260601T120000Z.backup"
+
+
+def test_what_a_killed_backup_left_is_removed_and_what_another_one_works_on_stays(state: Path, tmp_path: Path) -> None:
+    """It holds the store, with its keys, and each time it would take more of the disk."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with _work_folder(folder) as used:
+        (used / "gatewayd.db").write_text("keys")
+        (folder / f"{_WORK}killed").mkdir()
+        (folder / f"{_WORK}killed" / "gatewayd.db").write_text("keys")
+        (folder / "mine").mkdir()
+        take(state, GATEWAY, folder / "b", MADE)
+        assert {path.name for path in folder.iterdir()} == {"b", "mine", used.name}
+        assert (used / "gatewayd.db").exists()
+    assert {path.name for path in folder.iterdir()} == {"b", "mine"}

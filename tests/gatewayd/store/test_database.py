@@ -1,6 +1,7 @@
 """The store file: durable, versioned, and never thrown away."""
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 
@@ -96,3 +97,17 @@ def test_a_locked_or_unreadable_place_is_no_corruption(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         Database.open(tmp_path / "s.db")
     assert (tmp_path / "s.db").is_dir()
+
+
+async def test_nobody_else_may_read_it_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        (tmp_path / "old.db").touch(0o644)
+        for name in ("new.db", "old.db"):
+            database = Database.open(tmp_path / name)
+            await database.write(lambda db: db.execute("INSERT INTO meta VALUES ('a', 'b')"))
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob(f"{name}*")}
+            assert modes == dict.fromkeys((name, f"{name}-wal", f"{name}-shm"), 0o600)
+            database.close()
+    finally:
+        os.umask(before)

@@ -37,6 +37,16 @@ def test_it_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_what_root_makes_in_the_daemons_folder_is_the_daemons(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    os.chown(folder, 4711, 4712)
+    with StateLock(folder):
+        made = (folder / "lock").stat()
+        assert (made.st_uid, made.st_gid) == (4711, 4712)
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file/state"), StateLock(tmp_path / "file" / "state"):
