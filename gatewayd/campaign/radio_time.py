@@ -4,7 +4,8 @@ A radio's clock is the wall clock as it was at the start, carried on by the mono
 a battery-backed clock a node may begin to confirm in 1970 and time arrive a minute later: it has run for a minute then, not
 for half a century. So all that was stored by the clock as it was before is moved with it, in the transaction after which
 the new time is used, and which also keeps the difference of the two clocks: a process that ends between the step and the
-move leaves the move to the next one. Not responsible for noticing steps (`service/wall_clock.py`).
+move leaves the move to the next one. Not responsible for noticing steps (`service/wall_clock.py`), nor for what the radios keep
+themselves: `radio_record` and the timers of sessions see a step as time that passed (`journal.py` knows what that makes of "lost").
 """
 
 import asyncio

@@ -225,6 +225,32 @@ async def test_when_time_comes_no_installation_is_lost(gateway: Gateway) -> None
     assert ((await gateway.update()).state, (await gateway.update()).code) == (State.FAILED, "lost")
 
 
+@pytest.mark.parametrize("code", ["lost", "unproven"])
+async def test_a_radio_whose_timers_ran_out_with_the_step_gives_no_installation_up(gateway: Gateway, code: str) -> None:
+    """To its session the step was half a century of waiting. It goes on listening, and the node comes back."""
+    await deliver(gateway)
+    assert await gateway.wall.store(gateway.database)
+    await gateway.stop()
+    into_1970(gateway)
+    gateway.times.boot = "boot-2"
+    await gateway.start(refresh=False)
+    await ready(gateway)
+    await gateway.fact(Fact.INSTALLING)
+    time_comes(gateway)
+    await gateway.radio_time.follow()
+    await gateway.fact(Fact.FAILED, code=code)
+    assert (await gateway.update()).state is State.INSTALLING
+    await gateway.fact(Fact.RUNNING, version=NEW)
+    assert (await gateway.update()).state is State.CONFIRMING
+
+
+async def test_a_node_that_is_not_heard_of_for_an_hour_is_given_up(gateway: Gateway) -> None:
+    await install(gateway)
+    gateway.times.passed_s += 3600
+    await gateway.fact(Fact.FAILED, code="lost")
+    assert ((await gateway.update()).state, (await gateway.update()).code) == (State.FAILED, "lost")
+
+
 # -- a synchronised leap -------------------------------------------------------------------------------------------------
 
 
