@@ -239,6 +239,9 @@ class ZigbeeRadio:
     def foreground(self) -> None:
         self._pacer.foreground(self._clock.now())
 
+    def unreadable(self) -> None:
+        self._traffic.unreadable += 1
+
     def announced(self, ieee: Any) -> None:
         node = self._node_id(ieee)
         self._feed.put(NodeObservation(node, self._clock.now(), joined=True))

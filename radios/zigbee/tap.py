@@ -2,7 +2,9 @@
 
 zigpy drops repeated bytes within 10 s, builds structures, and answers ABORT to downloads that it did not start. So the
 frames of cluster 0x0019 that go from client to server are taken before all of that, from the first one that the radio
-hands over. Last seen, LQI and RSSI are recorded as zigpy does. Everything else passes through untouched.
+hands over. Last seen, LQI and RSSI are recorded as zigpy does. Everything else passes through untouched. What zigpy raises
+on a frame (a header that is cut, arguments that it did not expect) ends here: a radio library that it reached would stop
+polling its dongle for a while (deconz), or log a traceback for each such frame (bellows).
 """
 
 import importlib
@@ -85,6 +87,10 @@ class PacketSink(Protocol):
         """The site's own traffic came or went."""
         ...
 
+    def unreadable(self) -> None:
+        """zigpy raised on a frame, and so made nothing of it."""
+        ...
+
 
 def load_application(library: str) -> type:
     """The ControllerApplication of a zigpy radio library. Unsupported when it is not installed."""
@@ -112,6 +118,15 @@ def is_foreground(frame: bytes) -> bool:
         return True
     at = 4 if frame[0] & _MANUFACTURER_SPECIFIC else 2
     return len(frame) > at and frame[at] in _WRITES_AND_REPORTS
+
+
+def _record_link(device: Any, packet: Any) -> None:
+    """What zigpy records of a frame of a device's, whatever is in it."""
+    device.last_seen = packet.timestamp
+    if packet.lqi is not None:
+        device.lqi = packet.lqi
+    if packet.rssi is not None:
+        device.rssi = packet.rssi
 
 
 class _CheckedTwice(zigpy.application.ControllerApplication):  # type: ignore[misc]  # zigpy has no types for us
@@ -148,9 +163,16 @@ class _Tap:
                         self._tap_sink.ota_default_response(device, frame[3], frame[4])
         if is_zcl and packet.profile_id != zigpy.profiles.zgp.PROFILE_ID:
             self._tap_sink.node_frame(self._tap_device(packet.src), packet)
-        super().packet_received(packet)  # type: ignore[misc]  # the library's class follows in the MRO
+        readable = True
+        try:
+            super().packet_received(packet)  # type: ignore[misc]  # the library's class follows in the MRO
+        except Exception as error:  # noqa: BLE001  # zigpy raises what it likes on what nodes send
+            readable = False
+            self._tap_unreadable(packet, error)
         device = self._tap_device(packet.src)
         if device is not None:
+            if not readable:
+                _record_link(device, packet)
             self._tap_sink.heard(device)
             if is_zcl and is_foreground(packet.data.serialize()):
                 self._tap_sink.foreground()
@@ -162,6 +184,9 @@ class _Tap:
         stop = None if device is None else device.on_event(GreenPowerCommandReceived.event_type, told.append)
         try:
             super().gp_packet_received(packet)  # type: ignore[misc]  # as above
+        except Exception as error:  # noqa: BLE001  # as above
+            self._tap_unreadable(packet, error)
+            return
         finally:
             if stop is not None:
                 stop()
@@ -192,14 +217,14 @@ class _Tap:
             await super()._discover_unknown_device(nwk)  # type: ignore[misc]  # the library's class follows in the MRO
 
     def _tap_take(self, device: Any, packet: Any, frame: bytes) -> None:
-        device.last_seen = packet.timestamp
-        if packet.lqi is not None:
-            device.lqi = packet.lqi
-        if packet.rssi is not None:
-            device.rssi = packet.rssi
+        _record_link(device, packet)
         if not device.is_initialized and not device.initializing:
             device.schedule_initialize()
         self._tap_sink.ota_frame(device, Peer(packet.profile_id, packet.src_ep, packet.dst_ep), frame)
+
+    def _tap_unreadable(self, packet: Any, error: Exception) -> None:
+        _LOG.debug("zigpy made nothing of %r: %r", packet, error)
+        self._tap_sink.unreadable()
 
     def _tap_device(self, source: Any) -> Any:
         """The Zigbee device behind an address; None when it is unknown, which zigpy then looks into."""

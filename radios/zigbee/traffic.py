@@ -66,6 +66,7 @@ class Traffic:
         self._most = most
         self._filled = asyncio.Event()
         self.received = 0
+        self.unreadable = 0  # frames that zigpy could not read; those of them that are traffic go out all the same
         self.dropped: dict[str, int] = {"overflow": 0, "too_large": 0}
 
     def put(self, node: NodeId, packet: Any, *, answers: bool, at: float) -> None:
@@ -131,6 +132,7 @@ class Traffic:
         dropped: dict[str, Json] = {**self.dropped, "unknown_node": self._unnamed.lost, "green_power_refused": refused}
         return {
             "received": self.received,
+            "unreadable": self.unreadable,
             "queued": len(self._waiting),
             "held": len(self._unnamed),
             "green_power_repeated": self._green_power.repeated,

@@ -143,6 +143,17 @@ async def test_a_device_of_ours_is_judged_by_zigpy(radio: Any) -> None:
     assert counters(radio)["green_power_repeated"] == 3
 
 
+async def test_a_frame_that_zigpy_does_not_bear_goes_no_further_and_is_counted(radio: Any) -> None:
+    radio, app = radio
+    device = zigpy.device.GreenPowerDevice(app, application_id=zgp.ApplicationID.SrcID, src_id=zgp.SrcID(SOURCE))
+    app.devices[device.ieee] = device
+    cut = {"security_level": zgp.SecurityLevel.Encrypted, "security_status": zgp.SecurityStatus.Unprocessed}
+    app.gp_packet_received(direct(11, TOGGLE, **cut))  # still encrypted, without what is needed to decrypt it
+    assert (counters(radio)["unreadable"], counters(radio)["queued"]) == (1, 0)
+    app.gp_packet_received(direct(12, TOGGLE))
+    assert [message.sequence for message in await heard(radio, 1)] == [12]
+
+
 async def test_a_green_power_device_counts_as_traffic_of_the_site(radio: Any) -> None:
     radio, app = radio
     assert radio.status()["air_share_because"] != "foreground"

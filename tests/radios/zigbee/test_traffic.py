@@ -153,6 +153,7 @@ def test_answers_and_firmware_are_no_traffic() -> None:
     traffic.put(NODE, packet(OTA, report(struct.pack("<HBI", 2, 0x23, 1))), answers=False, at=0.0)
     assert traffic.status(0.0) == {
         "received": 0,
+        "unreadable": 0,
         "queued": 0,
         "held": 0,
         "green_power_repeated": 0,

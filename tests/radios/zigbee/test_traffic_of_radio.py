@@ -26,7 +26,7 @@ def receive(app: Any, cluster: int, frame: bytes, *, nwk: int = NWK, endpoint: i
             src_ep=endpoint,
             dst=t.AddrModeAddress(addr_mode=t.AddrMode.NWK, address=t.NWK(0)),
             dst_ep=1,
-            tsn=frame[1],
+            tsn=7,
             profile_id=0x0104,
             cluster_id=cluster,
             data=t.SerializableBytes(frame),
@@ -68,6 +68,21 @@ async def test_reports_go_out_and_zigpy_has_them_too(radio: ZigbeeRadio, library
     assert app.devices[IEEE].endpoints[1].in_clusters[1].get(0x0021) == 102
     status: Any = radio.status()["traffic"]
     assert (status["received"], status["queued"]) == (3, 0)
+
+
+async def test_a_report_cut_at_any_byte_is_counted_where_zigpy_cannot_read_it(radio: ZigbeeRadio, library: Any) -> None:
+    app, whole = library.instances[-1], battery_report(1, 100)
+    traffic, observed = radio.traffic(), radio.observations()
+    for cut in range(len(whole)):
+        receive(app, 0x0001, whole[:cut])
+    receive(app, 0x0001, battery_report(2, 90))
+    status: Any = radio.status()["traffic"]
+    assert status["unreadable"] == 3, "without a whole header"
+    messages = [await anext(traffic) for _ in range(status["queued"])]
+    assert messages[-1].data["attributes"] == {"battery_percentage_remaining": 90}
+    assert not any(message.data.get("attributes") for message in messages[:-1]), "nothing is made up"
+    seen = await anext(observed)
+    assert (seen.node, seen.lqi) == (NODE, 100)
 
 
 async def test_a_node_that_is_not_interviewed_is_heard(radio: ZigbeeRadio, library: Any) -> None:
