@@ -1,5 +1,8 @@
 """The table of models: which entries a node gets, who wins, and which faults are named."""
 
+from dataclasses import replace
+from importlib import resources
+
 import pytest
 
 from radios.zigbee.quirks import Quirk, QuirkTable, parse_quirks, quirks_from
@@ -9,9 +12,30 @@ from radios.zigbee.settings import quirk_table
 BASE = SessionLimits()
 
 
-@pytest.mark.parametrize(("manufacturer", "most"), [(4474, 40), (4405, 40), (4129, 255), (0x1049, 50)])
-def test_the_packaged_table_knows_the_block_sizes(manufacturer: int, most: int) -> None:
-    assert quirk_table().limits(BASE, manufacturer, 1, None).max_block_bytes == most
+# Manufacturer code and image type of a node, and what the packaged table changes for it.
+PACKAGED: dict[tuple[int, int], dict[str, object]] = {
+    (4474, 1): {"max_block_bytes": 40},
+    (4405, 1): {"max_block_bytes": 40},
+    (4398, 1): {"max_block_bytes": 40},
+    (4129, 1): {"max_block_bytes": 255, "stall_after_s": 1800},
+    (4617, 1): {"stall_after_s": 3600},
+    (4742, 8199): {"stall_after_s": 3600},
+    (4742, 8198): {},
+    (0x1049, 1): {},
+}
+
+
+@pytest.mark.parametrize(("manufacturer", "image_type"), PACKAGED)
+def test_every_row_of_the_packaged_table_is_applied_to_its_nodes_alone(manufacturer: int, image_type: int) -> None:
+    found = quirk_table().limits(BASE, manufacturer, image_type, "any model")
+    assert found == replace(BASE, **PACKAGED[manufacturer, image_type])  # type: ignore[arg-type]  # by name
+
+
+def test_no_row_of_the_packaged_table_is_left_out_above() -> None:
+    rows = parse_quirks(resources.files("radios.zigbee").joinpath("quirks.toml").read_text("utf-8"))
+    assert len(rows) == sum(map(bool, PACKAGED.values()))
+    for row in rows:
+        assert any(row.fits(*node, None) for node, changes in PACKAGED.items() if changes)
 
 
 def test_the_operators_entries_win_over_the_packaged_ones() -> None:
