@@ -1,7 +1,7 @@
 """A program that uses the site's nodes beside their updates, over MQTT, as a building's automation does.
 
-It counts the reports that come from nodes, asks one node to report an attribute, and looks in the end whether the node still
-does: its new firmware has forgotten it, and gatewayd has to have told it again.
+It counts the reports that come from nodes, binds a cluster of one node, asks it to report an attribute, and looks in the end
+whether the node still is so: its new firmware has forgotten both, and gatewayd has to have told it again.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class Automation:
 
     def __init__(self) -> None:
         self.reports: dict[str, list[int]] = {}  # ZCL sequences by node
-        self.configured = False  # the node took the terms
+        self.configured = False  # the node took the binding and the terms
         self._asked = 0
         self._answers: dict[str, asyncio.Future[NodeResponse]] = {}
         self._client: aiomqtt.Client | None = None
@@ -50,30 +50,37 @@ class Automation:
             await asyncio.sleep(RETRY_S)
 
     async def reporting_fault(self, limit_s: float) -> str:
-        """Empty when the node took the terms and says that it holds them; asked until it does or the time is up."""
+        """Empty when the node took binding and terms and says that it holds them; asked until it does or the time is up."""
         if not self.configured:
             return "it was never configured"
         fault = "no answer"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while True:
-                    answer = await self._ask("reporting", {"cluster": CLUSTER, "attributes": [ATTRIBUTE]}, limit_s)
-                    if answer is not None and answer.ok and isinstance(answer.value, dict):
-                        values = answer.value.get("values")
-                        terms = values.get(ATTRIBUTE) if isinstance(values, dict) else None
-                        if isinstance(terms, dict) and TERMS.items() <= terms.items():
-                            return ""
-                    if answer is not None:
-                        fault = f"it answers {answer.value}" if answer.ok else f"{answer.code}: {answer.detail}"
+                    reporting = await self._ask("reporting", {"cluster": CLUSTER, "attributes": [ATTRIBUTE]}, limit_s)
+                    bindings = await self._ask("bindings", {}, limit_s)
+                    if _holds_terms(reporting) and _holds_binding(bindings):
+                        return ""
+                    for answer in (reporting, bindings):
+                        if answer is not None:
+                            fault = f"it answers {answer.value}" if answer.ok else f"{answer.code}: {answer.detail}"
                     await asyncio.sleep(RETRY_S)
         return fault
 
+    async def reading_fault(self, limit_s: float) -> str:
+        """Empty when the node says its own model."""
+        answer = await self._ask("read", {"cluster": CLUSTER, "attributes": ["model"]}, limit_s)
+        if answer is None or not answer.ok:
+            return "no answer" if answer is None else f"{answer.code}: {answer.detail}"
+        return "" if _value(answer, "model") == CONFIGURED.name else f"it answers {answer.value}"
+
     async def _configure(self) -> None:
         while not self.configured:
-            answer = await self._ask(
-                "configure_reporting", {"cluster": CLUSTER, "attributes": {ATTRIBUTE: TERMS}}, ASK_S
+            answers = (
+                await self._ask("bind", {"cluster": CLUSTER}, ASK_S),
+                await self._ask("configure_reporting", {"cluster": CLUSTER, "attributes": {ATTRIBUTE: TERMS}}, ASK_S),
             )
-            self.configured = answer is not None and answer.ok
+            self.configured = all(answer is not None and answer.ok for answer in answers)
             await asyncio.sleep(RETRY_S)
 
     async def _ask(self, name: str, arguments: dict[str, object], limit_s: float) -> NodeResponse | None:
@@ -104,3 +111,21 @@ class Automation:
         traffic = NodeTraffic.model_validate_json(payload)
         if traffic.kind == "attribute_report" and isinstance(sequence := traffic.data["sequence"], int):
             self.reports.setdefault(traffic.node, []).append(sequence)
+
+
+def _value(answer: NodeResponse, attribute: str) -> object:
+    """Of what was read."""
+    values = answer.value.get("values") if isinstance(answer.value, dict) else None
+    return values.get(attribute) if isinstance(values, dict) else None
+
+
+def _holds_terms(answer: NodeResponse | None) -> bool:
+    terms = None if answer is None or not answer.ok else _value(answer, ATTRIBUTE)
+    return isinstance(terms, dict) and TERMS.items() <= terms.items()
+
+
+def _holds_binding(answer: NodeResponse | None) -> bool:
+    if answer is None or not answer.ok or not isinstance(answer.value, list):
+        return False
+    wanted = {"cluster": CLUSTER, "target": "coordinator", "kept": True}
+    return any(isinstance(bound, dict) and wanted.items() <= bound.items() for bound in answer.value)

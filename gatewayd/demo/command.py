@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -29,6 +30,7 @@ REPORTS_PER_S = 0.05  # of the nodes' clock: so few that they hardly slow the up
     "--once", is_flag=True, help="End when every node has its outcome; exit status 0 when all is as it should."
 )
 @click.option("--kill", is_flag=True, help="SIGKILL the daemon in mid-transfer and start it again.")
+@click.option("--unplug", is_flag=True, help="Unplug the Zigbee dongle in mid-transfer and plug it in again.")
 @click.option(
     "--keep",
     type=click.Path(file_okay=False, path_type=Path),
@@ -36,7 +38,7 @@ REPORTS_PER_S = 0.05  # of the nodes' clock: so few that they hardly slow the up
 )
 @click.option("--amqtt", is_flag=True, help="Use amqtt (MQTT 3.1.1) even where mosquitto is installed.")
 @click.option("--lorawan-scale", default=LORAWAN_SCALE, show_default=True, help="Simulated seconds in a real one.")
-def demo(once: bool, kill: bool, keep: Path | None, amqtt: bool, lorawan_scale: float) -> None:
+def demo(once: bool, kill: bool, unplug: bool, keep: Path | None, amqtt: bool, lorawan_scale: float) -> None:
     """A whole site on this machine: cloud, gateway and simulated nodes, on loopback only. Ctrl-C ends it."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     options = WorldOptions(
@@ -50,7 +52,7 @@ def demo(once: bool, kill: bool, keep: Path | None, amqtt: bool, lorawan_scale: 
     console = Console(stderr=True)
     status = EXIT_FAULTS
     try:
-        status = asyncio.run(_run(World(folder, options), console, once, kill))
+        status = asyncio.run(_run(World(folder, options), console, once, {"kill": kill, "unplug": unplug}))
     finally:
         if keep is None and status == EXIT_FAULTS:
             console.print(f"what is left of it, with all logs, is in {folder}", markup=False, highlight=False)
@@ -59,9 +61,9 @@ def demo(once: bool, kill: bool, keep: Path | None, amqtt: bool, lorawan_scale: 
     sys.exit(status)
 
 
-async def _run(world: World, console: Console, once: bool, kill: bool) -> int:
-    """The exit status. On SIGINT, SIGTERM and SIGHUP the demo's processes are ended in order."""
-    course = asyncio.ensure_future(_course(world, console, once, kill))
+async def _run(world: World, console: Console, once: bool, trouble: Mapping[str, bool]) -> int:
+    """The exit status. `trouble`: what is done to it. On SIGINT, SIGTERM and SIGHUP the demo's processes are ended in order."""
+    course = asyncio.ensure_future(_course(world, console, once, trouble))
     interrupted = False
 
     def interrupt() -> None:
@@ -81,10 +83,10 @@ async def _run(world: World, console: Console, once: bool, kill: bool) -> int:
         return EXIT_INTERRUPTED if once else 0
 
 
-async def _course(world: World, console: Console, once: bool, kill: bool) -> int:
+async def _course(world: World, console: Console, once: bool, trouble: Mapping[str, bool]) -> int:
     began = time.monotonic()
     try:
-        result = await _in_the_world(world, console, began, once, kill)
+        result = await _in_the_world(world, console, began, once, trouble)
     except Unavailable as error:
         console.print(str(error), markup=False, highlight=False)
         result = failure(str(error), time.monotonic() - began)
@@ -93,14 +95,16 @@ async def _course(world: World, console: Console, once: bool, kill: bool) -> int
     return 0 if result["ok"] else EXIT_FAULTS
 
 
-async def _in_the_world(world: World, console: Console, began: float, once: bool, kill: bool) -> dict[str, object]:
+async def _in_the_world(
+    world: World, console: Console, began: float, once: bool, trouble: Mapping[str, bool]
+) -> dict[str, object]:
     with Screen(console) as screen:
         screen.say(f"setting up in {world.folder}: keys, certificates, repository, broker, nodes, daemon")
         async with world:
             end = "ends by itself" if once else "runs until Ctrl-C"
             screen.say(f"status page: {world.status_url}  broker: {world.broker.kind}  {end}")
             await world.cloud.start_campaigns(world.cloud_broker)
-            run = Demo(world, began, screen, kill)
+            run = Demo(world, began, screen, kill=trouble["kill"], unplug=trouble["unplug"])
             return await (run.once() if once else run.until_cancelled())
 
 

@@ -1,5 +1,6 @@
 """What an operator does at the gateway while the demo runs, by the commands of `gatewayd`: lets a node in with the install code
-that is printed on it, looks at the status, and at the backup of the network that is made by itself."""
+that is printed on it, looks at the status and the nodes, and at the backup of the network that is made by itself. When all is over,
+he makes a backup of the gateway and tells a node to leave."""
 
 import asyncio
 import contextlib
@@ -7,6 +8,8 @@ import hashlib
 import json
 import secrets
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from gatewayd.demo import scenario
@@ -25,6 +28,11 @@ class Operator:
         self._config = folder / "gatewayd.toml"
         self.let_in: set[str] = set()  # nodes, by id
         self.shares: set[tuple[float, str]] = set()  # of the air that were in force, and what set them
+        self.described: dict[str, Mapping[str, object]] = {}  # nodes, by id, as the status said last
+        self.unreadable = 0  # frames that zigpy could not read, as the status said last
+        self.dropped: Counter[str] = Counter()  # frames and messages of nodes, by reason, the most that the status said
+        self.told_to_leave: set[str] = set()
+        self.asked_backup = ""  # the network in the backup that was asked for, as in `backed_up`
         self.said = ""  # by the last command that failed
 
     async def run(self) -> None:
@@ -37,6 +45,26 @@ class Operator:
                 continue
             await self._look()
             await asyncio.sleep(LOOK_S)
+
+    async def sees_link_down(self, limit_s: float) -> bool:
+        """Whether the status says within the time that the dongle is away."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while True:
+                    said = await self._command("status", "--json", ready_or_not=True)
+                    with contextlib.suppress(ValueError, KeyError, TypeError):
+                        if json.loads(said or "")["gateway"]["radios"]["zigbee"]["link"] == "down":
+                            return True
+        return False
+
+    async def finish(self) -> None:
+        """What is done when every node has its outcome."""
+        await self._look()
+        if await self._command("backup", "--out", str(self._folder / "gateway.backup")) is not None:
+            self.asked_backup = self.backed_up()
+        for node in scenario.ZIGBEE_NODES:
+            if node.leaves and await self._command("zigbee", "remove", node.id) is not None:
+                self.told_to_leave.add(node.id)
 
     def backed_up(self) -> str:
         """The network in the newest backup, as a digest like the site's own (`site.dongle`); empty without one."""
@@ -60,11 +88,17 @@ class Operator:
     async def _look(self) -> None:
         said = await self._command("status", "--json")
         with contextlib.suppress(ValueError, KeyError, TypeError):  # before it is ready
-            radio = json.loads(said or "")["gateway"]["radios"]["zigbee"]
+            status = json.loads(said or "")
+            gateway = status["gateway"]
+            radio = gateway["radios"]["zigbee"]
             self.shares.add((float(radio["air_share"]), str(radio["air_share_because"])))
+            self.unreadable = int(radio["traffic"]["unreadable"])
+            self.dropped |= Counter({f"radio: {why}": n for why, n in radio["traffic"]["dropped"].items() if n})
+            self.dropped |= Counter({f"bridge: {why}": n for why, n in gateway["bridge"]["dropped"].items() if n})
+            self.described |= {node["id"]: node for node in status["nodes"]}
 
-    async def _command(self, *words: str) -> str | None:
-        """What it wrote; None when it failed, for the daemon may be starting."""
+    async def _command(self, *words: str, ready_or_not: bool = False) -> str | None:
+        """What it wrote; None when it failed, for the daemon may be starting. `ready_or_not`: exit status 1 is an answer too."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "gatewayd", *words, "--config", str(self._config)),
             stdin=asyncio.subprocess.DEVNULL,
@@ -81,7 +115,7 @@ class Operator:
                 process.kill()
                 await process.wait()
         text = out.decode(errors="replace").strip()
-        if process.returncode == 0:
+        if process.returncode == 0 or (ready_or_not and process.returncode == 1):
             return text
         self.said = text
         return None

@@ -162,6 +162,8 @@ class Site(Process):
         self.dongle: dict[str, object] = {}
         self.f_cnts_reused = 0  # of multicast groups
         self.air: dict[str, object] = {}
+        self.cut_frames = 0  # that have reached the dongle
+        self.headless_frames = 0  # those of them that end within the ZCL header
         # Nodes whose code the dongle was given; it forgets when its host starts it.
         self.install_codes: set[str] = set()
         self.zigbee_url = ""
@@ -217,6 +219,8 @@ class Site(Process):
             self.dongle = said.get("dongle", self.dongle)
             self.f_cnts_reused = said.get("f_cnts_reused", self.f_cnts_reused)
             self.air = said.get("air", self.air)
+            self.cut_frames = said.get("cut_frames", self.cut_frames)
+            self.headless_frames = said.get("headless_frames", self.headless_frames)
             self.install_codes.update(said.get("dongle", {}).get("install_codes", ()))
             async with self._came:
                 self._came.notify_all()

@@ -31,17 +31,21 @@ SITE_LIMIT_S = 6.0
 BEAT_S = 0.25
 BACKUP_WITHIN_S = 30.0  # of its time, which comes a minute after the last node was heard for the first time
 KILL_BETWEEN = (0.3, 0.9)  # of an image: both radios must have a node in between when the daemon is killed
+UNPLUG_BETWEEN = (0.1, 0.9)  # of an image: a Zigbee node must be in between when the dongle is unplugged
+LINK_DOWN_LIMIT_S = 15.0
 
 
 class Demo:
     """One run in a world that is up."""
 
-    def __init__(self, world: World, began: float, screen: Screen, kill: bool) -> None:
+    def __init__(self, world: World, began: float, screen: Screen, *, kill: bool, unplug: bool) -> None:
         self._world = world
         self._began = began
         self._screen = screen
         self._kill = kill
+        self._unplug = unplug
         self._killed: dict[str, object] | None = None
+        self._unplugged: dict[str, object] | None = None
         self._continuity = Continuity()
         self._daemon_ran_s = 0.0
         self._reports = {"reports_taken": 0, "over_mqtt": 0}
@@ -52,7 +56,7 @@ class Demo:
         done = await self._outcomes(LIMIT_S)
         lost = await self._site_faults()
         self._daemon_ran_s = time.monotonic() - world.daemon.started_at
-        lost += self._equipment_faults()
+        lost += await self._equipment_faults()
         await world.daemon.stop()
         clean = world.daemon.process is not None and world.daemon.process.returncode == 0
         await world.site.finish()
@@ -65,6 +69,8 @@ class Demo:
             found.insert(0, f"not finished within {LIMIT_S:g} s")
         if self._kill and self._killed is None:
             found.append("not killed: the two radios were never in mid-transfer at the same time")
+        if self._unplug and (self._unplugged is None or not self._unplugged["link_down"]):
+            found.append("the dongle was not unplugged in mid-transfer, or the status did not say that it was")
         if not clean:
             found.append("the daemon did not end cleanly on SIGTERM")
         self._say_verdict(found)
@@ -85,7 +91,13 @@ class Demo:
             self._look(told)
             if settled(told) and (self._killed is not None or not self._kill):
                 return True
-            if self._kill and self._killed is None and _in_the_middle(self._world.site.nodes):
+            if (
+                self._unplug
+                and self._unplugged is None
+                and _in_the_middle(self._world.site.nodes, UNPLUG_BETWEEN, "zigbee")
+            ):
+                await self._unplug_and_plug()
+            if self._kill and self._killed is None and _in_the_middle(self._world.site.nodes, KILL_BETWEEN):
                 await self._kill_and_start()
             await asyncio.sleep(BEAT_S)
         return False
@@ -95,10 +107,12 @@ class Demo:
         world, program = self._world, self._world.automation
         taken = world.site.reports
         end = time.monotonic() + SITE_LIMIT_S
-        # While the daemon was dead, nobody took what the dongle heard.
-        while (lost := {} if self._killed else missing(taken, program.reports)) and time.monotonic() < end:
+        # While the daemon was dead or the dongle unplugged, nobody took what the dongle heard.
+        away = self._killed or self._unplugged
+        while (lost := {} if away else missing(taken, program.reports)) and time.monotonic() < end:
             await asyncio.sleep(BEAT_S)
         forgotten = await program.reporting_fault(SITE_LIMIT_S)
+        unread = await program.reading_fault(SITE_LIMIT_S)
         number = sum(map(len, taken.values()))
         self._reports = {
             "reports_taken": number,
@@ -107,11 +121,14 @@ class Demo:
         published = {node: list(sequences) for node, sequences in program.reports.items()}
         await world.site.snapshot()  # made after what was published by now was sent
         invented = missing(published, world.site.reports)
-        return site_faults(lost, invented, reported=bool(taken), forgotten=forgotten)
+        return site_faults(lost, invented, reported=bool(taken), forgotten=forgotten, unread=unread)
 
-    def _equipment_faults(self) -> list[str]:
-        """What the operator did, and what the network and the air say."""
+    async def _equipment_faults(self) -> list[str]:
+        """What the operator did and does, and what the network and the air say."""
         world, operator = self._world, self._world.operator
+        backed_up = operator.backed_up()
+        await operator.finish()
+        await world.site.snapshot()
         nodes = world.site.nodes
         hops = {node.id: node.hops for node in scenario.ZIGBEE_NODES}
         blocks = {node: int(str(nodes[node]["blocks_received"])) for node in hops if node in nodes}
@@ -122,11 +139,20 @@ class Demo:
                 install_codes=world.site.install_codes,
                 shares=operator.shares,
                 network=str(world.site.dongle["network"]),
-                backed_up=operator.backed_up(),
+                backed_up=backed_up,
                 backup_due=self._daemon_ran_s > SETTLE_S + BACKUP_WITHIN_S,
                 air_busy_s=float(str(world.site.air.get("busy_s", 0.0))),
                 air_least_s=lower_bound_s(((blocks[node], hops[node]) for node in blocks), page_mode=True),
-                block_periods={node: int(str(nodes[node]["block_periods_taken"])) for node in blocks},
+                held=nodes,
+                described=operator.described,
+                asked_backup=operator.asked_backup,
+                told_to_leave=operator.told_to_leave,
+                cut_frames=world.site.cut_frames,
+                headless_frames=world.site.headless_frames,
+                unreadable=operator.unreadable,
+                dropped=operator.dropped,
+                exceptions=world.daemon.log.read_text(errors="replace").count("Traceback (most recent call last)"),
+                restarted=world.daemon.starts > 1,
             )
         )
 
@@ -147,6 +173,16 @@ class Demo:
         self._screen.say(f"{at:5.1f} s  the daemon is killed (SIGKILL) in mid-transfer, and started again")
         await world.daemon.start()
 
+    async def _unplug_and_plug(self) -> None:
+        world = self._world
+        await world.site.do("unplug")
+        at = self._elapsed()
+        self._unplugged = {"at_s": round(at, 1), "at_share": _shares(world.site.nodes)["zigbee"]}
+        self._screen.say(f"{at:5.1f} s  the dongle is unplugged in mid-transfer")
+        self._unplugged["link_down"] = await world.operator.sees_link_down(LINK_DOWN_LIMIT_S)
+        await world.site.do("plug")
+        self._screen.say(f"{self._elapsed():5.1f} s  the dongle is plugged in again")
+
     def _elapsed(self) -> float:
         return time.monotonic() - self._began
 
@@ -165,8 +201,11 @@ class Demo:
         }
         result["site"] = self._reports
         result["air"] = self._world.site.air
+        if self._unplug:
+            result["unplugged"] = self._unplugged
         if self._kill:
             result["killed"] = self._killed
+        if self._kill or self._unplug:
             result["begun_again_at_zero"] = sorted(self._continuity.begun_again)
         return result | {"faults": found}
 
@@ -190,7 +229,8 @@ def _shares(nodes: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, fl
     return shares
 
 
-def _in_the_middle(nodes: Mapping[str, Mapping[str, object]]) -> bool:
-    """Whether both radios are in mid-transfer."""
-    low, high = KILL_BETWEEN
-    return all(any(low <= now <= high for now in radio.values()) for radio in _shares(nodes).values())
+def _in_the_middle(nodes: Mapping[str, Mapping[str, object]], between: tuple[float, float], *radios: str) -> bool:
+    """Whether a node of each of the radios (none named: of all) holds a share of its image that is in between."""
+    low, high = between
+    shares = _shares(nodes)
+    return all(any(low <= now <= high for now in shares[radio].values()) for radio in radios or shares)

@@ -43,6 +43,8 @@ class ZigbeeNode:
     offers_block_period: bool = False  # the server may tell it how long to wait between two blocks
     joins: bool = False  # while the demo runs, with its install code
     forgets_configuration: bool = False  # its new firmware comes up without bindings and reporting
+    sends_cut_frames: bool = False  # of an OTA client, from the first image block on
+    leaves: bool = False  # told by the operator, when every node has its outcome
 
     @property
     def id(self) -> str:
@@ -79,7 +81,12 @@ ZIGBEE_NODES = (
     ZigbeeNode("sensor-weak", 0x00124B00_00000005, "deferred", "battery_low", battery_percent=20.0),
     ZigbeeNode("lamp-bad", 0x00124B00_00000006, "rolled_back", self_test_fails=True),
     ZigbeeNode("lamp-far", 0x00124B00_00000007, hops=2, offers_block_period=True),
-    ZigbeeNode("plug", 0x00124B00_00000008, "skipped", "wrong_hardware", image_type=PLUG_TYPE),
+    ZigbeeNode(
+        *("plug", 0x00124B00_00000008, "skipped", "wrong_hardware"),
+        image_type=PLUG_TYPE,
+        sends_cut_frames=True,
+        leaves=True,
+    ),
     ZigbeeNode("lamp-new", 0x00124B00_00000009, joins=True),
 )
 

@@ -32,6 +32,7 @@ from radios.simulated.lorawan import firmware as lorawan_firmware
 from radios.simulated.lorawan.packages.fragmentation import StatusStyle
 from radios.simulated.lorawan.spec import NodeSpec as LorawanSpec
 from radios.simulated.zigbee.channel import Channel
+from radios.simulated.zigbee.cut_frames import CutFrames
 from radios.simulated.zigbee.foreground import Foreground
 from radios.simulated.zigbee.node_spec import NodeSpec as ZigbeeSpec
 from radios.simulated.zigbee.ota_terms import OtaHabits
@@ -254,11 +255,19 @@ async def main() -> None:
     async with zigbee_site, lorawan_site:
         _say({"zigbee": zigbee_site.url, "lorawan": lorawan_site.grpc_target})
         reports = Foreground(zigbee_site.mesh, settings.reports_per_s or 1.0, seed=1, down_share=0.0)
+        broken = [
+            CutFrames(zigbee_site.mesh, zigbee_site.nodes[node.id])
+            for node in settings.zigbee_nodes
+            if node.sends_cut_frames
+        ]
         controls = Controls(zigbee_site)
         closed = asyncio.create_task(_obey(reader, controls), name="site-controls")
         while not closed.done():
-            if settings.reports_per_s and any(node.ota.staged for node in zigbee_site.nodes.values()):
-                reports.start(zigbee_site.clock.now())
+            if any(node.ota.staged for node in zigbee_site.nodes.values()):
+                if settings.reports_per_s:
+                    reports.start(zigbee_site.clock.now())
+                for frames in broken:
+                    frames.start(zigbee_site.clock.now())
             _say(
                 {
                     "nodes": {**zigbee_site.snapshot(), **lorawan_site.snapshot()},
@@ -266,6 +275,8 @@ async def main() -> None:
                     "dongle": dongle(zigbee_site),
                     "f_cnts_reused": lorawan_site.network.multicast.f_cnts_reused,
                     "air": air(zigbee_site.mesh.channel),
+                    "cut_frames": sum(frames.arrived for frames in broken),
+                    "headless_frames": sum(frames.headless for frames in broken),
                 }
             )
             await asyncio.wait({closed}, timeout=SNAPSHOT_S)

@@ -10,7 +10,8 @@ from gatewayd.demo.progress import Snapshot, begun
 Node = scenario.ZigbeeNode | scenario.LorawanNode
 Reports = Mapping[str, Sequence[int]]  # ZCL sequences of reports, by node
 CONFIGURED = scenario.ZIGBEE_NODES[0]
-"""The node that a program asks to report: its new firmware forgets that."""
+"""The node that a program binds and asks to report: its new firmware forgets both."""
+BATTERY_SPENT = 10.0  # percent, at most, of a simulated battery by an update
 
 ALL_NODES: tuple[Node, ...] = (*scenario.ZIGBEE_NODES, *scenario.LORAWAN_NODES)
 
@@ -57,9 +58,11 @@ def continuity_faults(nodes: Mapping[str, Snapshot], begun_again: Collection[str
     return [f"{_who(node)}: held a part of the image and began at 0 again" for node in ALL_NODES if node.id in again]
 
 
-def site_faults(lost: Mapping[str, int], invented: Mapping[str, int], *, reported: bool, forgotten: str) -> list[str]:
-    """What a program that uses the nodes beside their updates finds wrong. `lost`, `invented`: reports by
-    node. `forgotten`: what is wrong with the reporting that the program has configured."""
+def site_faults(
+    lost: Mapping[str, int], invented: Mapping[str, int], *, reported: bool, forgotten: str, unread: str
+) -> list[str]:
+    """What a program that uses the nodes beside their updates finds wrong. `lost`, `invented`: reports by node.
+    `forgotten`: what is wrong with the binding and the reporting that the program has configured, `unread`: with what it read."""
     found = []
     if not reported:
         found.append("no node reported anything during the update")
@@ -68,7 +71,9 @@ def site_faults(lost: Mapping[str, int], invented: Mapping[str, int], *, reporte
     if invented:
         found.append(f"reports came over MQTT that no node has sent: {dict(invented)}")
     if forgotten:
-        found.append(f"{_who(CONFIGURED)} lost its reporting with the update and was not told again: {forgotten}")
+        found.append(f"{_who(CONFIGURED)} lost its configuration with the update and was not told again: {forgotten}")
+    if unread:
+        found.append(f"{_who(CONFIGURED)} was not read over MQTT: {unread}")
     return found
 
 
@@ -85,7 +90,16 @@ class Findings:
     backup_due: bool  # the daemon ran for long enough to make one by itself
     air_busy_s: float
     air_least_s: float  # that the bytes which the nodes got cannot have been carried in less
-    block_periods: Mapping[str, int]  # how often a node was told another one
+    held: Mapping[str, Snapshot]  # the nodes' own last snapshots, by id
+    described: Mapping[str, Mapping[str, object]]  # nodes as the gateway's status names them, by id
+    asked_backup: str  # the network in the backup of the gateway that the operator asked for; empty without one
+    told_to_leave: Collection[str]
+    cut_frames: int  # of OTA clients, that have reached the dongle
+    headless_frames: int  # those of them that zigpy cannot read
+    unreadable: int  # frames that zigpy could not read, as the status said
+    dropped: Mapping[str, int]  # frames and messages of nodes, by reason
+    exceptions: int  # in the daemon's log
+    restarted: bool  # the daemon: what its status counted before is gone
 
 
 def equipment_faults(found: Findings) -> list[str]:
@@ -94,10 +108,18 @@ def equipment_faults(found: Findings) -> list[str]:
     for node in scenario.ZIGBEE_NODES:
         if node.joins and (node.id not in found.let_in or node.id not in found.install_codes):
             faults.append(f"{_who(node)}: was not let in with its install code")
-        if node.offers_block_period and not found.block_periods.get(node.id):
-            faults.append(f"{_who(node)}: offers a block period and was told none")
+        faults += [f"{_who(node)}: {what}" for what in _node_faults(node, found)]
     if found.backed_up != found.network and (found.backed_up or found.backup_due):
         faults.append("the newest backup holds another network than the dongle" if found.backed_up else "no backup")
+    if found.asked_backup != found.network:
+        faults.append("the backup that the operator asked for does not hold the dongle's network")
+    if not found.cut_frames or (not found.restarted and not 0 < found.unreadable <= found.headless_frames):
+        what = f"{found.cut_frames} cut frames, {found.headless_frames} without a header, {found.unreadable} counted"
+        faults.append(f"frames that nobody can read are not counted: {what}")
+    if any(found.dropped.values()):
+        faults.append(f"something of the nodes' own was dropped: {dict(found.dropped)}")
+    if found.exceptions:
+        faults.append(f"{found.exceptions} exceptions in the daemon's log")
     if not found.shares:
         faults.append("the status said nothing of the air")
     above = sorted(share for share, _ in found.shares if share > scenario.ZIGBEE_AIR_SHARE)
@@ -106,6 +128,38 @@ def equipment_faults(found: Findings) -> list[str]:
     if not 0 < found.air_least_s <= found.air_busy_s:
         faults.append(f"the air was used for {found.air_busy_s:g} s, blocks alone take {found.air_least_s:g} s")
     return faults + _early_installs(found.steps)
+
+
+def _node_faults(node: scenario.ZigbeeNode, found: Findings) -> list[str]:
+    """What one node counts and says of itself against what the scenario makes it do."""
+    own, said = found.held.get(node.id, {}), found.described.get(node.id, {})
+    faults = []
+    if node.offers_block_period and not _count(own, "block_periods_taken"):
+        faults.append("offers a block period and was told none")
+    if node.pages and not 0 < 2 * _count(own, "requests_sent") < _count(own, "blocks_received"):
+        faults.append("asks for pages and was sent its blocks one by one")
+    if node.check_in_s is not None and not _count(own, "fast_polls"):
+        faults.append("checks in and was not told to poll fast")
+    if node.leaves and (node.id not in found.told_to_leave or own.get("joined") is not False):
+        faults.append("was told to leave and is still there")
+    wanted = {
+        "model": node.name,
+        "power": "mains" if node.battery_percent is None else "battery",
+        "sleepy": node.sleepy,
+    }
+    wrong = [name for name, value in wanted.items() if said.get(name) != value]
+    wrong += [name for name in ("lqi", "rssi_dbm", "last_seen") if said.get(name) is None]
+    battery = said.get("battery_percent")
+    if node.battery_percent is not None and not (
+        isinstance(battery, int | float) and node.battery_percent - BATTERY_SPENT <= battery <= node.battery_percent
+    ):
+        wrong.append("battery_percent")
+    return faults + [f"the status is wrong or silent about its {name}: {said.get(name)}" for name in wrong]
+
+
+def _count(node: Snapshot, name: str) -> int:
+    value = node.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def _early_installs(steps: Sequence[tuple[str, str]]) -> list[str]:

@@ -165,6 +165,8 @@ def describe(node: VirtualNode) -> Json:
         "battery": None if node.battery_percent is None else round(node.battery_percent, 1),
         "sleepy": node.spec.sleepy,
         "joined": node.joined,
+        "check_ins": node.polls.check_ins,
+        "fast_polls": sum(starts for starts, _ in node.polls.answers),
         "reset_cause": node.bootloader.reset_cause.value,
         "resets": node.resets,
         "version_history": [

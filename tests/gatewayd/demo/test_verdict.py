@@ -1,5 +1,6 @@
 """The demo's verdict: only what the scenario names passes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from gatewayd.demo import scenario
@@ -18,6 +19,7 @@ from gatewayd.demo.verdict import (
 )
 
 IMAGES = image_digests()
+NOTHING: Mapping[str, int] = {}
 
 
 def as_it_should_be() -> tuple[dict[str, Told], dict[str, str]]:
@@ -86,18 +88,52 @@ def test_reports_are_counted_as_often_as_they_were_sent() -> None:
 
 
 def test_a_site_that_lost_something_is_a_fault() -> None:
-    assert site_faults({}, {}, reported=True, forgotten="") == []
-    assert "zigbee:1" in site_faults({"zigbee:1": 1}, {}, reported=True, forgotten="")[0]
-    assert "no node has sent" in site_faults({}, {"zigbee:1": 1}, reported=True, forgotten="")[0]
-    assert "no node reported" in site_faults({}, {}, reported=False, forgotten="")[0]
-    assert site_faults({}, {}, reported=True, forgotten="no answer") == [
-        f"lamp-canary ({scenario.ZIGBEE_NODES[0].id}) lost its reporting with the update and was not told again: no answer"
-    ]
+    def fault(
+        lost: Mapping[str, int] = NOTHING,
+        invented: Mapping[str, int] = NOTHING,
+        *,
+        reported: bool = True,
+        forgotten: str = "",
+        unread: str = "",
+    ) -> str:
+        (found,) = site_faults(lost, invented, reported=reported, forgotten=forgotten, unread=unread)
+        return found
+
+    assert site_faults({}, {}, reported=True, forgotten="", unread="") == []
+    assert "zigbee:1" in fault({"zigbee:1": 1})
+    assert "no node has sent" in fault({}, {"zigbee:1": 1})
+    assert "no node reported" in fault(reported=False)
+    canary = f"lamp-canary ({scenario.ZIGBEE_NODES[0].id})"
+    assert fault(forgotten="x") == f"{canary} lost its configuration with the update and was not told again: x"
+    assert fault(unread="no answer") == f"{canary} was not read over MQTT: no answer"
+
+
+def changed(of: Mapping[str, Mapping[str, object]], node: str, **values: object) -> dict[str, Mapping[str, object]]:
+    return {**of, node: {**of[node], **values}}
 
 
 NEW = next(node.id for node in scenario.ZIGBEE_NODES if node.joins)
 PACED = next(node.id for node in scenario.ZIGBEE_NODES if node.offers_block_period)
 CANARY, HALL = (node.id for node in scenario.ZIGBEE_NODES[:2])
+SLEEPY = next(node for node in scenario.ZIGBEE_NODES if node.check_in_s is not None)
+GONE = next(node.id for node in scenario.ZIGBEE_NODES if node.leaves)
+OWN: dict[str, dict[str, object]] = {
+    node.id: {"requests_sent": 40, "blocks_received": 600, "block_periods_taken": 2, "fast_polls": 1, "joined": True}
+    for node in scenario.ZIGBEE_NODES
+}
+OWN[GONE]["joined"] = False
+SAID: dict[str, dict[str, object]] = {
+    node.id: {
+        "model": node.name,
+        "power": "mains" if node.battery_percent is None else "battery",
+        "sleepy": node.sleepy,
+        "battery_percent": None if node.battery_percent is None else node.battery_percent - 1,
+        "lqi": 200,
+        "rssi_dbm": -58.0,
+        "last_seen": "2026-11-27T18:00:00Z",
+    }
+    for node in scenario.ZIGBEE_NODES
+}
 FOUND = Findings(
     steps=[(HALL, "ready"), (CANARY, "installing"), (CANARY, "updated"), (HALL, "installing"), (HALL, "updated")],
     let_in={NEW},
@@ -108,7 +144,16 @@ FOUND = Findings(
     backup_due=True,
     air_busy_s=60.0,
     air_least_s=30.0,
-    block_periods={PACED: 2},
+    held=OWN,
+    described=SAID,
+    asked_backup="aa",
+    told_to_leave={GONE},
+    cut_frames=60,
+    headless_frames=9,
+    unreadable=8,
+    dropped={"radio: overflow": 0},
+    exceptions=0,
+    restarted=False,
 )
 
 
@@ -123,7 +168,18 @@ def test_every_part_of_the_equipment_that_was_not_used_is_named() -> None:
 
     assert "lamp-new" in fault(let_in=set())
     assert "lamp-new" in fault(install_codes={HALL})
-    assert "lamp-far" in fault(block_periods={PACED: 0})
+    assert "lamp-far" in fault(held=changed(OWN, PACED, block_periods_taken=0))
+    assert "one by one" in fault(held=changed(OWN, HALL, requests_sent=601))
+    assert "poll fast" in fault(held=changed(OWN, SLEEPY.id, fast_polls=0))
+    assert "plug" in fault(held=changed(OWN, GONE, joined=True))
+    assert "still there" in fault(told_to_leave=set())
+    assert "dongle's network" in fault(asked_backup="")
+    assert "0 counted" in fault(unreadable=0)
+    assert "10 counted" in fault(unreadable=10)
+    assert equipment_faults(replace(FOUND, unreadable=0, restarted=True)) == []
+    assert "0 cut frames" in fault(cut_frames=0)
+    assert "overflow" in fault(dropped={"radio: overflow": 1})
+    assert "exceptions" in fault(exceptions=1)
     assert fault(backed_up="") == "no backup"
     assert equipment_faults(replace(FOUND, backed_up="", backup_due=False)) == []
     assert "another network" in fault(backed_up="bb", backup_due=False)
@@ -131,6 +187,21 @@ def test_every_part_of_the_equipment_that_was_not_used_is_named() -> None:
     assert "1 was in force" in fault(shares={(1.0, "free"), (0.7, "quiet hours")})
     assert "blocks alone" in fault(air_busy_s=0.0)
     assert "blocks alone" in fault(air_least_s=61.0)
+
+
+def test_what_the_status_says_of_a_node_has_to_be_right() -> None:
+    for name, wrong in {
+        "model": "lamp-hall",
+        "power": "mains",
+        "sleepy": False,
+        "battery_percent": SLEEPY.battery_percent + 1 if SLEEPY.battery_percent else 1,
+        "lqi": None,
+        "rssi_dbm": None,
+        "last_seen": None,
+    }.items():
+        (fault,) = equipment_faults(replace(FOUND, described=changed(SAID, SLEEPY.id, **{name: wrong})))
+        assert fault.startswith("sensor-sleepy")
+        assert f"its {name}" in fault
 
 
 def test_an_install_before_the_canary_runs_is_a_fault() -> None:
