@@ -3,6 +3,7 @@ node's own offset: nothing is sent twice from the start, nothing is thrown away,
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from radios.simulated.zigbee.node_spec import NodeSpec
 from radios.simulated.zigbee.ota_terms import OtaTiming
 from radios.simulated.zigbee.site import ZigbeeSite
 from radios.zigbee.driver import ZigbeeRadio
-from radios.zigbee.settings import ZigbeeSettings
+from radios.zigbee.settings import RADIO_LIBRARY_MODULES, ZigbeeSettings
 
 NEW = 0x00020000
 # A node asks again for so long that no fault here makes it give up; what it holds it would keep even then.
@@ -146,7 +147,10 @@ async def test_a_line_at_115200_baud_is_enough(begin: Begin) -> None:
         assert transfer.radio.status()["starts"] == 1
 
 
-async def test_a_library_that_is_not_installed_is_named(journal: Any, images: Any) -> None:
+async def test_a_library_that_is_not_installed_is_named(
+    journal: Any, images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, RADIO_LIBRARY_MODULES["zboss"], None)  # as the import system says "not there"
     radio = ZigbeeRadio(ZigbeeSettings("/dev/null", "zboss", max_reconnect_wait_s=0.1), SystemClock())
     task = asyncio.create_task(radio.run(journal, images))
     try:
