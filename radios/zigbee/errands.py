@@ -1,6 +1,7 @@
 """What is to be asked of nodes sooner or later: each by itself, with back-off, and at once when the node is heard. SHELL.
 
-An errand is a task of its own, and sleeping nodes have their own places: one that says nothing holds up nobody else. What is
+An errand is a task of its own, and sleeping nodes have their own places: one that says nothing holds up nobody else. A node that
+the network does not know yet is not asked, and that is no failed attempt: it is asked with the first frame that is heard. What is
 asked, and where it is remembered, is the business of who has the errands.
 """
 
@@ -80,8 +81,11 @@ class Errands:
 
     def heard(self, node: NodeId) -> None:
         due, now = self._due.get(node), self._clock.now()
-        if due is not None and due.next_at > now and now - due.tried_at >= _HEARD_WAIT_S:
+        if due is None or node in self._running:
+            return
+        if due.next_at > now and now - due.tried_at >= _HEARD_WAIT_S:
             due.next_at = now
+        if due.next_at <= now:  # perhaps for long, and known since now
             self._news.set()
 
     def link_up(self) -> None:
@@ -104,7 +108,11 @@ class Errands:
             return []
         now = self._clock.now()
         free = self._free()
-        ready = [(node, due) for node, due in self._due.items() if due.next_at <= now and node not in self._running]
+        ready = [
+            (node, due)
+            for node, due in self._due.items()
+            if due.next_at <= now and node not in self._running and self._device(node) is not None
+        ]
         started: list[tuple[NodeId, bool]] = []
         for node, _ in sorted(ready, key=lambda item: (not item[1].first, item[1].next_at)):
             sleepy = self._is_sleepy(node)
@@ -120,7 +128,10 @@ class Errands:
         coming = [
             due.next_at
             for node, due in self._due.items()
-            if node not in self._running and due.next_at != WHEN_HEARD and free[self._is_sleepy(node)] > 0
+            if node not in self._running
+            and due.next_at != WHEN_HEARD
+            and self._device(node) is not None
+            and free[self._is_sleepy(node)] > 0
         ]
         return min(coming, default=None)
 
@@ -166,6 +177,10 @@ class Errands:
             del self._due[node]
 
     def _is_sleepy(self, node: NodeId) -> bool:
-        app = self._app()
-        device = None if app is None else app.devices.get(eui64(node))
+        device = self._device(node)
         return device is not None and is_sleepy(device)
+
+    def _device(self, node: NodeId) -> Any:
+        """zigpy's object; None when the network does not know the node."""
+        app = self._app()
+        return None if app is None else app.devices.get(eui64(node))

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zigpy.exceptions
 import zigpy.types as t
 
 from radios.clock import SystemClock
@@ -14,6 +15,7 @@ from radios.radio import NodeId
 from radios.simulated.zigbee.node_spec import NodeSpec
 from radios.zigbee.config_keeper import ConfigKeeper
 from radios.zigbee.node_config import Binding, NodeConfig, ReportedAttribute, ReportTerms
+from radios.zigbee.nodes import eui64
 from radios.zigbee.settings import ZigbeeSettings, zigpy_config
 from tests.support.answering_radio import AnsweringRadio
 from tests.support.manual_clock import ManualClock
@@ -104,9 +106,14 @@ async def test_it_is_done_after_a_restart_of_the_daemon() -> None:
 
 
 async def test_attempts_back_off_and_come_at_once_when_the_node_is_heard(journal: Any) -> None:
+    async def unreachable(_start: int) -> None:
+        raise zigpy.exceptions.DeliveryError("not acknowledged")
+
     clock = ManualClock()
-    empty = SimpleNamespace(devices={})  # a network that the node has not come back to
-    keeper = ConfigKeeper(clock, ZigbeeSettings("none"), lambda: empty)
+    descriptor, zdo = SimpleNamespace(is_receiver_on_when_idle=True), SimpleNamespace(Mgmt_Bind_req=unreachable)
+    device = SimpleNamespace(node_desc=descriptor, zdo=zdo)
+    app = SimpleNamespace(devices={eui64(NODE): device}, request_priority=contextlib.nullcontext)
+    keeper = ConfigKeeper(clock, ZigbeeSettings("none"), lambda: app)
     await keeper.load(journal)
     await keeper.keep(NODE, NodeConfig((Binding(1, 1, "00124b00000000ff", 1),)))
     running = asyncio.create_task(keeper.run())

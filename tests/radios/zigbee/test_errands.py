@@ -119,6 +119,22 @@ async def test_a_sleeper_that_is_waited_for_is_asked_when_it_is_heard() -> None:
         assert site.done == [sleeper(1)]
 
 
+async def test_a_node_that_is_not_known_yet_is_asked_with_its_first_frame() -> None:
+    async with running(ErrandTerms(places=1, sleepers_places=1, attempts_most=2)) as site:
+        device = site.app.devices.pop(eui64(router(1)))
+        site.errands.put(router(1))
+        await site.clock.move(0)
+        await site.clock.move(100_000)
+        assert (site.asked, site.failed) == ([], [])
+        site.errands.heard(router(1))  # of a sender that has no name yet
+        await site.clock.move(0)
+        assert site.asked == []
+        site.app.devices[eui64(router(1))] = device
+        site.errands.heard(router(1))
+        await site.clock.move(0)
+        assert site.done == [router(1)]
+
+
 async def test_it_is_given_up_after_so_many_attempts() -> None:
     async with running(ErrandTerms(places=1, sleepers_places=1, attempts_most=2)) as site:
         site.refusing = {router(1)}
