@@ -58,13 +58,17 @@ class Operator:
         return False
 
     async def finish(self) -> None:
-        """What is done when every node has its outcome."""
-        await self._look()
+        """What is done when every node has its outcome: all at once, for most of it is Python that starts."""
+        leaving = [node.id for node in scenario.ZIGBEE_NODES if node.leaves]
+        await asyncio.gather(self._look(), self._back_up(), *map(self._remove, leaving))
+
+    async def _back_up(self) -> None:
         if await self._command("backup", "--out", str(self._folder / "gateway.backup")) is not None:
             self.asked_backup = self.backed_up()
-        for node in scenario.ZIGBEE_NODES:
-            if node.leaves and await self._command("zigbee", "remove", node.id) is not None:
-                self.told_to_leave.add(node.id)
+
+    async def _remove(self, node: str) -> None:
+        if await self._command("zigbee", "remove", node) is not None:
+            self.told_to_leave.add(node)
 
     def backed_up(self) -> str:
         """The network in the newest backup, as a digest like the site's own (`site.dongle`); empty without one."""
