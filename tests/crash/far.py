@@ -1,26 +1,26 @@
-"""The gateway's end of the pipe to the world: a mesh like the simulated one, on which the simulated radio library stands."""
+"""The gateway's end of the pipe to the world: what the daemon's radio stands on, and an agenda for its loop."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import fields
 from multiprocessing.connection import Connection
 from typing import Any
 
+from radios.errors import RadioError
+from radios.lorawan.chirpstack_events import parse_uplink
+from radios.lorawan.gateway_bus import GatewayAck, GatewayDownlink
+from radios.lorawan.gateway_bus_messages import ack_of, downlink_of
+from radios.lorawan.keys import Key
+from radios.lorawan.network_server import MulticastGroup, Uplink
 from radios.simulated.zigbee.frames import ApsFrame
 from radios.simulated.zigbee.node import VirtualNode
 
 
-class FarMesh:
-    """As `Mesh` for the radio library, and an agenda for the loop: every call is answered by the world before it returns.
+class FarWorld:
+    """Every call is answered by the world before it returns."""
 
-    `nodes` are copies: who they are, not what they hold.
-    """
-
-    def __init__(self, connection: Connection, nodes: dict[str, VirtualNode]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.nodes = nodes
-        self.route_recorded: object = None
-        self._coordinator: Any = None
-        self._done: dict[int, Callable[[bool], None]] = {}
-        self._calls = 0
         self._deadline: float | None = None
         self.ask("listen", False)  # when something is due
 
@@ -29,13 +29,13 @@ class FarMesh:
         self._connection.send((name, arguments))
         result, news, self._deadline = self._connection.recv()
         for what, key, more in news:
-            if what == "done":
-                self._done.pop(key)(more)
-            elif self._coordinator is not None and what == "frame":
-                self._coordinator.frame_received(self.nodes[key], more)
-            elif self._coordinator is not None:
-                self._coordinator.node_changed(self.nodes[key], more)
+            self.told(what, key, more)
+        if isinstance(result, RadioError):
+            raise result
         return result
+
+    def told(self, what: str, key: Any, more: Any) -> None:
+        raise NotImplementedError
 
     # -- agenda
 
@@ -45,7 +45,25 @@ class FarMesh:
     def handle_timeout(self, now: float) -> None:
         self.ask("pass_time", now)
 
-    # -- mesh
+
+class FarMesh(FarWorld):
+    """As `Mesh` for the radio library. `nodes` are copies: who they are, not what they hold."""
+
+    def __init__(self, connection: Connection, nodes: dict[str, VirtualNode]) -> None:
+        self.nodes = nodes
+        self.route_recorded: object = None
+        self._coordinator: Any = None
+        self._done: dict[int, Callable[[bool], None]] = {}
+        self._calls = 0
+        super().__init__(connection)
+
+    def told(self, what: str, key: Any, more: Any) -> None:
+        if what == "done":
+            self._done.pop(key)(more)
+        elif self._coordinator is not None and what == "frame":
+            self._coordinator.frame_received(self.nodes[key], more)
+        elif self._coordinator is not None:
+            self._coordinator.node_changed(self.nodes[key], more)
 
     @property
     def coordinator(self) -> Any:
@@ -68,3 +86,50 @@ class FarMesh:
 
     def permit_joining(self, seconds: float, now: float) -> None:
         self.ask("permit_joining", seconds, now)
+
+
+class FarNetwork(FarWorld):
+    """As `radios.lorawan.network_server.NetworkServer` for the driver."""
+
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._uplinks: asyncio.Queue[bytes] = asyncio.Queue()
+        self._bus: asyncio.Queue[GatewayDownlink | GatewayAck] = asyncio.Queue()
+        super().__init__(connection)
+
+    def told(self, what: str, key: Any, more: Any) -> None:
+        if what == "up":
+            self._uplinks.put_nowait(more)
+            return
+        heard: Any = downlink_of if what == "down" else ack_of
+        self._bus.put_nowait(heard(key, more))
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """A method of the contract that is a request and an answer."""
+
+        async def call(*arguments: object) -> Any:
+            return self.ask("call", self._loop.time(), name, arguments)
+
+        return call
+
+    async def create_group(self, group: MulticastGroup) -> str:
+        """Keys are not pickled: their bytes go with the rest."""
+        keys = group.mc_net_s_key.reveal(), group.mc_app_s_key.reveal()
+        bare = {f.name: getattr(group, f.name) for f in fields(group) if not isinstance(getattr(group, f.name), Key)}
+        return str(self.ask("make_group", self._loop.time(), bare, *keys))
+
+    async def uplinks(self) -> AsyncIterator[Uplink]:
+        while True:
+            uplink = parse_uplink(await self._uplinks.get())
+            assert isinstance(uplink, Uplink), uplink
+            yield uplink
+
+    async def gateway_events(self) -> AsyncIterator[GatewayDownlink | GatewayAck]:
+        while True:
+            yield await self._bus.get()
+
+    def link_up(self) -> dict[str, bool]:
+        return {"events": True, "gateway_bus": True}
+
+    async def close(self) -> None:
+        pass

@@ -6,6 +6,9 @@
  *
  * With a folder for what is durable, it keeps there what a power cut may leave at the least: c<inode>, a file as it was
  * when it was last synced, and d<inode>, the names in a folder when that was last synced.
+ *
+ * With a socket, it says a word there before each call ('b') and after it ('a'), and goes on when it is answered: whoever is
+ * at the other end sees the files as they are at that moment.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -31,7 +34,7 @@ static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static pid_t armed;
 static char root[PATH_MAX], durable[PATH_MAX], only[PATH_MAX];
 static size_t root_length;
-static int log_descriptor = -1, when;
+static int log_descriptor = -1, observer = -1, when;
 static long number, matched, at;
 static int here; /* the call that has its turn is the one */
 static __thread int counting; /* in its turn: what we do ourselves is not counted */
@@ -50,6 +53,15 @@ static void broken(const char *what) {
 static void die(void) {
     kill(getpid(), SIGKILL);
     for (;;) pause();
+}
+
+/* Whoever watches looks at the files now. */
+static void shown(char moment) {
+    ssize_t got;
+    if (observer < 0) return;
+    if (write(observer, &moment, 1) != 1) broken("observer");
+    while ((got = read(observer, &moment, 1)) < 0 && errno == EINTR) continue;
+    if (got != 1) broken("observer");
 }
 
 /* ---- what is durable */
@@ -130,14 +142,17 @@ static void keep(int descriptor, const char *path) {
 /* ---- numbers */
 
 /* From now on, in this process: end it before or after the call with the number `point` (0: never) among those whose
- * "kind path" begins with `alike` (empty: all). `keep_in` may be empty: then nothing is kept of what is durable. */
-void crash_arm(const char *folder, int log, long point, int before_or_after, const char *alike, const char *keep_in) {
+ * "kind path" begins with `alike` (empty: all). `keep_in` may be empty: then nothing is kept of what is durable.
+ * `watched_by`: a socket, or -1. */
+void crash_arm(const char *folder, int log, long point, int before_or_after, const char *alike, const char *keep_in,
+               int watched_by) {
     struct stat status;
     root_length = strlen(folder);
     strcpy(root, folder);
     strcpy(durable, keep_in);
     strcpy(only, alike);
     log_descriptor = log;
+    observer = watched_by;
     number = matched = 0;
     at = point;
     when = point ? before_or_after : NEVER;
@@ -155,7 +170,7 @@ __attribute__((constructor)) static void arm_from_environment(void) {
     if (!folder || !log || !point || !how || !alike) return;
     int descriptor = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
     if (descriptor < 0) broken(log);
-    crash_arm(folder, descriptor, atol(point), strcmp(how, "after") ? BEFORE : AFTER, alike, "");
+    crash_arm(folder, descriptor, atol(point), strcmp(how, "after") ? BEFORE : AFTER, alike, "", -1);
     unsetenv("LD_PRELOAD");
 }
 
@@ -186,10 +201,12 @@ static void begin(const char *kind, const char *below) {
     snprintf(call, sizeof call, "%s %s", kind, path);
     here = !strncmp(call, only, strlen(only)) && ++matched == at;
     if (here && when == BEFORE) die();
+    shown('b');
 }
 
 static void end(void) {
     if (here && when == AFTER) die();
+    shown('a');
     counting = 0;
 }
 

@@ -63,14 +63,21 @@ def armed_at_start(library: Path, folder: Path, log: Path, at: int, how: How, on
     }
 
 
-def arm(folder: Path, log: Path, at: int = 0, how: How = How.AFTER, durable: Path | None = None) -> None:
-    """Count calls below the folder in this process from now on, and end it at call `at` (0: never)."""
+def arm(
+    folder: Path, log: Path, at: int = 0, how: How = How.AFTER, durable: Path | None = None, observer: int = -1
+) -> None:
+    """Count calls below the folder in this process from now on, and end it at call `at` (0: never).
+
+    `observer`: a socket on which `b` and `a` are said before and after each call, which waits for a byte in return.
+    """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     function = ctypes.CDLL(None).crash_arm  # of the preloaded library
-    function.argtypes = (*(ctypes.c_char_p, ctypes.c_int, ctypes.c_long, ctypes.c_int), *(ctypes.c_char_p,) * 2)
+    text, number = ctypes.c_char_p, ctypes.c_int
+    function.argtypes = (text, number, ctypes.c_long, number, text, text, number)
     function.restype = None
     when = 2 if how is How.AFTER else 1
-    function(os.fsencode(folder.resolve()), descriptor, at, when, b"", b"" if durable is None else os.fsencode(durable))
+    keep_in = b"" if durable is None else os.fsencode(durable)
+    function(os.fsencode(folder.resolve()), descriptor, at, when, b"", keep_in, observer)
 
 
 def calls(log: Path) -> list[Call]:
@@ -80,10 +87,15 @@ def calls(log: Path) -> list[Call]:
 
 
 def cut_power(folder: Path, durable: Path) -> None:
-    """Make the folder what is durable of it: names as of the last sync of their folder, files as of their own last sync."""
+    """Make the folder what is durable of it."""
     inode = folder.stat().st_ino
     shutil.rmtree(folder)
     _restore(folder, durable, inode)
+
+
+def after_a_cut(folder: Path, durable: Path, to: Path) -> None:
+    """What is durable of the folder, put elsewhere: names as of the last sync of their folder, files as of their own."""
+    _restore(to, durable, folder.stat().st_ino)
 
 
 def _restore(folder: Path, durable: Path, inode: int) -> None:

@@ -1,61 +1,31 @@
-"""What outlives the gateway's process: the nodes on their mesh, the cloud with what it stores, and what was asked of the mirror.
+"""What outlives the gateway's process: the nodes on their radio, the cloud with what it stores, the operator, and what was
+asked of the mirror.
 
 It is a process of its own, which answers one request of the gateway after the other over a pipe; its time is the one that
-the gateway's requests tell, so a run is the same every time. While no gateway lives, time passes by `pause`.
+the gateway's requests tell, so a run is the same every time. While no gateway lives, time passes by `pause`. A fork of it
+goes on from that moment by itself.
 """
 
-import hashlib
 import sqlite3
-from dataclasses import asdict, dataclass, field
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from gatewayd.cloud import messages
 from gatewayd.cloud.messages import Report, ReportBatch
-from gatewayd.demo import scenario
+from gatewayd.demo.cloud_side import GATEWAY
 from gatewayd.publisher.collector import ReportStore
-from radios.simulated.zigbee.firmware import build_ota_file
-from radios.simulated.zigbee.frames import CLUSTER_OTA, ApsFrame, parse_zcl
-from radios.simulated.zigbee.mesh import JoinStatus, Mesh
-from radios.simulated.zigbee.node import VirtualNode
-from radios.simulated.zigbee.node_spec import NodeSpec
-from radios.simulated.zigbee.ota_client import WAIT_FOREVER
-from radios.simulated.zigbee.ota_terms import OtaTiming
-from radios.simulated.zigbee.virtual_time import run_agenda
-from tests.crash.cloud import CANCELLED, EUI64, LAMPS, NODES, ROLLED_BACK, SPARE, Published
+from radios.errors import RadioError
+from radios.simulated.zigbee.virtual_time import Agenda, run_agenda
+from tests.crash.cloud import Published
 
-GATEWAY = "gw-1"
-CANCEL_AT_BYTES = 1000  # held by the node whose campaign is cancelled
 COMMITTED = ("installing", "confirming", "updated", "rolled_back")
 ANSWER_WITHIN_S = 60.0  # real time; a gateway that says nothing for so long is stuck
-_UPGRADE_END_RESPONSE = 0x07
-
-BLOCK_BYTES = 200  # few large blocks with pauses in between: every frame costs these tests real time
-TIMING = OtaTiming(boot_query_delay_s=(1.0, 2.0), think_s=0.2)
-OLD_IMAGE = build_ota_file(
-    manufacturer=scenario.MANUFACTURER_CODE,
-    image_type=scenario.LAMP_TYPE,
-    version=scenario.ZIGBEE_OLD,
-    size=300,
-    seed="old",
-)
-
-
-def specs() -> list[NodeSpec]:
-    return [
-        NodeSpec(
-            EUI64 + number,
-            manufacturer_code=scenario.MANUFACTURER_CODE,
-            image_type=scenario.LAMP_TYPE,
-            version=scenario.ZIGBEE_OLD,
-            image=OLD_IMAGE,
-            self_test_fails=name == ROLLED_BACK,
-            timing=TIMING,
-            block_size=BLOCK_BYTES,
-        )
-        for number, name in enumerate(NODES, 1)
-    ]
+HELD_AT_BYTES = 1500  # of the story's first node: when the operator holds its campaign
+HELD_FOR_S = 5.0
+STILL_AFTER_S = 2.0  # of a hold: what was on its way when it was given has come
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,106 +37,105 @@ class Asked:
     stop: int
 
 
-@dataclass(slots=True)
-class _Ears:
-    """The mesh's coordinator: keeps what the gateway's process has to be told."""
-
-    listening: bool = False
-    news: list[tuple[Any, ...]] = field(default_factory=list)
-
-    def frame_received(self, node: VirtualNode, frame: ApsFrame) -> None:
-        if self.listening:
-            self.news.append(("frame", node.id, frame))
-
-    def node_changed(self, node: VirtualNode, status: JoinStatus) -> None:
-        if self.listening:
-            self.news.append(("changed", node.id, status))
-
-
-class World:
+class World(ABC):
     """The methods under "requests" are what the gateway's process may ask; its side is `far.py`."""
 
     def __init__(self, published: Published, store: Path) -> None:
-        self._published = published
-        self._store = store
+        self.published = published
+        self.story = published.story
+        self.store = store
         self.now = published.start
-        self.mesh = Mesh(specs(), seed=1)
-        self.mesh.power_on(self.now)
+        self.requests = 0  # answered; between two that follow each other nothing changes here
         self.asked_for: list[Asked] = []
         self.told_too_early: list[str] = []  # to install, before the store said so
+        self.moved_while_held = 0  # bytes
         self.troubles: list[str] = []  # that the gateway found with its store at a start
+        self.news: list[tuple[Any, ...]] = []  # that the gateway's process has to be told
+        self.log = [published.order(planned.name) for planned in self.story.campaigns]
         self._reports = ReportStore()
         self._acks = b""
-        self._ears = _Ears()
-        self._life = 0
-        self._log = [published.order(LAMPS, 1), published.order(SPARE, 1)]
+        self._held_at: float | None = None  # when the gateway had stored the hold
+        self._held_bytes = 0
+        self.resumed = False
+        self.life = 0
+
+    # -- what is behind the radio --------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def site(self) -> Agenda: ...
+
+    @abstractmethod
+    def bytes_held(self, node: str) -> int:
+        """Of an image that has not been started yet."""
+
+    @abstractmethod
+    def nodes(self) -> dict[str, dict[str, object]]:
+        """What has become of them."""
+
+    @abstractmethod
+    def known_nodes(self) -> Any:
+        """What the gateway's process is told of the nodes before anything else."""
+
+    def gateway_gone(self) -> None:
+        """Nobody listens any more."""
+        self.news.clear()
 
     # -- lives of the gateway ------------------------------------------------------------------------------------------
 
     def serve(self, connection: Connection) -> bool:
         """Answer the gateway until it ends; False when it said nothing for too long."""
-        self._life += 1
-        self.mesh.coordinator = self._ears
+        self.begin_life()
         while connection.poll(ANSWER_WITHIN_S):
-            try:
-                name, arguments = connection.recv()
-                result = getattr(self, name)(*arguments)
-                news, self._ears.news = self._ears.news, []
-                connection.send((result, news, self.mesh.next_deadline()))
-            except (EOFError, ConnectionError):
-                self.listen(False)
+            if not self.answer(connection):
                 return True
         return False
 
+    def begin_life(self) -> None:
+        self.life += 1
+
+    def answer(self, connection: Connection) -> bool:
+        """One request; False when the gateway has ended."""
+        try:
+            name, arguments = connection.recv()
+            try:
+                result = getattr(self, name)(*arguments)
+            except RadioError as error:
+                result = error
+            self.requests += 1
+            news, self.news = self.news, []
+            connection.send((result, news, self.next_deadline()))
+        except (EOFError, ConnectionError):
+            self.gateway_gone()
+            return False
+        return True
+
+    def next_deadline(self) -> float | None:
+        return self.site.next_deadline()
+
     def pause(self, seconds: float) -> None:
         """Nobody is there for so long."""
-        run_agenda(self.mesh, self.now, seconds)
+        run_agenda(self.site, self.now, seconds)
         self.now += seconds
 
-    # -- requests: the mesh --------------------------------------------------------------------------------------------
-
-    def listen(self, on: bool) -> None:
-        self._ears.listening = on
-        self._ears.news.clear()
+    # -- requests: the radio -------------------------------------------------------------------------------------------
 
     def pass_time(self, now: float) -> None:
         self.now = now
-        self.mesh.handle_timeout(now)
-        node = self.mesh.nodes[CANCELLED]
-        if len(self._log) == 2 and len(node.ota.staged) >= CANCEL_AT_BYTES:
-            self._log.append(self._published.order(SPARE, 2))
-
-    def unicast(self, key: int, destination: int, frame: ApsFrame, now: float, acknowledged: bool) -> None:
-        self.now, life = now, self._life
-        self._judge(destination, frame)
-
-        def done(arrived: bool) -> None:
-            if life == self._life:
-                self._ears.news.append(("done", key, arrived))
-
-        self.mesh.unicast(destination, frame, now, acknowledged=acknowledged, done=done)
-
-    def broadcast(self, frame: ApsFrame, now: float, to_sleepy: bool) -> None:
-        self.now = now
-        self.mesh.broadcast(frame, now, to_sleepy=to_sleepy)
-
-    def permit_joining(self, seconds: float, now: float) -> None:
-        self.now = now
-        self.mesh.permit_joining(seconds, now)
+        self.site.handle_timeout(now)
+        node = self.story.campaigns[0].nodes[0]
+        if self._held_at is not None and not self.resumed and now < self._held_at + STILL_AFTER_S:
+            self._held_bytes = self.bytes_held(node)
+        elif self._held_at is not None and not self.resumed:
+            self.moved_while_held = max(self.moved_while_held, self.bytes_held(node) - self._held_bytes)
 
     def at_rest(self) -> bool:
         """Whether no node holds bytes of an image that nobody will complete."""
-        return not any(node.ota.staged for node in self.mesh.nodes.values())
+        return not any(self.bytes_held(node) for node in self.story.nodes)
 
-    def _judge(self, destination: int, frame: ApsFrame) -> None:
+    def judge_install(self, node: str) -> None:
         """A node is only told to install what the store, as it is on the disk, says it may be told."""
-        zcl = parse_zcl(frame.payload) if frame.cluster == CLUSTER_OTA else None
-        if zcl is None or not zcl.cluster_specific or zcl.command != _UPGRADE_END_RESPONSE:
-            return
-        if int.from_bytes(zcl.payload[12:16], "little") == WAIT_FOREVER:
-            return
-        node = self.mesh.by_nwk[destination].id
-        store = sqlite3.connect(f"file:{self._store}?mode=ro", uri=True)
+        store = sqlite3.connect(f"file:{self.store}?mode=ro", uri=True)
         try:
             found = store.execute("SELECT state FROM node_update WHERE node = ?", (node,)).fetchall()
         finally:
@@ -174,12 +143,28 @@ class World:
         if not any(state in COMMITTED for (state,) in found):
             self.told_too_early.append(f"{node}: {found}")
 
+    # -- requests: the operator ----------------------------------------------------------------------------------------
+
+    def wish(self) -> bool | None:
+        """What the operator wants of the first campaign: hold, resume, or nothing yet; said again until it is heard."""
+        if self._held_at is None:
+            node = self.story.campaigns[0].nodes[0]
+            return True if self.bytes_held(node) >= HELD_AT_BYTES else None
+        return self.now < self._held_at + HELD_FOR_S
+
+    def done(self, hold: bool) -> None:
+        """The gateway says that this is stored."""
+        if hold and self._held_at is None:
+            self._held_at = self.now
+            self._held_bytes = self.bytes_held(self.story.campaigns[0].nodes[0])
+        self.resumed = self.resumed or not hold
+
     # -- requests: cloud and mirror ------------------------------------------------------------------------------------
 
-    def retained(self, known: int) -> tuple[int, list[tuple[str, bytes]], bytes]:
-        """What is retained beyond what was known, the newest for each topic, and the acknowledgement."""
-        newest = {order.topic: order.envelope for order in self._log[known:]}
-        return len(self._log), list(newest.items()), self._acks
+    def retained(self, known: int) -> tuple[int, list[tuple[str, bytes]], bytes, bool | None]:
+        """What is retained beyond what was known, the newest for each topic, the acknowledgement, the operator's wish."""
+        newest = {order.topic: order.envelope for order in self.log[known:]}
+        return len(self.log), list(newest.items()), self._acks, self.wish()
 
     def reports(self, raw: bytes) -> None:
         batch = messages.parse(ReportBatch, raw, "reports", messages.RELEASE_MAX_BYTES)
@@ -198,17 +183,6 @@ class World:
         """Reports that the cloud has stored, each once, in order."""
         return [report for _, report in self._reports.reports()]
 
-    def nodes(self) -> dict[str, dict[str, object]]:
-        return {name: _describe(node) for name, node in self.mesh.nodes.items()}
-
-
-def _describe(node: VirtualNode) -> dict[str, object]:
-    counters = asdict(node.counters)
-    kept = ("downloads_started_at_zero", "downloads_thrown_away", "images_refused", "bytes_received_twice")
-    return {
-        "image": hashlib.sha256(node.running_image).hexdigest(),
-        "version": node.running_version,
-        "resets": node.resets,
-        "held": len(node.ota.staged),
-        **{name: counters[name] for name in kept},
-    }
+    def faults(self) -> list[str]:
+        """What should never have happened."""
+        return [f"{self.moved_while_held} bytes delivered while held"] if self.moved_while_held else []
