@@ -6,6 +6,7 @@ token: it signs digests. python-pkcs11 is needed on the publishing host only, an
 
 import hashlib
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ from securesystemslib.signer import (  # type: ignore[attr-defined] # public nam
 )
 
 from gatewayd.cloud.messages import SignatureScheme
-from gatewayd.errors import Bug, ConfigError, GatewaydError, Unavailable
+from gatewayd.errors import Bug, ConfigError, GatewaydError, StoreError, Unavailable
 from gatewayd.publisher.keys import KeyKind, PublicKey
+from gatewayd.publisher.pin_refusals import PinRefusals
 
 if TYPE_CHECKING:
     import pkcs11
@@ -224,10 +226,32 @@ def _session(uri: TokenUri, *, rw: bool = False, seen: bool = False) -> Iterator
             f"{uri}: keys on a token need python-pkcs11, from the package's extra named publisher"
         ) from None
     try:
-        with _token(uri, seen).open(rw=rw, user_pin=_pin(uri)) as session:
+        token, pin, refusals = _token(uri, seen), _pin(uri), PinRefusals(uri.pin_source)
+        name = f"{token.label} {token.serial.decode(errors='replace')}"
+        if (when := refusals.known(name)) is not None:
+            raise ConfigError(
+                f"{uri}: the token has refused the PIN in {uri.pin_source} ({when}); it is not tried again, which would lock "
+                "the token, until that file has changed"
+            )
+        try:
+            opened = token.open(rw=rw, user_pin=pin)
+        except (pkcs11.exceptions.PinIncorrect, pkcs11.exceptions.PinInvalid, pkcs11.exceptions.PinLenRange) as error:
+            raise _refused(error, uri, refusals, name) from error
+        with opened as session:
+            refusals.forget(name)
             yield session
     except pkcs11.PKCS11Error as error:
         raise _explained(error, uri) from error
+
+
+def _refused(error: "pkcs11.PKCS11Error", uri: TokenUri, refusals: PinRefusals, name: str) -> ConfigError:
+    """Noted before it is told."""
+    try:
+        refusals.add(name, time.time())
+        then = f"it is not tried again until {uri.pin_source} has changed"
+    except (StoreError, OSError) as trouble:
+        then = f"that could not be noted ({trouble}): stop what would try it again, before the token locks itself"
+    return ConfigError(f"{_explained(error, uri)}; {then}")
 
 
 def _token(uri: TokenUri, seen: bool) -> "pkcs11.Token":
@@ -330,8 +354,8 @@ def _explained(error: "pkcs11.PKCS11Error", uri: TokenUri) -> GatewaydError:
     import pkcs11
 
     said = {
-        pkcs11.exceptions.PinIncorrect: "the PIN is wrong; mind that a token locks itself after a few tries",
-        pkcs11.exceptions.PinInvalid: "the PIN is wrong; mind that a token locks itself after a few tries",
+        pkcs11.exceptions.PinIncorrect: "the PIN is wrong",
+        pkcs11.exceptions.PinInvalid: "the PIN is wrong",
         pkcs11.exceptions.PinLenRange: "the PIN has a length that the token does not take",
         pkcs11.exceptions.PinLocked: "the PIN is locked",
         pkcs11.exceptions.PinExpired: "the PIN has expired",

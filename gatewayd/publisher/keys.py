@@ -9,7 +9,7 @@ private key.
 import base64
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -36,7 +36,7 @@ from securesystemslib.signer import (  # type: ignore[attr-defined] # public nam
 )
 
 from gatewayd.cloud.messages import CampaignKey, Manufacturer, ManufacturerSignature, SignatureScheme, utc
-from gatewayd.errors import ConfigError, Unavailable
+from gatewayd.errors import ConfigError, GatewaydError, Unavailable
 
 if TYPE_CHECKING:  # hsm.py stands on this module, and needs a library that only some publishers have
     from gatewayd.publisher.hsm import TokenKey
@@ -67,8 +67,15 @@ class KeyKind(StrEnum):
 class Keys(Protocol):
     """Where signers come from."""
 
-    def signers(self, role: Role) -> Sequence[Signer]:
-        """Every signer of the role at hand, in a stable order; empty when the keys are elsewhere (offline)."""
+    def signers(self, role: Role) -> Iterator[Signer | GatewaydError]:
+        """Every signer of the role at hand, in a stable order; none when the keys are elsewhere (offline).
+
+        For one that cannot be used, a token that is away for example: what is wrong with it, in its place.
+        """
+        ...
+
+    def unused(self, trouble: str) -> None:
+        """Told of a key that could not sign where the others were enough."""
         ...
 
     def public_keys(self, role: Role) -> Sequence[SSlibKey]:
@@ -117,14 +124,21 @@ class KeyFile:
 
 
 class KeyFolder:
-    """Keys in files of one folder. `passphrase` opens all of those that are encrypted."""
+    """Keys in files of one folder. `passphrase` opens all of those that are encrypted; `unused` as `Keys` says."""
 
-    def __init__(self, folder: Path, passphrase: bytes | None = None) -> None:
+    def __init__(
+        self, folder: Path, passphrase: bytes | None = None, unused: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.folder = folder
         self.passphrase = passphrase
+        self.unused = unused
 
-    def signers(self, role: Role) -> Sequence[Signer]:
-        return [load_signer(path, self.passphrase) for path in self._files(role)]
+    def signers(self, role: Role) -> Iterator[Signer | GatewaydError]:
+        for path in self._files(role):
+            try:
+                yield load_signer(path, self.passphrase)
+            except (ConfigError, Unavailable) as error:
+                yield error
 
     def public_keys(self, role: Role) -> Sequence[SSlibKey]:
         found = {file.public.keyid: file.public for file in self.files(role)}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined] # a public name, but not in its __all__
-from tuf.api.exceptions import RepositoryError
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import (  # type: ignore[attr-defined] # public names, but not in its __all__
     DelegatedRole,
     Delegations,
@@ -32,7 +32,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined] # public names, but
     VerificationResult,
 )
 
-from gatewayd.errors import ConfigError, Unavailable
+from gatewayd.errors import ConfigError, GatewaydError, Unavailable
 from gatewayd.publisher.files import write_file
 from gatewayd.publisher.keys import Keys, Role
 
@@ -220,13 +220,31 @@ class MetadataSet:
                 self.advance(role)
 
     def sign(self, role: Role) -> None:
-        """Add the signatures of the keys at hand that count, before or after the change."""
+        """Add the signatures of the keys at hand that count, before or after the change.
+
+        A key that cannot be used (a token that is away) is done without where the others are enough; else ConfigError or
+        Unavailable, with what is wrong with it.
+        """
         self.prune(role)
         part = self.part(role)
         wanted = {keyid for verdict in self.verdicts(role) for keyid in verdict.result.unsigned}
+        troubles: list[GatewaydError] = []
         for signer in self._keys.signers(role):
-            if signer.public_key.keyid in wanted:
-                part.sign(signer, append=True)
+            if isinstance(signer, GatewaydError):
+                troubles.append(signer)
+            elif signer.public_key.keyid in wanted:
+                try:
+                    part.sign(signer, append=True)
+                except UnsignedMetadataError as error:
+                    if not isinstance(error.__cause__, ConfigError | Unavailable):
+                        raise
+                    troubles.append(error.__cause__)
+        if not troubles:
+            return
+        if not self._accepted(role):
+            raise troubles[0]
+        for trouble in troubles:
+            self._keys.unused(f"{role} is signed without a key that is in the folder: {trouble}")
 
     def prune(self, role: Role) -> None:
         """Drop the signatures that do not verify, or count for nobody."""

@@ -71,7 +71,10 @@ def keys_option(command: Callable[..., R]) -> Callable[..., R]:
     @click.option("--passphrase-file", type=FILE, help="Opens encrypted key files.")
     @wraps(command)
     def wrapped(*args: object, keys_folder: Path, passphrase_file: Path | None, **kwargs: object) -> R:
-        return command(*args, keys=KeyFolder(keys_folder, passphrase(passphrase_file)), **kwargs)
+        keys = KeyFolder(
+            keys_folder, passphrase(passphrase_file), lambda text: click.echo(f"warning: {text}", err=True)
+        )
+        return command(*args, keys=keys, **kwargs)
 
     return wrapped
 

@@ -29,9 +29,9 @@ def test_several_keys_of_a_role(tmp_path: Path) -> None:
     for name in ("root.pem", "root-b.pem", "root-a.pem", "releases.pem"):
         make_key(tmp_path / name)
     keys = KeyFolder(tmp_path)
-    assert len(keys.signers(Role.ROOT)) == 3
-    assert len(keys.signers(Role.RELEASES)) == 1
-    assert keys.signers(Role.TARGETS) == []
+    assert len(list(keys.signers(Role.ROOT))) == 3
+    assert len(list(keys.signers(Role.RELEASES))) == 1
+    assert list(keys.signers(Role.TARGETS)) == []
     with pytest.raises(ConfigError, match="no targets key"):
         keys.signer(Role.TARGETS)
 
