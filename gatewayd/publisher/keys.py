@@ -36,7 +36,8 @@ from securesystemslib.signer import (  # type: ignore[attr-defined] # public nam
 )
 
 from gatewayd.cloud.messages import CampaignKey, Manufacturer, ManufacturerSignature, SignatureScheme, utc
-from gatewayd.errors import ConfigError, GatewaydError, Unavailable
+from gatewayd.errors import ConfigError, GatewaydError, StoreError, Unavailable
+from gatewayd.folders import make_folder, sync
 
 if TYPE_CHECKING:  # hsm.py stands on this module, and needs a library that only some publishers have
     from gatewayd.publisher.hsm import TokenKey
@@ -232,16 +233,24 @@ def make_token_key(path: Path, uri: str, kind: KeyKind | None = None) -> bool:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """A new file (0600), durable on return. ConfigError when it exists: keys are never overwritten."""
+    """A new file (0600), durable on return. ConfigError when it exists: keys are never overwritten.
+
+    StoreError when the disk would not: then nothing of it is left, and the command may be given again.
+    """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent, 0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; nothing was overwritten") from error
+    try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        sync(path.parent)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; nothing was overwritten") from error
+        path.unlink(missing_ok=True)
+        raise StoreError(f"{path}: {error.strerror}; the key was not made") from error
 
 
 def generate_all(

@@ -32,7 +32,8 @@ from tuf.api.metadata import (  # type: ignore[attr-defined] # public names, but
     VerificationResult,
 )
 
-from gatewayd.errors import ConfigError, GatewaydError, Unavailable
+from gatewayd.errors import ConfigError, GatewaydError, StoreError, Unavailable
+from gatewayd.folders import make_folder
 from gatewayd.publisher.files import write_file
 from gatewayd.publisher.keys import Keys, Role
 
@@ -345,10 +346,14 @@ class MetadataSet:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One publisher at a time, a timer's refresh included."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        flock(file, LOCK_EX)
+    """One publisher at a time, a timer's refresh included. StoreError when the folder cannot be written."""
+    try:
+        make_folder(folder)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise StoreError(f"{error.filename or folder}: {error.strerror}") from error
+    with lock:
+        flock(lock, LOCK_EX)
         yield
 
 

@@ -4,7 +4,6 @@
 at a time; readable at every moment, also after a crash (see metadata.py for the order of writes).
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from tuf.api.metadata import TargetFile  # type: ignore[attr-defined] # a public
 
 from gatewayd.cloud import messages
 from gatewayd.errors import ConfigError
+from gatewayd.folders import make_folder
 from gatewayd.publisher import trust_lists
 from gatewayd.publisher.delta import make_delta
-from gatewayd.publisher.files import copy_file, write_file
+from gatewayd.publisher.files import check_file, copy_file, write_file
 from gatewayd.publisher.firmware import (
     NO_DELTAS,
     DeltaPlan,
@@ -26,6 +26,7 @@ from gatewayd.publisher.firmware import (
     described,
     with_deltas,
 )
+from gatewayd.publisher.history import images_before
 from gatewayd.publisher.keys import Keys, Role
 from gatewayd.publisher.metadata import (
     DAY_S,
@@ -97,7 +98,7 @@ class Repository:
             if repository._pending.load():
                 raise ConfigError(f"{path} holds one already that waits for signatures")
             for folder in (repository._metadata, repository._targets, repository._payloads):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             current = MetadataSet.create(repository._metadata, keys, lifetimes, clock(), thresholds)
             repository._put(current, CAMPAIGN_KEYS, messages.dump(messages.CampaignKeys(keys=())))
             repository._put(current, MANUFACTURERS, messages.dump(messages.Manufacturers(keys=())))
@@ -330,7 +331,7 @@ class Repository:
                 raw = self._document(current, path)
                 if role is Role.RELEASES:
                     for payload in messages.parse(messages.Release, raw, path, messages.RELEASE_MAX_BYTES).payloads:
-                        _check_payload(self.path / payload.path, payload.sha256)
+                        check_file(self.path / payload.path, payload.sha256)
 
     def _campaign_keys(self, current: MetadataSet) -> messages.CampaignKeys:
         return messages.parse(messages.CampaignKeys, self._document(current, CAMPAIGN_KEYS), CAMPAIGN_KEYS)
@@ -354,6 +355,11 @@ class Repository:
         if spec.path in current.releases.signed.targets:
             how = "staged already; see `publish pending`" if Role.RELEASES in current.staged else "published already"
             raise ConfigError(f"{spec.path} is {how}; a published version never changes")
+        before = images_before(self._metadata, self._targets, spec.path)
+        if before - {document.payloads[0].sha256}:
+            raise ConfigError(
+                f"{spec.path} was published and withdrawn: nodes may run it, other bytes need a new version"
+            )
         for path, other in self._listed(current):
             if other.name == document.name and other.sequence == document.sequence:
                 raise ConfigError(f"sequence {document.sequence} of {document.name} is taken by {path}")
@@ -388,13 +394,3 @@ class Repository:
     def _write_target(self, target: TargetFile, data: bytes) -> None:
         for name in target.get_prefixed_paths():
             write_file(self._targets / name, data)
-
-
-def _check_payload(path: Path, sha256: str) -> None:
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    if found != sha256:
-        raise ConfigError(f"{path}: not the bytes that the release lists")

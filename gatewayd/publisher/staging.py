@@ -16,7 +16,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined] # public names, but
 )
 
 from gatewayd.errors import ConfigError, GatewaydError
-from gatewayd.publisher.files import write_file
+from gatewayd.publisher.files import remove_file, write_file
 from gatewayd.publisher.keys import Role
 from gatewayd.publisher.metadata import OFFLINE, MetadataSet, Part, Shortfall
 
@@ -52,8 +52,8 @@ class Pending:
         write_file(self.path, json.dumps({"format": FORMAT, "roles": roles}, indent=1).encode())
 
     def discard(self) -> None:
-        """Forget it."""
-        self.path.unlink(missing_ok=True)
+        """Forget it, for good: also after a power cut."""
+        remove_file(self.path)
 
 
 def read_change(path: Path) -> dict[Role, Part]:

@@ -1,6 +1,7 @@
 """The repository as a publisher makes it; what a gateway makes of it is tested in tests/gatewayd/trust."""
 
 import hashlib
+import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from gatewayd.cloud.messages import ManufacturerSignature, SignatureScheme
 from gatewayd.errors import ConfigError, GatewaydError, Refused, StoreError
 from gatewayd.publisher.files import copy_file
 from gatewayd.publisher.firmware import FirmwareFile
-from gatewayd.publisher.keys import FileImageSigner, KeyKind, Role, load_private, make_key
+from gatewayd.publisher.keys import FileImageSigner, KeyFolder, KeyKind, Role, load_private, make_key, write_private
 from gatewayd.publisher.metadata import DAY_S
 from gatewayd.publisher.repository import Repository
 from gatewayd.publisher.staging import Staged
@@ -213,6 +214,45 @@ def test_withdrawing(publisher: Publisher) -> None:
     assert as_a_gateway(publisher.repository).find(spec().path) is None
     with pytest.raises(ConfigError):
         publisher.repository.withdraw_release(spec().path)
+
+
+def test_a_withdrawn_version_does_not_come_back_with_other_bytes(publisher: Publisher) -> None:
+    """Nodes may run what was withdrawn, and say its version: what is called so has to be it."""
+    publisher.add(spec())
+    publisher.repository.withdraw_release(spec().path)
+    held = publisher.image.read_bytes()
+    publisher.image.write_bytes(held[::-1])
+    with pytest.raises(ConfigError, match=r"releases/meter/1\.2\.0\.json was published and withdrawn"):
+        publisher.add(spec())
+    publisher.add(spec("1.2.1"))
+    publisher.image.write_bytes(held)
+    publisher.repository.withdraw_release(spec("1.2.1").path)
+    publisher.add(spec())  # the withdrawal was a mistake
+
+
+def test_a_disk_that_is_full_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    source = tmp_path / "image.bin"
+    source.write_bytes(bytes(200_000))
+    place = tmp_path / "payloads" / "x"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # Python ignores the signal: the write fails
+    try:
+        with pytest.raises(StoreError, match="payloads/x: File too large"):
+            copy_file(source, place, hashlib.sha256(source.read_bytes()).hexdigest())
+        with pytest.raises(StoreError, match=r"root\.pem: File too large; the key was not made"):
+            write_private(tmp_path / "root.pem", bytes(60_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(place.parent.iterdir()) == []
+    write_private(tmp_path / "root.pem", b"key")
+    with pytest.raises(ConfigError, match=r"gone\.bin: No such file"):
+        copy_file(tmp_path / "gone.bin", place, "00")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "www").write_text("a file is in the way")
+    with pytest.raises(StoreError, match="www"):
+        Repository(tmp_path / "www", KeyFolder(tmp_path)).refresh()
 
 
 def test_a_file_that_changes_while_it_is_published(tmp_path: Path) -> None:
