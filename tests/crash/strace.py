@@ -21,7 +21,20 @@ _FRAME_HEADER = re.compile(r", 24, \d+")
 def counted_by_strace(published: Published, library: Path, folder: Path) -> Counter[tuple[str, str]]:
     """Kind and path of the calls below the state folder, by how often; classified from strace's words alone."""
     trace = folder / "trace"
-    command = ["strace", "-f", "-y", "-xx", "-s", "4096", "-o", str(trace), "-e", "trace=" + ",".join(_TRACED)]
+    # --seccomp-bpf: only these calls stop the process.
+    command = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-y",
+        "-xx",
+        "-s",
+        "4096",
+        "-o",
+        str(trace),
+        "-e",
+        "trace=" + ",".join(_TRACED),
+    ]
     work = folder / "work"
     runner = [sys.executable, "-m", "tests.crash.lives", str(published.folder), str(work)]
     done = subprocess.run(
