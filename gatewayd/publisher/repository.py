@@ -363,6 +363,13 @@ class Repository:
         for path, other in self._listed(current):
             if other.name == document.name and other.sequence == document.sequence:
                 raise ConfigError(f"sequence {document.sequence} of {document.name} is taken by {path}")
+            shared = sorted(set(other.hardware) & set(document.hardware))
+            same_version = other.node_version == document.node_version
+            if shared and same_version and other.payloads[0].sha256 != document.payloads[0].sha256:
+                raise ConfigError(
+                    f"node version {document.node_version:#x} of {shared[0]} is taken by {path}: nodes that report it could run"
+                    " either, and would be called updated without a transfer"
+                )
 
     def _listed(self, current: MetadataSet) -> Iterator[tuple[str, messages.Release]]:
         for path in current.releases.signed.targets:

@@ -169,6 +169,18 @@ def test_a_published_version_never_changes(publisher: Publisher) -> None:
         publisher.add(spec("1.3.0", 3))
 
 
+def test_two_images_for_one_hardware_do_not_report_the_same_version(publisher: Publisher) -> None:
+    """A node that runs the first would be called updated to the second, without a transfer."""
+    publisher.add(spec())
+    publisher.add(spec("1.2.1", 4))  # the same bytes under another name are what the nodes say they are
+    publisher.image.write_bytes(b"another firmware" * 100)
+    with pytest.raises(
+        ConfigError, match=f"node version 0x1020000 of {HARDWARE} is taken by releases/meter/1.2.0.json"
+    ):
+        publisher.add(spec("1.3.0", 5))
+    publisher.add(replace(spec("1.3.0", 5), node_version=0x01030000))
+
+
 def test_floors_only_rise_and_hold_for_the_publisher_too(publisher: Publisher) -> None:
     publisher.repository.set_floor(HARDWARE, 3)
     with pytest.raises(ConfigError, match="only rises"):
