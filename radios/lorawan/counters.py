@@ -14,6 +14,7 @@ class Counters:
         self._out = out
         self.next = out.cohort.next_counter()
         self.highest = max(out.cohort.reserved, self.next - 1)  # that a node can have seen
+        self.revision = 0  # counts changes to what was never on the air
 
     @property
     def coding(self) -> bool:
@@ -52,10 +53,9 @@ class Counters:
     def transmitted(self, n: int, *, sent: bool) -> None:
         """What gateways did with a fragment to the group. Not journalled at once: a crash makes it a lost one, no more."""
         unsent = self._out.cohort.unsent
-        if sent and n in unsent:
-            unsent.remove(n)
-        elif not sent and n not in unsent:
-            unsent.append(n)
+        if sent is (n in unsent):
+            (unsent.remove if sent else unsent.append)(n)
+            self.revision += 1
 
     def sent(self, n: int) -> None:
         self.next = max(self.next, n + 1)

@@ -5,7 +5,7 @@ request ends each leg, and its answer sizes the next. Nothing is sent into silen
 is given no other is.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from radios.lorawan.answers import Air
@@ -16,6 +16,7 @@ from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.packages import fragmentation
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD, N_MAX
 from radios.lorawan.session_node import SessionNode
+from radios.lorawan.traits import Trait
 from radios.lorawan.unicast_air import UnicastAir
 from radios.radio import Fact
 
@@ -88,12 +89,10 @@ class Feeds:
 
     # What goes out.
 
-    def step(self, nodes: Iterable[SessionNode], now: float) -> tuple[Feed | None, float | None]:
+    def step(self, now: float) -> tuple[Feed | None, float | None]:
         """The batch to hand over now, and when to ask again."""
         wake: list[float] = []
-        for node in nodes:
-            if not node.fed:
-                continue
+        for node in self._out.roster.of(Trait.FED):
             leg = self._legs.setdefault(node.dev_eui, _Leg(poll=max(0, node.answered_poll)))
             if leg.in_flight or node.suspect or node.poll_alone:
                 continue  # its answer, or giving up on one, wakes the session
@@ -164,8 +163,7 @@ class Feeds:
             leg.silence_s = leg.not_before = 0.0
         elif now >= leg.not_before and not leg.alone:
             leg.alone = True
-            node.ask_afresh()
-            node.poll_alone = True
+            self._out.ask_alone(node)
         elif now >= leg.not_before:
             if not node.stalled:
                 node.stalled = True

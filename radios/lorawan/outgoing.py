@@ -9,6 +9,7 @@ from radios.lorawan.cohort import Cohort, SessionSettings
 from radios.lorawan.journal_codec import cohort_record, deleted, key_record, node_record
 from radios.lorawan.keys import Key
 from radios.lorawan.messages import Action, Commit, Observed, Progress, Release
+from radios.lorawan.roster import Roster
 from radios.lorawan.session_node import SessionNode, Step
 from radios.radio import Fact, NodeId, Record, TransferEvent
 
@@ -26,7 +27,7 @@ class Outgoing:
         self.cohort = cohort
         self.mc_key = mc_key
         self.settings = settings
-        self.nodes: dict[str, SessionNode] = {}
+        self.roster = Roster()
         self._cohort_changed = new
         self._key_changed = new
         self._changed: dict[str, None] = {}
@@ -41,9 +42,15 @@ class Outgoing:
         if key is not None:
             self.mc_key, self._key_changed = key, True
 
+    @property
+    def nodes(self) -> dict[str, SessionNode]:
+        """Those of the roster, which alone adds and removes any."""
+        return self.roster.nodes
+
     def changed(self, node: SessionNode) -> None:
         """The node's record is to be durable before the next action."""
         self._changed[node.dev_eui] = None
+        self.roster.touch(node)
 
     def idle(self) -> bool:
         """Whether nothing waits to be made durable."""
@@ -84,6 +91,17 @@ class Outgoing:
         node.move(step)
         self.changed(node)
 
+    def ask_afresh(self, node: SessionNode) -> None:
+        """The next question to the node is a new one, now."""
+        node.ask_afresh()
+        self.roster.touch(node)
+
+    def ask_alone(self, node: SessionNode) -> None:
+        """The node is asked for its status by itself, now."""
+        node.ask_afresh()
+        node.poll_alone = True
+        self.roster.touch(node)
+
     def fail(self, node: SessionNode, now: float, code: str, detail: str = "") -> None:
         """The radio stops trying; the node keeps its old image."""
         node.code = code
@@ -102,7 +120,7 @@ class Outgoing:
     def leave(self, node: SessionNode, release: Release) -> None:
         """Take the node and its record out of the session."""
         node.move(Step.LEFT)
-        self.nodes.pop(node.dev_eui)
+        self.roster.remove(node)
         self._changed.pop(node.dev_eui, None)
         self._moved.pop(node.dev_eui, None)
         self._deleted.append(deleted(node_record(self.cohort.cohort, node)))
@@ -116,6 +134,8 @@ class Outgoing:
 
     def flush(self) -> list[Action]:
         """Everything, what must be durable first."""
+        if self.idle() and not (self._moves or self._actions):
+            return []
         cohort = self.cohort
         records = [node_record(cohort.cohort, self.nodes[dev_eui]) for dev_eui in self._changed]
         if self._cohort_changed:

@@ -5,34 +5,32 @@ more: a poll that all answer or are given up for, and as many new coded fragment
 a plain fragment again: nodes drop what they passed. Exactly one frame is outstanding.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
 
 from radios.lorawan.answers import Air
-from radios.lorawan.block_status import StatusStyle
 from radios.lorawan.cohort import FRAG_INDEX, BlockSource, Cohort, SessionSettings, answer_spread_s
 from radios.lorawan.counters import Counters
 from radios.lorawan.feeds import Feeds
+from radios.lorawan.greatest import Greatest
 from radios.lorawan.limits import beyond, sound
 from radios.lorawan.messages import Multicast
+from radios.lorawan.needs import UNPROVEN_GOALS, Needs
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.packages import fragmentation
 from radios.lorawan.packages.fragmentation import N_MAX
 from radios.lorawan.refusals import Refusals
 from radios.lorawan.session_node import UNPROVEN_MOST, SessionNode
+from radios.lorawan.stragglers import FEW, Stragglers
+from radios.lorawan.traits import Trait
 from radios.radio import Fact
 
-_GOAL = 0.3  # deviations beyond the mean that a round aims at: a poll costs less than a fragment
-_STALE_GOAL = -0.5  # for nodes that did not answer
-_UNPROVEN_GOALS = (1.0, 2.0)  # for nodes that may be complete, and do not say whether they are
-_EXPECTED_GOAL = 1.0  # for how much is to come in all: what is sent too early hurts less than what is sent too late
+_EXPECTED_GOAL = 1.0  # deviations beyond the mean, for how much is to come in all: what is sent too early hurts less than what is sent too late
 _CODED_UNTOLD = 0.3  # of the plain ones, before anybody has told
 _FAR = 128  # coded fragments between two polls at most
 _LAST_STRETCH = 100  # plain fragments before the end that need no poll, if a poll would delay the end
 _MISSED = 3  # polls of all without an answer that are no news
-_FEW = 2  # silent nodes that are asked one by one rather than all again
 
 
 class Pace(Protocol):
@@ -65,11 +63,12 @@ class Rounds:
         self, out: Outgoing, block: BlockSource, pace: Pace, port: int, counters: Counters, feeds: Feeds
     ) -> None:
         self._out = out
+        self._roster = out.roster
         self._block = block
         self._pace = pace
         self._port = port
         self._counters = counters
-        self._feeds = feeds
+        self._stragglers = Stragglers(out, counters, feeds)
         self._last_of_round = max(out.cohort.nb_frag, counters.next - 1)
         self._since_poll = 0
         self._polls = 0
@@ -86,6 +85,7 @@ class Rounds:
         self._expect_at = 0  # counter at which the pace is told again how much is to come
         self._silence_s = 0.0
         self._refusals = Refusals(out)
+        self._needed = Needs(out.roster, counters)
 
     @property
     def in_flight(self) -> bool:
@@ -105,6 +105,10 @@ class Rounds:
         self._last_of_round = min(N_MAX, self._last_of_round + count)
         self._round_most = min(N_MAX, self._round_most + count)
 
+    def heard(self, node: SessionNode) -> None:
+        """Any uplink of the node came."""
+        self._needed.heard(node)
+
     def proved(self, node: SessionNode, command: object) -> None:
         """What a node of a restored session says of counters that we know nothing of."""
         if isinstance(command, fragmentation.FragSessionStatusAns) and self._counters.proved(
@@ -119,7 +123,7 @@ class Rounds:
     def planned_s(self) -> float:
         """About how long the present round takes, with its polls."""
         size = fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size
-        to_come = self._to_come((node for node in self._out.nodes.values() if node.in_demand), 2.0)
+        to_come = self._to_come(2.0)
         left = max(self._settings.reserve_fragments, self._last_of_round - self._counters.next + 1, to_come)
         return 1.2 * self._pace.duration_s(left, size) + 3 * self._answers_s()
 
@@ -128,32 +132,32 @@ class Rounds:
         highest = self._counters.highest
         return self._counters.coding and node.unproven < UNPROVEN_MOST and node.block.doubtful(0, highest)
 
-    def next_frame(self, nodes: Iterable[SessionNode], now: float) -> tuple[Multicast | None, float | None]:
+    def next_frame(self, now: float) -> tuple[Multicast | None, float | None]:
         """The frame to send now, or the time to ask again; (None, None) when only an answer can change anything."""
-        demand = [node for node in nodes if node.in_demand]
-        if self._in_flight is not None or not demand:
+        if self._in_flight is not None or not self._roster.count(Trait.DEMAND):
             return None, None
         if now < self._not_before:
             return None, self._not_before
         if self._poll is not None and self._poll.deadline:
-            wait = self._waited(self._poll, demand, now)
+            wait = self._waited(self._poll, now)
             if wait is not None:
                 return None, wait
             if now < self._not_before:
                 return None, self._not_before
         next_counter = self._counters.next
-        demand = [node for node in demand if node.in_demand and not beyond(self._out, node, next_counter)]
-        if not demand:
+        for node in self._roster.of(Trait.BEYOND) if next_counter <= self._cohort.nb_frag + 1 else ():
+            beyond(self._out, node, next_counter)
+        if not self._roster.count(Trait.DEMAND):
             return None, None
-        if next_counter == self._cohort.nb_frag + 1 and next_counter <= self._last_of_round and sound(demand):
+        if next_counter == self._cohort.nb_frag + 1 and next_counter <= self._last_of_round and sound(self._out):
             return None, now + self._settings.answer_timeout_s
         if self._counters.coding:
-            self._resize(demand)
+            self._resize()
         if next_counter >= self._expect_at:
-            self._expect(demand)
+            self._expect()
         if self._counters.next <= self._last_of_round and self._counters.next <= N_MAX:
-            return self._fragment_or_poll(demand, now)
-        return self._status_poll(demand, now)
+            return self._fragment_or_poll(now)
+        return self._status_poll(now)
 
     def done(self, now: float) -> None:
         """The frame was taken by the network server."""
@@ -201,10 +205,14 @@ class Rounds:
     def _settings(self) -> SessionSettings:
         return self._out.settings
 
-    def _fragment_or_poll(self, demand: list[SessionNode], now: float) -> tuple[Multicast | None, float | None]:
-        if self._since_poll >= self._settings.round_most and now < self._answers_until and not self._all_told(demand):
+    def _needs(self) -> Needs:
+        self._needed.look(self._polls, self._unproven_rounds)
+        return self._needed
+
+    def _fragment_or_poll(self, now: float) -> tuple[Multicast | None, float | None]:
+        if self._since_poll >= self._settings.round_most and now < self._answers_until and self._needs().silent:
             return None, self._answers_until  # MissingFrag wraps at 256
-        if self._poll_is_due(demand):
+        if self._poll_is_due():
             frame = self._status_req(everybody=not self._counters.coding)
         else:
             early = self._too_early(fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size, now)
@@ -226,7 +234,7 @@ class Rounds:
         self._in_flight = frame
         return frame, None
 
-    def _poll_is_due(self, demand: list[SessionNode]) -> bool:
+    def _poll_is_due(self) -> bool:
         """While fragments go on: before 255 losses can pile up, and so that answers are here when a round ends."""
         size = fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size
         ahead = ceil(self._answers_s() / self._pace.spacing_s(size))
@@ -235,56 +243,41 @@ class Rounds:
         plain_left = self._cohort.nb_frag - self._counters.next + 1
         if plain_left > 0:
             return self._since_poll >= self._settings.poll_fragments and plain_left > min(ahead, _LAST_STRETCH)
-        if all(node.block.style is StatusStyle.LAST for node in demand):
+        if not self._roster.count(Trait.TELLS):
             return False  # their answers tell nothing any more
         left = self._last_of_round - self._counters.next + 1
         return self._since_poll >= _FAR or 2 < left <= ahead
 
-    def _expect(self, demand: list[SessionNode]) -> None:
+    def _expect(self) -> None:
         """Tell the pace about how many fragments are to come: the plain ones, and what the neediest node should need."""
         self._expect_at = self._counters.next + self._settings.reserve_fragments
         size = fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size
-        self._pace.expect(self._to_come(demand, _EXPECTED_GOAL), size)
+        self._pace.expect(self._to_come(_EXPECTED_GOAL), size)
 
-    def _to_come(self, nodes: Iterable[SessionNode], goal: float) -> int:
-        """Plain fragments that are left, and coded ones for the neediest of these nodes."""
+    def _to_come(self, goal: float) -> int:
+        """Plain fragments that are left, and coded ones for the neediest node in demand."""
         plain_count, sent = self._cohort.nb_frag, self._counters.next - 1
-        told = [found.at(goal) for node in nodes if (found := node.block.demand(max(sent, plain_count)))]
+        needs = (node.block.demand(max(sent, plain_count)) for node in self._roster.of(Trait.TOLD))
+        told = [found.at(goal) for found in needs if found is not None]
         coded = max(told, default=0.0 if self._counters.coding else _CODED_UNTOLD * plain_count)
         return max(0, plain_count - sent) + max(1, ceil(coded))
 
-    def _resize(self, demand: list[SessionNode]) -> None:
+    def _resize(self) -> None:
         """Answers that came during a round change how long it is."""
-        heard = max(node.last_heard for node in demand)
-        if heard <= self._sized_at or self._poll is not None or self._counters.next > self._last_of_round:
+        if self._poll is not None or self._counters.next > self._last_of_round:
             return
-        self._sized_at = heard
-        self._last_of_round = min(self._round_most, self._counters.next - 1 + self._wanted(demand))
+        needs = self._needs()
+        if needs.heard_at() <= self._sized_at:
+            return
+        self._sized_at = needs.heard_at()
+        self._last_of_round = min(self._round_most, self._counters.next - 1 + self._wanted(needs.of_all()))
 
-    def _wanted(self, nodes: Iterable[SessionNode]) -> int:
+    def _wanted(self, needed: float) -> int:
         """Fragments to send before looking again; 0: all of them may be complete, as far as can be known."""
-        return self._most((node, self._goal(node)) for node in nodes)
+        return min(ceil(max(0.0, needed)), self._settings.round_most)
 
-    def _goal(self, node: SessionNode) -> float | None:
-        """Deviations beyond the mean that a round aims at for this node; None: it is being asked about its image."""
-        if node.suspect:
-            return _UNPROVEN_GOALS[self._unproven_rounds - 1] if self._unproven_rounds else None
-        return _GOAL if node.answered_poll >= self._polls else _STALE_GOAL
-
-    def _most(self, goals: Iterable[tuple[SessionNode, float | None]]) -> int:
-        most = 0.0
-        for node, goal in goals:
-            expected = node.block.demand(self._counters.next - 1)
-            if expected is not None and goal is not None:
-                most = max(most, expected.at(goal))
-        return min(ceil(most), self._settings.round_most)
-
-    def _all_told(self, demand: list[SessionNode]) -> bool:
-        """No answer to the last poll is still to come."""
-        return all(node.answered_poll >= self._polls for node in demand)
-
-    def _status_poll(self, demand: list[SessionNode], now: float) -> tuple[Multicast | None, float | None]:
-        if now < self._answers_until and not self._all_told(demand):
+    def _status_poll(self, now: float) -> tuple[Multicast | None, float | None]:
+        if now < self._answers_until and self._needs().silent:
             return None, self._answers_until
         frame = self._status_req()
         early = self._too_early(len(frame.data), now)
@@ -301,51 +294,51 @@ class Rounds:
         self._in_flight = frame
         return frame, None
 
-    def _waited(self, poll: _Poll, demand: list[SessionNode], now: float) -> float | None:
+    def _waited(self, poll: _Poll, now: float) -> float | None:
         """None when the poll is over or is to be repeated; else the time to look again."""
-        silent = [node for node in demand if node.answered_poll < self._polls]
-        unproven = [node for node in demand if node.suspect]
-        told = [node for node in demand if node.answered_poll >= self._polls and not node.suspect]
-        wanted = self._wanted(told)
-        enough = now >= poll.deadline or not any(self._may_need(node, wanted) for node in silent)
-        if wanted and enough and not self._repairable(poll, told, silent, now):
+        needs, roster = self._needs(), self._roster
+        wanted = self._wanted(needs.told.most(0.0))
+        over = now >= poll.deadline
+        enough = over or needs.silent.most(0.0) <= wanted
+        if wanted and enough and (poll.alone or not self._stragglers.all_repairable(needs, over=over)):
             self._unproven_rounds = 0
-            self._conclude(demand, wanted, now)
+            self._conclude(wanted, now)
             return None
-        if (silent or unproven) and now < poll.deadline:
+        unproven = roster.count(Trait.SUSPECT)
+        if (needs.silent or unproven) and not over:
             return poll.deadline
-        if unproven and self._unproven_rounds < len(_UNPROVEN_GOALS):
+        if unproven and self._unproven_rounds < len(UNPROVEN_GOALS):
             # A few more for those that may need them: waiting for a class A node to tell costs far more time.
             self._unproven_rounds += 1
-            if wanted := self._wanted(unproven):
-                self._conclude(demand, wanted, now)
+            if for_unproven := self._wanted(self._needs().suspect.most(0.0)):
+                self._conclude(for_unproven, now)
                 return None
-        asleep = any(not node.profile.always_on for node in silent)  # only the group is heard before its next uplink
-        if poll.repeats < self._settings.poll_repeats and (len(silent) > _FEW or unproven or asleep):
+            wanted = 0
+        silent = self._needs().silent
+        if poll.repeats < self._settings.poll_repeats and (len(silent) > FEW or unproven or self._asleep(silent)):
             poll.repeats += 1
             poll.deadline = 0.0
             return None
-        if silent and not poll.alone and (len(silent) < len(demand) or len(silent) <= _FEW):
+        if silent and not poll.alone and (len(silent) < roster.count(Trait.DEMAND) or len(silent) <= FEW):
             poll.alone = True
-            for node in silent:
-                node.ask_afresh()
-                node.poll_alone = True
+            for node in roster.ordered(silent.names()):
+                self._out.ask_alone(node)
         # Those that are asked one by one end it by an answer or by giving up; both wake the session.
-        if any(node.poll_alone or node.suspect for node in demand):
+        if roster.count(Trait.ASKED_ALONE) + roster.count(Trait.SUSPECT):
             return now + self._settings.answer_timeout_s
-        self._conclude(demand, wanted, now)
+        self._conclude(wanted, now)
         return None
 
-    def _may_need(self, node: SessionNode, wanted: int) -> bool:
-        """Whether a silent node may well need more than is sent for others anyway."""
-        expected = node.block.demand(self._counters.next - 1)
-        return expected is None or expected.at(2.0) > wanted
+    def _asleep(self, silent: Greatest) -> bool:
+        """Whether one of them hears only the group before its next uplink."""
+        return any(not self._out.nodes[name].profile.always_on for name in silent.names())
 
-    def _conclude(self, demand: list[SessionNode], wanted: int, now: float) -> None:
+    def _conclude(self, wanted: int, now: float) -> None:
         """The poll is over: those that answered say how long the next round is."""
         alone = self._poll is not None and self._poll.alone
         expected_since = self._polls if alone else self._asked_all[0] if len(self._asked_all) == _MISSED else 0
         self._poll = None
+        demand = self._roster.of(Trait.DEMAND)
         answered = [node for node in demand if node.answered_poll >= self._polls]
         for node in demand:
             if node.answered_poll < expected_since and not node.stalled:
@@ -358,11 +351,13 @@ class Rounds:
             self._not_before = now + self._silence_s
             return
         self._silence_s = 0.0
-        staying = self._without_stragglers(answered, sum(not node.suspect for node in demand), now)
+        left = sum(not node.suspect for node in demand)
+        spacing_s = self._pace.spacing_s(fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size)
+        staying = self._stragglers.part(answered, left, spacing_s, now)
         if not staying:
             return
         if len(staying) < len(answered):
-            wanted = self._wanted(staying)
+            wanted = self._wanted(max(map(self._needs().of, (node.dev_eui for node in staying))))
         if self._counters.next > N_MAX:
             for node in staying:
                 self._out.again(node, now, "lost", "every coded counter was sent")
@@ -373,37 +368,6 @@ class Rounds:
         self._round_most = min(N_MAX, self._counters.next - 1 + self._settings.round_most)
         if not wanted:
             self._not_before = now + self._settings.poll_margin_s
-
-    def _repairable(self, poll: _Poll, told: list[SessionNode], silent: list[SessionNode], now: float) -> bool:
-        """Whether single repairs may be all that is left: then it is worth hearing the others before the group is sent more."""
-        if not silent or poll.alone or not self._counters.coding or not 0 < len(told) <= _FEW:
-            return False
-        if now >= poll.deadline and len(silent) > _FEW:
-            return False
-        return self._feeds.worth({node.dev_eui: node.block.need(self._counters.next - 1) for node in told}, windows=0)
-
-    def _without_stragglers(self, answered: list[SessionNode], left: int, now: float) -> list[SessionNode]:
-        """Who goes on with the group: a few nodes may cost less one by one, and one that hears nothing of it has to."""
-        answered = [node for node in answered if not beyond(self._out, node, self._counters.next)]
-        if not self._counters.coding or not answered:
-            return answered
-        needs = {node.dev_eui: node.block.need(self._counters.next - 1) for node in answered if not node.suspect}
-        if not needs:
-            return answered
-        longest = max(needs.values()) * self._pace.spacing_s(fragmentation.FRAGMENT_OVERHEAD + self._cohort.frag_size)
-        windows = len(needs) if now + longest > self._cohort.window_end else 0
-        few = left == len(needs) <= _FEW and self._feeds.worth(needs, windows)
-        for node in answered:
-            if node.suspect:
-                continue  # it may be complete: its image says
-            told = node.block.received, node.block.missing
-            if told != node.effect:
-                node.effect, node.effect_at = told, self._counters.highest
-            deaf = self._counters.highest - node.effect_at >= self._settings.deaf_fragments
-            if few or (deaf and self._feeds.cost_s(node, needs[node.dev_eui]) < float("inf")):
-                node.unicast = True
-                self._out.changed(node)
-        return [node for node in answered if not node.unicast]
 
     def _status_req(self, *, everybody: bool = True) -> Multicast:
         """Everybody, when silence would not tell a node that is complete from one that did not hear."""

@@ -4,31 +4,24 @@ A cohort departs when all its nodes are set up, or when the first ones have wait
 another cohort. A window that ends before all is done is opened again for those that still need data.
 """
 
-from collections.abc import Iterable
-
 from radios.lorawan.cohort import beacon_at, window_length_s
 from radios.lorawan.feeds import Feeds
 from radios.lorawan.messages import Release
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.questions import PROMPT_S
 from radios.lorawan.rounds import Rounds
-from radios.lorawan.session_node import BEFORE_DATA, NEEDS_DATA, SessionNode, Step
-from radios.radio import Want
+from radios.lorawan.session_node import BEFORE_DATA, Step
+from radios.lorawan.traits import Trait, active
 
 _ASKED_BEFORE = 3  # times before a window starts
 _ASKED_AFTER = 2  # times that a node may still be asked for a window that has begun
 _FEW_UNREADY = 0.25  # of the nodes: the others are asked for their window while these are being set up
-_SET_UP = frozenset({Step.SET_UP, Step.WINDOW, Step.RECEIVING})
-
-
-def slowest_s(nodes: Iterable[SessionNode]) -> float:
-    """Until the slowest of these nodes that needs data has answered."""
-    return max((node.profile.answer_timeout_s for node in nodes if node.step in NEEDS_DATA), default=0.0)
 
 
 class Windows:
     def __init__(self, out: Outgoing, rounds: Rounds, feeds: Feeds) -> None:
         self._out = out
+        self._roster = out.roster
         self._rounds = rounds
         self._feeds = feeds
         self._first_set_up: float | None = None
@@ -54,13 +47,11 @@ class Windows:
     def _missed(self, now: float) -> bool:
         """The first window went by without a fragment, as while the daemon or the network server was away."""
         over = now >= self._out.cohort.window_end - self._out.settings.window_guard_s
-        return over and any(node.step is Step.RECEIVING for node in self._out.nodes.values())
+        return over and self._roster.count(Step.RECEIVING) > 0
 
     def _depart(self, now: float) -> None:
         """Close the cohort when all are set up, or when those that are have waited long enough for the others."""
-        active = [node for node in self._out.nodes.values() if node.want in (Want.DELIVER, Want.INSTALL)]
-        set_up = [node for node in active if node.step in _SET_UP]
-        if not set_up:
+        if not self._roster.count(Trait.SET_UP):
             self._first_set_up = None
             if not self._out.nodes and self._out.cohort.reserved == 0:
                 self._out.cohort.closed = True  # all were dropped: nothing to depart with
@@ -68,42 +59,44 @@ class Windows:
         if self._first_set_up is None:
             self._first_set_up = now
         deadline = self._first_set_up + max(self._out.settings.gather_s, self._lead_s())
-        unready = [node for node in active if node.step in BEFORE_DATA and node.step is not Step.SET_UP]
+        unready = self._roster.count(Trait.UNREADY)
         if now < deadline and (unready or self._expecting) and not self._out.cohort.unicast:
             self._wake_at(deadline)
-            few = len(unready) <= _FEW_UNREADY * len(active) and not self._expecting
+            few = unready <= _FEW_UNREADY * self._roster.count(Trait.ACTIVE) and not self._expecting
             if few or self._out.cohort.window_start:
-                self._invite(set_up, now)
+                self._invite(now)
             return
         self._out.cohort.closed = True
         self._out.cohort_changed()
         self._departed_at = now
         for node in list(self._out.nodes.values()):
-            if node.step in BEFORE_DATA and node not in set_up:
+            if node.step in BEFORE_DATA and not (active(node) and node.step is Step.SET_UP):
                 self._out.leave(node, Release(node.dev_eui, again=True, reason="late"))
-        if not self._alone(set_up):
-            self._invite(set_up, now)
+        if not self._alone():
+            self._invite(now)
 
-    def _invite(self, set_up: list[SessionNode], now: float) -> None:
+    def _invite(self, now: float) -> None:
         """Ask for the first window; who is asked while the last few are still being set up is open by the time they are."""
         cohort = self._out.cohort
         if not cohort.window_start or now + self._rounds.planned_s() > cohort.window_end:
             waits_s = 0.0 if cohort.closed else self._lead_s()
             self._open_soon(now, waits_s)
-            for node in set_up:
+            for node in self._roster.of(Trait.SET_UP):
                 if node.step is Step.RECEIVING:
                     self._out.move(node, Step.WINDOW)
                 elif node.step is Step.WINDOW:
-                    node.ask_afresh()
-        for node in set_up:
-            if node.step is Step.SET_UP and (cohort.closed or not node.profile.always_on):
+                    self._out.ask_afresh(node)
+        for node in self._roster.of(Trait.SET_UP if cohort.closed else Trait.LISTENS_LATER):
+            if node.step is Step.SET_UP:
                 self._out.move(node, Step.WINDOW)
 
-    def _alone(self, set_up: list[SessionNode]) -> bool:
+    def _alone(self) -> bool:
         """Nobody but one node, which needs no window, or takes less air without one: its cohort becomes a unicast one."""
         cohort = self._out.cohort
-        node = set_up[0]
-        if len(self._out.nodes) > 1 or node.step is not Step.SET_UP:
+        if len(self._out.nodes) > 1:
+            return False
+        node = self._roster.of(Trait.SET_UP)[0]
+        if node.step is not Step.SET_UP:
             return False
         if not cohort.unicast and not self._feeds.worth({node.dev_eui: cohort.nb_frag}, windows=1):
             return False
@@ -114,19 +107,18 @@ class Windows:
 
     def _first_window(self, now: float) -> None:
         """Data waits until all have agreed. A cohort of its own costs a late node all fragments; waiting costs only time."""
-        invited = [node for node in self._out.nodes.values() if node.step in (Step.GROUP, Step.WINDOW)]
-        if not invited:
+        if not self._roster.count(Step.GROUP) + self._roster.count(Step.WINDOW):
             return
         if self._departed_at is None:
             self._departed_at = now
-        receiving = any(node.step is Step.RECEIVING for node in self._out.nodes.values())
         waits_s = max(self._out.settings.gather_s, self._lead_s())
         last = max(self._departed_at, self._out.cohort.window_start) + waits_s
         if now < last:
             self._wake_at(last)
-        elif receiving:
-            for node in invited:
-                self._out.leave(node, Release(node.dev_eui, again=True, reason="late"))
+        elif self._roster.count(Step.RECEIVING):
+            for node in list(self._out.nodes.values()):
+                if node.step in (Step.GROUP, Step.WINDOW):
+                    self._out.leave(node, Release(node.dev_eui, again=True, reason="late"))
         else:
             self._departed_at = now
             self._open_soon(now)
@@ -134,22 +126,22 @@ class Windows:
     def _reopen(self, now: float) -> None:
         """The window ends before all is done: the same nodes are asked to open another one."""
         end = self._out.cohort.window_end - self._out.settings.window_guard_s
-        demand = [node for node in self._out.nodes.values() if node.in_demand]
-        if not demand and not any(node.step is Step.WINDOW for node in self._out.nodes.values()):
+        roster = self._roster
+        if not roster.count(Trait.DEMAND) + roster.count(Step.WINDOW):
             return
         if now < end:
             self._wake_at(end)
             return
-        if any(node.poll_alone for node in demand):
+        if roster.count(Trait.ASKED_ALONE):
             return  # it needs no window to tell whether it still has its session; asking for one would silence it
         self._rescue()
-        for node in demand:
+        for node in roster.of(Trait.DEMAND):
             # One that cannot tell is asked for its image, which needs no window.
-            node.suspect = node.suspect or self._rounds.may_be_complete(node)
-        demand = [node for node in demand if node.in_demand and not node.suspect]
-        if not demand and not any(node.step is Step.WINDOW for node in self._out.nodes.values()):
-            return
-        if not any(node.in_demand or node.step is Step.WINDOW for node in self._out.nodes.values()):
+            if not node.suspect and self._rounds.may_be_complete(node):
+                node.suspect = True
+                roster.touch(node)
+        demand = [node for node in roster.of(Trait.DEMAND) if not node.suspect]
+        if not demand and not roster.count(Step.WINDOW):
             return
         # Who does not hear the first request starts one timeout later: there has to be data for it then too.
         self._open_soon(now)
@@ -160,8 +152,8 @@ class Windows:
         """A whole window has passed without a word of these nodes about it: the queue may reach them where it did not."""
         if not self._rounds.coding or not self._out.cohort.window_start:
             return
-        for node in list(self._out.nodes.values()):
-            if node.step is Step.WINDOW and self._feeds.possible(node):
+        for node in self._roster.of(Step.WINDOW):
+            if self._feeds.possible(node):
                 node.unicast = True
                 self._out.move(node, Step.RECEIVING)
 
@@ -171,11 +163,11 @@ class Windows:
 
     def _slowest_s(self) -> float:
         """Until the slowest node that needs data has answered."""
-        return slowest_s(self._out.nodes.values())
+        return self._roster.slowest_s(Trait.NEEDS_DATA)
 
     def _open_soon(self, now: float, waits_s: float = 0.0) -> None:
         """Another window, with room for nodes that agree late, and for as long as it waits for others."""
-        classes = {node.profile.always_on for node in self._out.nodes.values() if node.step in NEEDS_DATA}
+        classes = {node.profile.always_on for node in self._roster.of(Trait.NEEDS_DATA)}
         lead_s = PROMPT_S if self._prompt and classes == {False} else self._lead_s() / _ASKED_BEFORE
         self._plan_window(now + lead_s, waits_s + _ASKED_AFTER * self._slowest_s())
 

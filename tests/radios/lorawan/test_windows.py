@@ -168,7 +168,7 @@ def test_a_node_that_does_not_speak_is_asked_through_its_queue():
     )
     node = world.session.nodes[silent]
     node.step, node.last_heard = Step.WINDOW, world.now - 10 * TIMEOUT_S
-    node.ask_afresh()
+    world.session._out.ask_afresh(node)
     asked = node.asked
     world.run(lambda w: w.session.nodes[silent].asked > asked, limit_s=60.0)
 

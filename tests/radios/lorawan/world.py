@@ -203,9 +203,12 @@ class World:
         self.records = records | {(record.scope, record.key): record for record in put}
         self.restart()
 
-    def _session(self, cohort, key, nodes):
+    def _source(self, cohort):
         encoder = Encoder(lambda at, n: self.image[at : at + n], cohort.size, cohort.frag_size, cohort.frag_version)
-        source = BlockSource(lambda at, n: self.image[at : at + n], encoder.fragment, cohort.size)
+        return BlockSource(lambda at, n: self.image[at : at + n], encoder.fragment, cohort.size)
+
+    def _session(self, cohort, key, nodes):
+        source = self._source(cohort)
         plan = region("EU868")
         turn = Turn()
         ledger = DutyCycleLedger(plan.sub_band(FREQUENCY_HZ).duty_cycle)
