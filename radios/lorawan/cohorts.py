@@ -6,17 +6,18 @@ a crash or a failed commit. Does not know where devices come from (`driver`), no
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from radios.clock import Clock
-from radios.errors import ContractError, ImageError, Unsupported
+from radios.errors import Unsupported
 from radios.lorawan.air import MulticastAir, Turn
 from radios.lorawan.air_book import AirBook
 from radios.lorawan.cohort import Cohort, check_fits
 from radios.lorawan.cohort_status import cohort_status
 from radios.lorawan.gateway_bus import Transmitted
 from radios.lorawan.gateway_watch import GatewayWatch
+from radios.lorawan.ground import Ground
 from radios.lorawan.inventory import Node
 from radios.lorawan.journal_codec import (
     BadRecord,
@@ -40,7 +41,7 @@ from radios.lorawan.session_factory import SessionFactory
 from radios.lorawan.session_node import SessionNode
 from radios.lorawan.settings import LorawanSettings
 from radios.lorawan.single_air import SingleAir
-from radios.radio import Fact, ImageStore, Journal, Json, NodeDirective, Record, TransferEvent, TransferOrder, Want
+from radios.radio import Fact, Json, NodeDirective, Record, TransferEvent, TransferOrder, Want
 
 _log = logging.getLogger(__name__)
 
@@ -71,34 +72,9 @@ class Cohorts:
         self._network = network
         self._wake = wake
         self._ended: dict[str, tuple[str, int]] = {}  # DevEUI -> transfer and generation that is over
-        self._opened: tuple[Journal, ImageStore, asyncio.TaskGroup] | None = None
-        self.factory = SessionFactory(settings, self.turn, self.book, self._read, self._bus_hears)
+        self.ground = Ground()
+        self.factory = SessionFactory(settings, self.turn, self.book, self.ground.read, self._bus_hears)
         self.single = SingleAir(self.nodes, self.factory.unicast_air)
-
-    def open(self, journal: Journal, images: ImageStore, group: asyncio.TaskGroup) -> None:
-        """Before anything else: what sessions need to run."""
-        self._opened = journal, images, group
-
-    def close(self) -> None:
-        self._opened = None
-
-    @property
-    def journal(self) -> Journal | None:
-        return self._opened[0] if self._opened else None
-
-    def spawn(self, coroutine: Coroutine[None, None, object]) -> None:
-        """Run it among the radio's tasks; nothing runs any more once the radio is closed."""
-        if self._opened is None:
-            coroutine.close()
-        else:
-            self._opened[2].create_task(self._guarded(coroutine))
-
-    async def _guarded(self, coroutine: Coroutine[None, None, object]) -> None:
-        """A fault in one task ends neither the others nor the radio."""
-        try:
-            await coroutine
-        except Exception:  # noqa: BLE001 - a top task: told, and the radio goes on
-            _log.exception("lorawan: a task failed")
 
     def status(self) -> list[Json]:
         return [cohort_status(runner, self.paces[name].used_s) for name, runner in self.runners.items()]
@@ -142,6 +118,7 @@ class Cohorts:
     async def place(self) -> None:
         now = self._clock.now()
         events: list[TransferEvent] = []
+        over: list[tuple[str, NodeDirective]] = []  # once that is durable: else nobody would ever be told
         joining: dict[str, list[tuple[Node, NodeDirective]]] = {}
         self.claiming = False
         for dev_eui, directive in list(self.directives.items()):
@@ -150,7 +127,7 @@ class Cohorts:
                 continue
             if directive.want is Want.DROP:
                 events.append(_event(directive, Fact.DROPPED, now))
-                self._end(dev_eui, directive)
+                over.append((dev_eui, directive))
                 continue
             node = self.nodes.get(dev_eui)
             if node is None or order is None or directive.want is Want.HOLD:
@@ -158,13 +135,15 @@ class Cohorts:
             reason = node.unsupported() or self._unfit(node, order, now)
             if reason:
                 events.append(_event(directive, Fact.FAILED, now, *coded(reason)))
-                self._end(dev_eui, directive)
+                over.append((dev_eui, directive))
             elif node.ready and self._settings.may_set_up(node.device.tags) and self.gateways:
                 if await self._owners.ours(node, now):
                     joining.setdefault(directive.transfer, []).append((node, directive))
                 else:
                     self.claiming = True
-        await self._commit([], events)
+        await self.ground.commit([], events)
+        for dev_eui, directive in over:
+            self._end(dev_eui, directive)
         for transfer, members in joining.items():
             await self._gather(self.orders[transfer], members)
         self._expect()
@@ -182,7 +161,7 @@ class Cohorts:
                     _event(by_name[name][1], Fact.FAILED, self._clock.now(), "no_space", str(error))
                     for name in dev_euis
                 ]
-                await self._commit([], events)
+                await self.ground.commit([], events)
                 for name in dev_euis:
                     self._end(name, by_name[name][1])
                 continue
@@ -196,13 +175,18 @@ class Cohorts:
                 if not place.unicast:
                     known.mc_own = (*known.mc_own, cohort.mc_addr)[-_OWN_GROUPS_KEPT:]
                 records.append(known_record(known))
-            await self._commit(records, [])
+            try:
+                await self.ground.commit(records, [])
+            except JournalFailed:
+                for name in dev_euis:
+                    by_name[name][0].known.attempts[order.transfer] -= 1  # there was none
+                raise
             runner = self._start(*fresh, None, order) if fresh is not None else opened[place]
             # It departed meanwhile, or is read again from the journal: the next round finds them another.
             if runner.session.cohort.closed or self.runners.get(cohort.cohort) is not runner or runner in self._failed:
                 for name in dev_euis:
                     by_name[name][0].known.attempts[order.transfer] -= 1
-                await self._commit([known_record(by_name[name][0].known) for name in dev_euis], [])
+                await self.ground.commit([known_record(by_name[name][0].known) for name in dev_euis], [])
                 self._wake.set()
                 continue
             for name in dev_euis:
@@ -268,7 +252,7 @@ class Cohorts:
         runner = Runner(
             session,
             self._network,
-            self._open()[0],
+            self.ground.running(),
             self._clock,
             partial(self._released, cohort),
             self.keep_air,
@@ -277,7 +261,7 @@ class Cohorts:
         )
         self.runners[cohort.cohort] = runner
         self.paces[cohort.cohort] = pace
-        self.spawn(self._run(cohort.cohort, runner))
+        self.ground.spawn(self._run(cohort.cohort, runner))
         return runner
 
     async def _run(self, name: str, runner: Runner) -> None:
@@ -287,12 +271,12 @@ class Cohorts:
         except JournalFailed as error:
             _log.error("lorawan cohort %s: the journal did not take a commit, reading it again: %s", name, error)
             self._failed.add(runner)
-            self.spawn(self._again(name, error.installing))
+            self.ground.spawn(self._again(name, error.installing))
             return
         except Exception:  # noqa: BLE001 - a top task: the journal is as good as after a crash
             _log.exception("lorawan cohort %s failed, reading it again from the journal", name)
             self._failed.add(runner)
-            self.spawn(self._again(name, ()))
+            self.ground.spawn(self._again(name, ()))
             return
         self._forget(name)
         self._wake.set()
@@ -300,10 +284,10 @@ class Cohorts:
     async def _again(self, name: str, installing: Sequence[str]) -> None:
         await self._clock.sleep_until(self._clock.now() + _JOURNAL_RETRY_S)
         try:
-            records = Records.sorted(await self._open()[0].load())
+            records = Records.sorted(await self.ground.running().load())
         except Exception as error:  # noqa: BLE001 - the journal is the daemon's: any error means "not now"
             _log.error("lorawan journal: %s: %s", type(error).__name__, error)
-            self.spawn(self._again(name, installing))
+            self.ground.spawn(self._again(name, installing))
             return
         self._forget(name)
         if name in records.cohorts:
@@ -384,11 +368,6 @@ class Cohorts:
             return f"is in {node.device.region}, not {self._settings.region}"
         return node.unsupported()
 
-    def _read(self, digest: str, offset: int, length: int) -> bytes:
-        if self._opened is None:
-            raise ImageError("the radio is closed")
-        return self._opened[1].read(digest, offset, length)
-
     def runner_of(self, dev_eui: str) -> Runner | None:
         runner = self._serving.get(dev_eui)
         return runner if runner is not None and dev_eui in runner.session.nodes else None
@@ -403,22 +382,9 @@ class Cohorts:
     def _end(self, dev_eui: str, directive: NodeDirective) -> None:
         self._ended[dev_eui] = (directive.transfer, directive.generation)
 
-    async def _commit(self, records: Sequence[Record], events: Sequence[TransferEvent]) -> None:
-        if not records and not events:
-            return
-        try:
-            await self._open()[0].commit(records, events)
-        except Exception as error:
-            raise JournalFailed(error, ()) from error
-
     def keep_air(self) -> None:
-        if self.journal is not None:
-            self.journal.progress((), self.book.records())
-
-    def _open(self) -> tuple[Journal, ImageStore, asyncio.TaskGroup]:
-        if self._opened is None:
-            raise ContractError("the radio is not running")
-        return self._opened
+        if self.ground.journal is not None:
+            self.ground.journal.progress((), self.book.records())
 
 
 def _event(directive: NodeDirective, fact: Fact, now: float, code: str = "", detail: str = "") -> TransferEvent:

@@ -69,7 +69,7 @@ class LorawanRadio:
         self._restore_network(records)
         try:
             async with asyncio.TaskGroup() as group:
-                self._cohorts.open(journal, images, group)
+                self._cohorts.ground.open(journal, images, group)
                 for cohort in records.cohorts:
                     self._cohorts.restore(cohort, records)
                 group.create_task(self._listen(), name="lorawan uplinks")
@@ -77,7 +77,7 @@ class LorawanRadio:
                 group.create_task(self._poll_devices(), name="lorawan devices")
                 group.create_task(self._steward(), name="lorawan steward")
         finally:
-            self._cohorts.close()
+            self._cohorts.ground.close()
             await self._network.close()
 
     async def plan(self, order: TransferOrder, nodes: Sequence[NodeId]) -> TransferPlan:
@@ -192,7 +192,7 @@ class LorawanRadio:
             self._wake.set()
         answer = time_answer(node.device, node.ports, uplink, now)
         if answer is not None and self._settings.may_set_up(node.device.tags):
-            self._cohorts.spawn(self._send(answer))
+            self._cohorts.ground.spawn(self._send(answer))
         self._offer(node.told(now))
         runner = self._cohorts.runner_of(uplink.dev_eui)
         if runner is not None:
@@ -320,7 +320,7 @@ class LorawanRadio:
 
     def _keep_known(self, known: Known) -> None:
         """What a node told of itself can be asked again: no commit of its own."""
-        journal = self._cohorts.journal
+        journal = self._cohorts.ground.journal
         if journal is not None:
             journal.progress((), (known_record(known),))
 

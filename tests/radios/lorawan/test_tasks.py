@@ -17,7 +17,7 @@ async def test_a_task_that_fails_is_told_and_stops_nothing(caplog):
         await radio.put(order(image))
         await radio.direct([NodeDirective("t1", node_id(s), 1, Want.INSTALL)])
         await journal.until(Fact.PREPARING, node_id(s))
-        radio._cohorts.spawn(broken())
+        radio._cohorts.ground.spawn(broken())
         await journal.until(Fact.RUNNING, node_id(s))
         assert network.simulated.nodes[s.dev_eui].version == 2
     assert any("a task failed" in record.message and record.exc_info for record in caplog.records)
