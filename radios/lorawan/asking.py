@@ -61,10 +61,12 @@ class Asking:
         """An answer came so soon that its request went down with the uplink before it."""
         self._set_prompts_left(_PROMPTS_LOST)
 
-    def heard(self, node: SessionNode) -> None:
-        """Any uplink of the node came."""
-        if node.dev_eui in self._for_uplink:
+    def heard(self, node: SessionNode) -> bool:
+        """Any uplink of the node came; True: a request waits for it."""
+        waited_for = node.dev_eui in self._for_uplink
+        if waited_for:
             self._lookout.wake(node.dev_eui)
+        return waited_for
 
     def settle(self, expires: float | None, now: float) -> None:
         """What the time alone means for single nodes. `expires`: of the order."""

@@ -179,9 +179,9 @@ class FuotaSession:
             return False
         node.last_heard = now
         self._rounds.heard(node)
-        self._asking.heard(node)
+        waited_for = self._asking.heard(node)
         if not self._take(node, uplink, now):
-            return False
+            return waited_for
         if node.step is not Step.LEFT:
             self._roster.touch(node)
         return True

@@ -4,6 +4,7 @@ import pytest
 
 from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.messages import Unicast
+from radios.lorawan.network_server import Uplink
 from radios.lorawan.questions import PROMPT_S
 from radios.lorawan.session_node import Step
 from tests.radios.lorawan.world import T0, World, new_image, spec
@@ -171,6 +172,25 @@ def test_a_node_that_does_not_speak_is_asked_through_its_queue():
     world.session._out.ask_afresh(node)
     asked = node.asked
     world.run(lambda w: w.session.nodes[silent].asked > asked, limit_s=60.0)
+
+
+def test_an_uplink_that_a_request_waits_for_wakes_the_session_whatever_it_says():
+    """The shell calls `to_send` only when `receive` says so: a reading that is no answer has to be enough."""
+    specs = [class_a(1), class_a(2)]
+    world = World(specs, new_image(), settings=SessionSettings(gather_s=14_400.0))
+    session = world.session
+    world.run(lambda w: any(n.step is Step.RECEIVING for n in session.nodes.values()))
+    late = next(n for n in session.nodes.values() if n.step is not Step.RECEIVING)
+    session._out.ask_afresh(late)  # as after another window was planned: it was not asked for that one yet
+    session.cohort.window_start = world.now
+    assert not [a for a in session.to_send(world.now + 1.0) if isinstance(a, Unicast)]
+    later = world.now + 60.0
+    reading = Uplink(late.dev_eui, 10, b"reading", later)
+    assert session.receive(reading, later)
+    assert [(a.dev_eui, a.name) for a in session.to_send(later) if isinstance(a, Unicast)] == [
+        (late.dev_eui, "McClassCSessionReq")
+    ]
+    assert not session.receive(reading, later + 1.0)
 
 
 def test_where_requests_come_too_late_for_the_uplink_the_queue_is_used_again():
