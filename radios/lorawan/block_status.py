@@ -47,8 +47,11 @@ class BlockStatus:
     def take(self, received: int, missing_low: int, highest: int, *, still: bool, sent: int | None = None) -> None:
         """An answer about the time when `highest` had been sent; `still`: nothing else was on its way to the node.
 
-        `sent`: by the time of the answer, when that is more: a node may make up its answer when it sends it.
+        `sent`: by the time of the answer, when that is more: a node may make up its answer when it sends it. An answer to
+        an older poll than was answered already, as one that comes late, changes nothing: the newer one knew of all that it says.
         """
+        if highest < self.told_at:
+            return
         self._infer_style(received, missing_low, highest, highest if sent is None else sent, still=still)
         self.received = received
         if highest <= self.nb_frag:

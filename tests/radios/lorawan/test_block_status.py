@@ -36,3 +36,25 @@ def test_a_node_that_is_first_heard_while_coded_fragments_go_on_costs_hardly_mor
     assert all(world.facts(s)[-1] is Fact.RUNNING for s in (near, late))
     assert needed > 520  # it was heard, and needed more, in the midst of them
     assert world.session.highest_sent <= needed + 12
+
+
+def test_a_late_answer_to_an_older_poll_takes_nothing_back():
+    """Asked alone at 50 it misses 6; its answer to the group's poll at 40, delayed on the way, said 4."""
+    block = BlockStatus(nb_frag=100)
+    block.take(44, 6, 50, still=True)
+    assert (block.missing, block.at_counter, block.style) == (6, 50, StatusStyle.COUNT)
+    need, loss = block.demand(100), block.loss
+    block.take(36, 4, 40, still=False, sent=50)
+    assert (block.missing, block.at_counter, block.told_at) == (6, 50, 50)
+    assert (block.demand(100), block.loss) == (need, loss)
+    block.take(53, 7, 60, still=True)
+    assert (block.missing, block.at_counter) == (7, 60)
+
+
+def test_a_late_answer_of_before_the_coded_fragments_takes_nothing_back():
+    block = BlockStatus(nb_frag=100)
+    block.take(90, 10, 100, still=True)
+    block.take(95, 5, 106, still=True)
+    assert (block.missing, block.at_counter) == (5, 106)
+    block.take(70, 9, 80, still=False, sent=106)
+    assert (block.missing, block.at_counter) == (5, 106)
