@@ -38,6 +38,7 @@ class BlockStatus:
     confirmed: int = 0  # fragments known to be on the node, never going down
     tail: int = 0  # part of `missing` that the node does not know of: plain fragments after the last one that it saw
     refuted_at: int = 0  # highest counter sent when the node was known not to be complete, though it could not tell
+    last_seen: int = 0  # the least counter of which it has told that it saw it, or one after it
     unsent: list[int] = field(default_factory=list)  # the cohort's: counters that no gateway sent, which are no loss
 
     @property
@@ -54,6 +55,7 @@ class BlockStatus:
             return
         self._infer_style(received, missing_low, highest, highest if sent is None else sent, still=still)
         self.received = received
+        self.last_seen = self.seen(received, missing_low)
         if highest <= self.nb_frag:
             self._take_plain(received, missing_low, highest, still=still)
         else:

@@ -29,7 +29,7 @@ from radios.lorawan.journal_codec import (
     read_node,
 )
 from radios.lorawan.keys import Key
-from radios.lorawan.lessons import OWNER, learn, record_after
+from radios.lorawan.lessons import ALONE, OWNER, learn, record_after
 from radios.lorawan.link import slower
 from radios.lorawan.messages import Observed, Release
 from radios.lorawan.network_server import NetworkServer
@@ -223,6 +223,7 @@ class Cohorts:
                 self._settings.inventory,
                 unicast_dr=unicast_rate(node, self.factory.unicast_air),
                 redundancy_limit=limit,
+                confirm_each=node.known.slower.get(cohort.transfer) == ALONE,
             ),
             directive,
             session_cnt=node.known.session_cnt,

@@ -36,6 +36,10 @@ class Counters:
         cohort.data_started = True
         self._out.cohort_changed()
 
+    def back_to(self, n: int) -> None:
+        """Plain fragments from `n` on go out again, to a node that is served alone and has not seen them."""
+        self.next = n
+
     def proved(self, n: int) -> bool:
         """A node has seen counter `n`, which other hardware sent since the backup. Whether that is news."""
         cohort = self._out.cohort

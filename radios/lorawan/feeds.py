@@ -2,7 +2,8 @@
 
 PURE. A few fragments at a time go into the node's queue, when it is empty, so that nothing is queued twice; a status
 request ends each leg, and its answer sizes the next. Nothing is sent into silence. Counters are the cohort's: what one node
-is given no other is.
+is given no other is. A node that makes up too few losses for its link gets each plain fragment until it has
+seen it: it drops one that it passed, so that to send one again does no harm.
 """
 
 from collections.abc import Mapping
@@ -213,10 +214,15 @@ class Feeds:
 
     def _size(self, node: SessionNode, leg: _Leg, now: float) -> bool:
         """How many until the node is asked again: a stretch of the plain ones, then what it needs."""
-        counters, every = self._counters, self._settings.poll_fragments
+        counters, cohort, every = self._counters, self._cohort, self._settings.poll_fragments
+        each = node.profile.confirm_each and cohort.unicast and counters.highest <= cohort.nb_frag
+        if each and counters.highest:
+            if node.answered_poll < 0:
+                return True  # as after a crash: it is asked first
+            counters.back_to(min(counters.next, node.block.last_seen + 1))
         if not counters.coding:
-            plain_left = self._cohort.nb_frag - counters.next + 1
-            leg.left = plain_left if plain_left <= every + every // 4 else every
+            plain_left = cohort.nb_frag - counters.next + 1
+            leg.left = 1 if each else plain_left if plain_left <= every + every // 4 else every
         elif counters.used_up:
             self._out.again(node, now, "lost", "every coded counter was sent")
             return False

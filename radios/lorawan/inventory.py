@@ -108,7 +108,12 @@ class Node:
         return limit if self.known.redundancy_limit is None else min(limit, self.known.redundancy_limit)
 
     def profile(
-        self, settings: InventorySettings, *, unicast_dr: int | None = None, redundancy_limit: int | None = None
+        self,
+        settings: InventorySettings,
+        *,
+        unicast_dr: int | None = None,
+        redundancy_limit: int | None = None,
+        confirm_each: bool = False,
     ) -> NodeProfile:
         packages = self.known.packages
         return NodeProfile(
@@ -122,6 +127,7 @@ class Node:
             always_on=self.device.device_class is DeviceClass.C,
             unicast_dr=unicast_dr,
             redundancy_limit=redundancy_limit,
+            confirm_each=confirm_each,
             firmware_management=packages[firmware_management.PACKAGE_ID] > 0,
             mc_group_id=self.discovery.mc_group_id() or 0,
         )

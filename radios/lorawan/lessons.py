@@ -9,6 +9,8 @@ from radios.lorawan.messages import Observed, Release
 from radios.lorawan.regions import Region
 from radios.radio import Record
 
+ALONE = -1
+"""Slower than any data rate: by unicast, where each fragment can be sent until the node has it."""
 OWNER = "owner"  # the node belongs to another gateway's daemon
 _NO_ATTEMPT = frozenset(
     {"late", "redundancy", "no_multicast", "restored", OWNER}
@@ -23,7 +25,7 @@ def learn(known: Known, lesson: Release | Observed, cohort: Cohort, plan: Region
         known.redundancy_limit = lesson.limit if before is None else min(lesson.limit, before)
     if lesson.limit is not None or (isinstance(lesson, Release) and lesson.reason == "redundancy"):
         lower = slower(plan, cohort.data_rate)
-        known.slower[transfer] = cohort.data_rate if lower is None or cohort.unicast else lower
+        known.slower[transfer] = ALONE if lower is None or cohort.unicast else lower
     if isinstance(lesson, Observed):
         return
     if lesson.again and lesson.reason in _NO_ATTEMPT:

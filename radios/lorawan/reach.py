@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from radios.lorawan.cohort import Cohort
 from radios.lorawan.inventory import Node
+from radios.lorawan.lessons import ALONE
 from radios.lorawan.link import usable
 from radios.lorawan.network_server import DeviceClass
 from radios.lorawan.packages import fragmentation
@@ -18,7 +19,7 @@ def candidate(
     """For placing the node; None: not known yet. `ceiling`: the highest multicast data rate; `gateways`: all there are."""
     known, dev_eui, port = node.known, node.device.dev_eui, node.ports.fragmentation
     version = known.packages.get(fragmentation.PACKAGE_ID) or 1
-    if node.unicast_only:
+    if node.unicast_only or known.slower.get(transfer) == ALONE:
         rate = unicast_rate(node, air)
         if rate is None:
             return None  # its next uplink says

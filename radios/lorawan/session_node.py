@@ -67,6 +67,7 @@ class NodeProfile:
     redundancy_limit: int | None = None  # lost fragments that its decoder makes up; None: no limit is expected
     firmware_management: bool = True  # TS006: it can tell its image and its version, and be told to reboot
     mc_group_id: int = 0  # McGroupID on this node
+    confirm_each: bool = False  # alone: each plain fragment goes out until the node has seen it
 
 
 @dataclass(frozen=True, slots=True)

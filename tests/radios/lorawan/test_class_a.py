@@ -182,3 +182,44 @@ def test_any_loss_any_crash_by_unicast(data):
     for s in specs:
         if s.dev_eui not in gone(world):
             assert world.node(s).running_image == world.image
+
+
+def confirming(style, device_class="A"):
+    """A node that makes up 2 losses and loses half of its downlinks, alone, with an image of 28 fragments."""
+    link = {"downlink_loss": 0.5, "uplink_interval_s": 60.0}
+    node = spec(1, status_style=style, device_class=device_class, redundancy_limit=2, **link)
+    world = World([node], new_image(28 * 48), alone=True, frag_size=48, settings=SessionSettings(attempts_most=1))
+    held = world.session.nodes[node.dev_eui]
+    held.profile = replace(held.profile, confirm_each=True)
+    world.session._out.changed(held)
+    return node, world
+
+
+@pytest.mark.parametrize("style", list(StatusStyle))
+@pytest.mark.parametrize("device_class", ["A", "C"])
+def test_a_node_that_makes_up_too_little_gets_each_fragment_until_it_has_seen_it(style, device_class):
+    node, world = confirming(style, device_class=device_class)
+    world.run(all_running)
+    assert world.facts(node)[-1] is Fact.RUNNING
+    assert world.node(node).running_image == world.image
+    sent = [n for _, n in world.fed]
+    assert sorted(set(sent[: sent.index(28) + 1])) == list(range(1, 29))
+    assert len(sent) > 40  # about two for each that arrives
+
+
+def test_without_that_it_fails():
+    node, world = confirming(StatusStyle.LBM)
+    held = world.session.nodes[node.dev_eui]
+    held.profile = replace(held.profile, confirm_each=False)
+    world.run(all_running)
+    assert [e.code for e in world.events if e.fact is Fact.FAILED] == ["no_space"]
+
+
+@pytest.mark.parametrize("crash_at", [30, 60, 61, 90])
+def test_a_pass_that_confirms_every_fragment_goes_on_after_a_crash(crash_at):
+    node, world = confirming(StatusStyle.LBM)
+    world.crash_at = {crash_at}
+    world.run(all_running)
+    assert world.restarts == 1
+    assert not world.violations
+    assert world.node(node).running_image == world.image

@@ -7,7 +7,7 @@ import pytest
 
 from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.journal_codec import Known, read_known
-from radios.lorawan.lessons import learn, record_after
+from radios.lorawan.lessons import ALONE, learn, record_after
 from radios.lorawan.messages import Observed, Release
 from radios.lorawan.regions import EU868
 from radios.radio import Fact, NodeDirective, Want
@@ -25,6 +25,14 @@ def test_a_limit_only_goes_down(before, seen, after):
         learn(known, lesson, COHORT, EU868, dropping=False)
         assert known.redundancy_limit == after
         assert known.slower == {"t1": 4}
+
+
+@pytest.mark.parametrize(("data_rate", "unicast"), [(0, False), (5, True)])
+def test_who_loses_too_much_at_the_lowest_data_rate_or_alone_gets_each_fragment_confirmed(data_rate, unicast):
+    known = Known("01")
+    cohort = replace(COHORT, data_rate=data_rate, unicast=unicast)
+    learn(known, replace(AGAIN, reason="no_space", limit=7), cohort, EU868, dropping=False)
+    assert known.slower == {"t1": ALONE}
 
 
 @pytest.mark.parametrize(

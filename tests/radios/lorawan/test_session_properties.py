@@ -352,3 +352,11 @@ def test_a_session_that_could_not_be_committed_is_no_attempt():
     assert {node.running_image for node in nodes.values()} == {IMAGE}
     known = read_known(journal.records["node", f"known/{spec(1).dev_eui}"])
     assert known.attempts == {"t1": 1}
+
+
+def test_a_node_whose_decoder_makes_up_too_little_for_its_link_gets_the_image_all_the_same():
+    """It says how little it makes up, leaves for ever lower data rates, and in the end gets every fragment confirmed."""
+    specs = [spec(1, downlink_loss=0.5, redundancy_limit=2, uplink_interval_s=120.0)]
+    nodes, journal = deliver(specs, [], attempts_most=3)
+    assert nodes[specs[0].dev_eui].running_image == IMAGE
+    assert [e.code for e in journal.events if e.fact is Fact.FAILED] == []
