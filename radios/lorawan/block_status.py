@@ -15,6 +15,7 @@ from radios.lorawan.demand import Demand, Loss, demand
 _WRAP = 256
 _LOSS_TRIED_MOST = 1000  # older evidence fades: links change
 _AMPLE = 0.7  # deviations beyond the mean that a node gets which is served alone
+_UNCHANGED = 16  # coded fragments without any effect: the node is deaf, or it is complete and its style was misread
 _PLAUSIBLE = 0.7  # deviations before the expected end at which a node that cannot tell may be complete
 
 
@@ -38,6 +39,8 @@ class BlockStatus:
     confirmed: int = 0  # fragments known to be on the node, never going down
     tail: int = 0  # part of `missing` that the node does not know of: plain fragments after the last one that it saw
     refuted_at: int = 0  # highest counter sent when the node was known not to be complete, though it could not tell
+    missing_low: int = 0  # as the node said
+    same_since: int = 0  # highest counter sent when it said these two numbers first
     last_seen: int = 0  # the least counter of which it has told that it saw it, or one after it
     unsent: list[int] = field(default_factory=list)  # the cohort's: counters that no gateway sent, which are no loss
 
@@ -54,7 +57,9 @@ class BlockStatus:
         if highest < self.told_at:
             return
         self._infer_style(received, missing_low, highest, highest if sent is None else sent, still=still)
-        self.received = received
+        if (received, missing_low) != (self.received, self.missing_low):
+            self.same_since = highest
+        self.received, self.missing_low = received, missing_low
         self.last_seen = self.seen(received, missing_low)
         if highest <= self.nb_frag:
             self._take_plain(received, missing_low, highest, still=still)
@@ -118,8 +123,11 @@ class BlockStatus:
         """Whether the node may be complete although it says that it is not."""
         if missing_low == 1 and self.received >= self.nb_frag - 1:
             return True  # LoRa Basics Modem keeps saying 1 after a reception without loss
-        if self.style is StatusStyle.COUNT or highest <= self.nb_frag:
+        if highest <= self.nb_frag:
             return False
+        if self.style is StatusStyle.COUNT:
+            # Where the last fragments were lost, as many as before, the last counter seen and the losses read like a count.
+            return highest - max(self.same_since, self.nb_frag) >= _UNCHANGED
         expected = self.demand(highest)
         return expected is None or expected.at(-_PLAUSIBLE) <= 0
 

@@ -58,3 +58,18 @@ def test_a_late_answer_of_before_the_coded_fragments_takes_nothing_back():
     assert (block.missing, block.at_counter) == (5, 106)
     block.take(70, 9, 80, still=False, sent=106)
     assert (block.missing, block.at_counter) == (5, 106)
+
+
+def test_a_style_that_was_misread_is_doubted_when_fragments_have_no_effect():
+    """It saw 19 of 22 last and lost 3 plain ones: as a count that is 3 missing of 22. It is complete, and says so no other way."""
+    block = BlockStatus(nb_frag=14)
+    block.take(12, 3, 15, still=True)
+    block.take(19, 3, 22, still=True)
+    assert block.style is StatusStyle.COUNT
+    assert not block.doubtful(3, 22)
+    block.take(19, 3, 30, still=True)
+    assert not block.doubtful(3, 30)
+    block.take(19, 3, 38, still=True)
+    assert block.doubtful(3, 38)
+    block.take(36, 2, 39, still=True)  # it is not, after all
+    assert not block.doubtful(2, 39)
