@@ -143,6 +143,8 @@ class PlanPart:
     airtime_s: float
     eta_s: float  # from the start to the last of them holding the image
     node_energy_j: float | None = None  # that it costs one of them; None: not known
+    members: tuple[NodeId, ...] = ()
+    multicast: bool = False  # True: the airtime is the same however many of them there are
 
 
 @dataclass(frozen=True, slots=True)

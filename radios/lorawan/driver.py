@@ -23,6 +23,7 @@ from radios.lorawan.journal_codec import (
 )
 from radios.lorawan.messages import Unicast, waits
 from radios.lorawan.network_server import Device, DeviceClass, NetworkServer, Uplink
+from radios.lorawan.placement import Candidate
 from radios.lorawan.runner import JournalFailed, wait_until
 from radios.lorawan.settings import LorawanSettings
 from radios.lorawan.transfer_plan import ASSUMPTIONS, planned
@@ -93,8 +94,13 @@ class LorawanRadio:
         if not taking:
             return TransferPlan(frames=0, airtime_s=0.0, eta_s=0.0, skipped=skipped)
         cohorts, settings = self._cohorts, self._settings
-        ready = [c for node in taking if (c := cohorts.candidate(node, order.transfer)) is not None]
-        parts = planned(
+        ready: list[Candidate] = []
+        for node in taking:
+            if (found := cohorts.candidate(node, order.transfer)) is None:
+                skipped[node.node_id] = "not heard yet: its next uplink tells its data rate"
+            else:
+                ready.append(found)
+        made = planned(
             order.image,
             ready,
             cohorts.gateways,
@@ -104,11 +110,11 @@ class LorawanRadio:
             self._uplink_s,
         )
         return TransferPlan(
-            frames=sum(part.frames for part in parts),
-            airtime_s=sum(part.airtime_s for part in parts),
-            eta_s=max((part.eta_s for part in parts), default=0.0) + settings.session.lead_s,
-            skipped=skipped,
-            parts=parts,
+            frames=sum(part.frames for part in made.parts),
+            airtime_s=sum(part.airtime_s for part in made.parts),
+            eta_s=max(part.eta_s for part in made.parts) + settings.session.lead_s if made.parts else 0.0,
+            skipped={**skipped, **made.skipped},
+            parts=made.parts,
             assumptions=ASSUMPTIONS,
         )
 
@@ -308,7 +314,8 @@ class LorawanRadio:
             return CommandResult(ok=False, detail=f"transfer {transfer!r} is not known")
         nodes = [directive.node for directive in self._cohorts.directives.values() if directive.transfer == transfer]
         made = asdict(await self.plan(order, nodes))
-        return CommandResult(ok=True, detail=ASSUMPTIONS, value=made | {"parts": list(made["parts"])})
+        parts = [part | {"members": list(part["members"])} for part in made["parts"]]
+        return CommandResult(ok=True, detail=ASSUMPTIONS, value=made | {"parts": parts})
 
     # Small things.
 

@@ -84,7 +84,7 @@ def test_a_plan_counts_the_fragments_that_will_be_sent():
             lambda place, made=made: factory(made).pace(1.0, place.gateways, place.data_rate),
             lambda _: 300.0,
         )
-        counts.append(parts[0].frames)
+        counts.append(parts.parts[0].frames)
     assert counts == [104, 230]  # of 112 and of 50 bytes, and 15 %
 
 
