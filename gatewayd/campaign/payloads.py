@@ -8,9 +8,10 @@ of a LoRaWAN network server have tags of their own; where nodes have none, the o
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from gatewayd.cloud.messages import DeltaFormat, Payload
+from gatewayd.cloud.messages import Campaign, DeltaFormat, Payload
 from gatewayd.nodes.node import Node
 from gatewayd.trust.release import VerifiedRelease
+from radios.radio import ImageRef, TransferOrder
 
 FORMATS_TAG = "delta"
 RAM_TAG = "ram"
@@ -57,6 +58,17 @@ def transfer_id(campaign: str, payload: Payload, attempt: int) -> str:
 def is_transfer_of(transfer: str, digest: str) -> bool:
     """Whether the transfer delivers the payload of that digest."""
     return transfer.split(".")[1:2] == [digest[:12]]
+
+
+def order_for(document: Campaign, release: VerifiedRelease, payload: Payload, transfer: str) -> TransferOrder:
+    """What a radio is told of a transfer of the payload."""
+    return TransferOrder(
+        transfer=transfer,
+        image=ImageRef(payload.sha256, payload.size, release.document.node_version),
+        priority=document.policy.priority,
+        air_share=document.policy.air_share,
+        expires=document.expires,
+    )
 
 
 def _deltas(node: Node, release: VerifiedRelease) -> list[Payload]:
