@@ -175,8 +175,11 @@ class Coordinator:
             forbidden = self._authority.view is not None and (
                 withdrawn if release is None else self._supply.forbidden(release, full_image(release))
             )
+            cohorts = await self._plans.cohorts(verified.document, release, self._nodes()) if len(wanted) > 1 else {}
             async with self._turn:
-                decided = await self._decide(verified.document, row, release, blocked, forbidden, yielding, wanted, now)
+                decided = await self._decide(
+                    verified.document, row, release, blocked, forbidden, yielding, wanted, now, cohorts
+                )
             if decided is not None:
                 await self._act(verified.document, release, now, *decided)
         transfers = frozenset().union(*under_way.values())
@@ -227,6 +230,7 @@ class Coordinator:
         yielding: frozenset[str],
         wanted: Mapping[str, Payload],
         now: float,
+        cohorts: Mapping[str, str],
     ) -> tuple[Decision, dict[str, NodeUpdate], list[Report]] | None:
         """Stored on return: the decision, all updates, the reports. None: look again at once, a newer revision was adopted."""
         floor = self._authority.security_version(
@@ -258,6 +262,7 @@ class Coordinator:
                 unusable=unusable,
                 refused=refused,
                 doubted=doubted,
+                cohorts=cohorts,
                 yielding=yielding - {document.id},
                 site=self._site,
                 versions=versions,

@@ -29,15 +29,20 @@ def full_image(release: VerifiedRelease) -> Payload:
 
 
 def payload_for(node: Node, release: VerifiedRelease, attempt: int, unusable: Collection[str] = ()) -> Payload:
-    """The smallest payload that the node can make the image of. `unusable` are digests of deltas that cannot be had.
+    """The smallest payload that the node can make the image of. `unusable` are digests of deltas that cannot be had."""
+    return payloads_for(node, release, attempt, unusable)[0]
+
+
+def payloads_for(node: Node, release: VerifiedRelease, attempt: int, unusable: Collection[str] = ()) -> list[Payload]:
+    """All payloads that the node can make the image of, the smallest first; the full image is the last.
 
     Only a first attempt is made with a delta: what a delta has failed at, the full image mends.
     """
     full = full_image(release)
     if attempt > 1:
-        return full
+        return [full]
     usable = (p for p in _deltas(node, release) if p.sha256 not in unusable and p.size < full.size)
-    return min(usable, key=lambda p: (p.size, p.sha256), default=full)
+    return [*sorted(usable, key=lambda p: (p.size, p.sha256)), full]
 
 
 def deltas_for(nodes: Iterable[Node], release: VerifiedRelease) -> dict[str, Payload]:

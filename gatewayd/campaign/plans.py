@@ -7,7 +7,7 @@ for nodes that have begun stays, so that it can be compared with what came of it
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,10 +15,11 @@ import structlog
 
 from gatewayd.campaign import plan_rows
 from gatewayd.campaign.node_update import NodeUpdate, State
-from gatewayd.campaign.payloads import order_for, payload_of
+from gatewayd.campaign.payloads import full_image, order_for, payload_of, transfer_id
 from gatewayd.campaign.plan_rows import PlanRow
 from gatewayd.cloud.messages import Campaign
 from gatewayd.errors import StoreError
+from gatewayd.nodes.node import Node
 from gatewayd.store.database import Database
 from gatewayd.trust.release import VerifiedRelease
 from radios.radio import NodeId, Radio, radio_of
@@ -85,6 +86,7 @@ class Plans:
         self._monotonic = monotonic
         self._kept: dict[str, dict[tuple[int, str, str], PlanRow]] = {}
         self._asked_at: dict[tuple[str, int, str, str], float] = {}
+        self._cohorts: dict[str, tuple[tuple[str, frozenset[str]], float, dict[str, str]]] = {}
 
     def of(self, campaign: str) -> list[PlanRow]:
         """In the order of tiers."""
@@ -114,6 +116,34 @@ class Plans:
                 )
         except StoreError as error:
             log.warning("plan_not_stored", campaign=document.id, error=str(error))
+
+    async def cohorts(
+        self, document: Campaign, release: VerifiedRelease | None, nodes: Collection[Node]
+    ) -> Mapping[str, str]:
+        """By node: with whom it would share one multicast, as the radios plan the full image; asked at most every `AGAIN_S`."""
+        if release is None:
+            return {}
+        meant = sorted(n.id for n in nodes if n.hardware in release.document.hardware)
+        question, now = (release.path, frozenset(meant)), self._monotonic()
+        known = self._cohorts.get(document.id)
+        if known is not None and known[0] == question and now - known[1] < AGAIN_S:
+            return known[2]
+        payload, found, complete = full_image(release), dict[str, str](), True
+        for kind, radio in self._radios.items():
+            order = order_for(document, release, payload, transfer_id(document.id, payload, 1))
+            if mine := [NodeId(node) for node in meant if radio_of(node) == kind]:
+                try:
+                    async with asyncio.timeout(LIMIT_S):
+                        plan = await radio.plan(order, mine)
+                except Exception as error:  # noqa: BLE001 - as above: then each node gets the smallest
+                    log.warning("plan_failed", campaign=document.id, radio=kind, error=str(error) or repr(error))
+                else:
+                    complete &= not plan.skipped  # after a start the radio has yet to hear of some
+                    shared = [part for part in plan.parts if part.multicast]
+                    found |= {node: f"{kind} {n}" for n, part in enumerate(shared) for node in part.members}
+        if complete:
+            self._cohorts[document.id] = question, now, found
+        return found
 
     async def _renewed(
         self, document: Campaign, release: VerifiedRelease, group: Group, before: PlanRow | None

@@ -179,3 +179,29 @@ def test_what_is_skipped_is_told_with_its_reasons() -> None:
     )
     assert row.skipped == 100
     assert len(row.reasons) == plan_rows.SKIPPED_MOST
+
+
+async def test_who_shares_a_multicast_is_asked_of_the_radio_and_again_while_it_does_not_know_all(
+    gateway: Gateway,
+) -> None:
+    other = NodeId("lorawan:0000000000000002")
+    parts = (
+        PlanPart("DR5", 1, 1, 1.0, 1.0, members=(METER,), multicast=True),
+        PlanPart("DR0 unicast", 1, 1, 1.0, 1.0, members=(other,)),
+    )
+    radio = PlanningRadio(replace(PLAN, parts=parts, skipped={other: "not heard yet"}))
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    asking = plans.Plans(gateway.database, {"lorawan": radio}, gateway.wall.now)
+    release, _ = gateway.supplied()
+    asked = gateway.document(), release, gateway.inventory.all()
+    assert await asking.cohorts(*asked) == {METER: "lorawan 0"}
+    assert await asking.cohorts(*asked) == {METER: "lorawan 0"}
+    assert len(radio.asked) == 2
+    radio.answer = replace(PLAN, parts=parts)
+    for _ in range(3):
+        await asking.cohorts(*asked)
+    assert len(radio.asked) == 3  # and not in every round
+    radio.answer = RuntimeError("a fault")
+    assert await plans.Plans(gateway.database, {"lorawan": radio}, gateway.wall.now).cohorts(*asked) == {}
+    assert await asking.cohorts(gateway.document(), None, gateway.inventory.all()) == {}
