@@ -13,8 +13,9 @@ from radios.clock import Clock
 from radios.errors import ContractError, ImageError, Unsupported
 from radios.lorawan.air import MulticastAir, Turn
 from radios.lorawan.air_book import AirBook
-from radios.lorawan.cohort import Cohort, check_fits
+from radios.lorawan.cohort import Cohort
 from radios.lorawan.cohort_status import cohort_status
+from radios.lorawan.fragment_size import check_fits
 from radios.lorawan.gateway_bus import Transmitted
 from radios.lorawan.gateway_watch import GatewayWatch
 from radios.lorawan.inventory import Node
@@ -176,7 +177,7 @@ class Cohorts:
         opened = {place_of(runner.session.cohort): runner for runner in self._open_runners(order.transfer)}
         for place, dev_euis in assign(candidates, opened.keys(), self.gateways):
             try:
-                nb_frag = check_fits(order.image, self.factory.frag_size(place))
+                check_fits(order.image.size, self.factory.frag_size(place, order.image.size))
             except Unsupported as error:
                 events = [
                     _event(by_name[name][1], Fact.FAILED, self._clock.now(), "no_space", str(error))
@@ -206,7 +207,7 @@ class Cohorts:
                 self._wake.set()
                 continue
             for name in dev_euis:
-                self._join(runner, *by_name[name], nb_frag)
+                self._join(runner, *by_name[name])
 
     def candidate(self, node: Node, transfer: str) -> Candidate | None:
         """How a node can be reached; None: not known yet."""
@@ -229,11 +230,11 @@ class Cohorts:
                 runner.session.expecting = expecting
                 runner.wake()
 
-    def _join(self, runner: Runner, node: Node, directive: NodeDirective, nb_frag: int) -> None:
+    def _join(self, runner: Runner, node: Node, directive: NodeDirective) -> None:
         cohort = runner.session.cohort
         # Where no lower data rate is left, it is tried all the same: the limit is only what is thought of it.
         may_slow = not cohort.unicast and slower(self._settings.plan, cohort.data_rate) is not None
-        limit = node.redundancy_limit(nb_frag) if may_slow else None
+        limit = node.redundancy_limit(cohort.nb_frag) if may_slow else None
         runner.session.join(
             node.profile(
                 self._settings.inventory,

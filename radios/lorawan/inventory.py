@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from radios.lorawan.discovery import Discovery
+from radios.lorawan.fragment_size import FRAGMENT_LEAST_BYTES, FRAGMENT_MOST_BYTES
 from radios.lorawan.gps_time import WRAP_S, gps_from_unix
 from radios.lorawan.journal_codec import Known
 from radios.lorawan.link import smoothed
@@ -21,6 +22,8 @@ HARDWARE_TAG = "gatewayd-hardware"
 """Device tag: the hardware (8 hex digits) of a node without TS006, which cannot tell it."""
 REDUNDANCY_TAG = "gatewayd-redundancy"
 """Device tag: lost fragments that the node's firmware was built to make up."""
+FRAGMENT_TAG = "gatewayd-fragment"
+"""Device tag: largest FragSize, in bytes, that the node's firmware was built for (LoRaMac-node as delivered: 50)."""
 
 PORT_TAGS = {
     "clock": "gatewayd-port-clock",
@@ -101,11 +104,16 @@ class Node:
 
     def redundancy_limit(self, nb_frag: int) -> int:
         """Lost fragments that its decoder is thought to make up: observed, told by a tag, or as its library is delivered."""
-        tag = self.device.tags.get(REDUNDANCY_TAG, "")
-        told = int(tag) if tag.isascii() and tag.isdigit() and len(tag) < 6 else None
+        told = _number(self.device.tags.get(REDUNDANCY_TAG, ""))
         stock = STOCK_LIMIT_LORAMAC if nb_frag <= STOCK_FRAGMENTS_LORAMAC else STOCK_LIMIT
         limit = stock if told is None else told
         return limit if self.known.redundancy_limit is None else min(limit, self.known.redundancy_limit)
+
+    @property
+    def fragment_most(self) -> int:
+        """Bytes of data in a fragment that its firmware takes: told by a tag, else what the command can say."""
+        told = _number(self.device.tags.get(FRAGMENT_TAG, ""))
+        return told if told is not None and FRAGMENT_LEAST_BYTES <= told <= FRAGMENT_MOST_BYTES else FRAGMENT_MOST_BYTES
 
     def profile(
         self, settings: InventorySettings, *, unicast_dr: int | None = None, redundancy_limit: int | None = None
@@ -224,6 +232,10 @@ def ports_by_tags(tags: Mapping[str, str], default: Ports) -> Ports:
     """The ports that tags state, else the default; what is no FPort of an application is not looked at."""
     stated = {name: tags.get(tag, "") for name, tag in PORT_TAGS.items()}
     return replace(default, **{name: int(text) for name, text in stated.items() if _is_port(text)})
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
 def _is_port(text: str) -> bool:

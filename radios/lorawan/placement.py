@@ -6,7 +6,10 @@ where a slower cohort passes anyway.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from radios.lorawan.fragment_size import FRAGMENT_MOST_BYTES, best
+from radios.lorawan.regions import Region
 
 _WORTH_JOINING = 2  # nodes of a slower cohort that a single faster one joins
 
@@ -22,6 +25,7 @@ class Candidate:
     port: int  # of fragments, on the node
     unicast: bool = False
     class_b: bool = False  # it opens class B windows, and no class C ones
+    frag_most: int = FRAGMENT_MOST_BYTES  # FragSize that its firmware was built for
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,16 @@ class Place:
     port: int
     unicast: bool = False
     class_b: bool = False
+    frag_most: int = FRAGMENT_MOST_BYTES
+
+
+Kind = tuple[int, int, int, bool, int]
+
+
+def place_fragment(plan: Region, place: Place, image_bytes: int) -> int:
+    """Bytes of a fragment there; Unsupported when the image cannot be sent so."""
+    rate = plan.downlink(place.data_rate)
+    return best(image_bytes, rate.max_payload, rate.modulation, place.frag_most, fewest=place.unicast)
 
 
 def assign(
@@ -54,7 +68,10 @@ def assign(
     for place, members in _cover(left, gateways):
         found.setdefault(place, []).extend(members)
     _merge_single(found, {c.dev_eui: c for c in candidates}, frozenset(open_places))
-    alone = [(Place(c.frag_version, c.data_rate, (), c.port, unicast=True), [c.dev_eui]) for c in single]
+    alone = [
+        (Place(c.frag_version, c.data_rate, (), c.port, unicast=True, frag_most=c.frag_most), [c.dev_eui])
+        for c in single
+    ]
     return [*found.items(), *alone]
 
 
@@ -64,9 +81,9 @@ def _fits(candidate: Candidate, place: Place, gateways: Sequence[str]) -> bool:
     return same and not place.unicast and reached
 
 
-def _kind(where: Candidate | Place) -> tuple[int, int, int, bool]:
+def _kind(where: Candidate | Place) -> Kind:
     """What nodes of one cohort have in common, apart from the gateways."""
-    return where.frag_version, where.data_rate, where.port, where.class_b
+    return where.frag_version, where.data_rate, where.port, where.class_b, where.frag_most
 
 
 def _all(place: Place, gateways: Sequence[str]) -> bool:
@@ -75,27 +92,30 @@ def _all(place: Place, gateways: Sequence[str]) -> bool:
 
 def _cover(left: Iterable[Candidate], gateways: Sequence[str]) -> list[tuple[Place, list[str]]]:
     """New places: of each version and data rate, gateway by gateway, the one that reaches most first."""
-    groups: dict[tuple[int, int, int, bool], list[Candidate]] = {}
+    groups: dict[Kind, list[Candidate]] = {}
     for candidate in left:
         groups.setdefault(_kind(candidate), []).append(candidate)
     places: list[tuple[Place, list[str]]] = []
-    for (version, rate, port, class_b), members in groups.items():
+    for kind, members in groups.items():
         unheard = [c for c in members if not c.gateways]
         if unheard:  # all gateways are needed for these: then the others are reached too
-            places.append((Place(version, rate, tuple(gateways), port, class_b=class_b), [c.dev_eui for c in members]))
+            places.append((_place(kind, gateways), [c.dev_eui for c in members]))
             continue
         while members:
             reach = {gateway: sum(gateway in c.gateways for c in members) for gateway in gateways}
-            best = max(reach, key=lambda gateway: (reach[gateway], gateway), default="")
-            here = [c for c in members if best in c.gateways]
+            best_one = max(reach, key=lambda gateway: (reach[gateway], gateway), default="")
+            here = [c for c in members if best_one in c.gateways]
             if not here:
-                places.append(
-                    (Place(version, rate, tuple(gateways), port, class_b=class_b), [c.dev_eui for c in members])
-                )
+                places.append((_place(kind, gateways), [c.dev_eui for c in members]))
                 break
-            places.append((Place(version, rate, (best,), port, class_b=class_b), [c.dev_eui for c in here]))
-            members = [c for c in members if best not in c.gateways]
+            places.append((_place(kind, (best_one,)), [c.dev_eui for c in here]))
+            members = [c for c in members if best_one not in c.gateways]
     return places
+
+
+def _place(kind: Kind, gateways: Iterable[str]) -> Place:
+    version, rate, port, class_b, frag_most = kind
+    return Place(version, rate, tuple(gateways), port, class_b=class_b, frag_most=frag_most)
 
 
 def _merge_single(found: dict[Place, list[str]], by_name: dict[str, Candidate], opened: frozenset[Place]) -> None:
@@ -107,7 +127,7 @@ def _merge_single(found: dict[Place, list[str]], by_name: dict[str, Candidate], 
         slower = [
             other
             for other, others in found.items()
-            if (other.frag_version, other.port, other.class_b) == (place.frag_version, place.port, place.class_b)
+            if _kind(replace(other, data_rate=place.data_rate)) == _kind(place)
             and other.data_rate < place.data_rate
             and len(others) >= _WORTH_JOINING
             and reached & set(other.gateways)

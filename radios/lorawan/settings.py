@@ -7,7 +7,8 @@ from functools import cache
 
 from radios.lorawan.air import AirLimits
 from radios.lorawan.chirpstack import ChirpStackSettings
-from radios.lorawan.cohort import SessionSettings, fragment_size
+from radios.lorawan.cohort import SessionSettings
+from radios.lorawan.fragment_size import largest
 from radios.lorawan.inventory import InventorySettings
 from radios.lorawan.keys import Key
 from radios.lorawan.regions import Region, region
@@ -43,7 +44,7 @@ class LorawanSettings:
 
     def __post_init__(self) -> None:
         """ValueError or Unsupported for a frequency or data rate that the region has not, or that carries no fragment."""
-        fragment_size(self.plan.max_payload(self.data_rate))
+        largest(self.plan.max_payload(self.data_rate))
         self.plan.sub_band(self.frequency_hz)
 
     @property

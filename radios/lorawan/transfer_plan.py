@@ -7,9 +7,9 @@ from math import ceil
 from radios.errors import Unsupported
 from radios.lorawan.air import MulticastAir
 from radios.lorawan.airtime import downlink_airtime, uplink_airtime
-from radios.lorawan.cohort import check_fits, fragment_size
+from radios.lorawan.fragment_size import check_fits
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD
-from radios.lorawan.placement import Candidate, Place, assign
+from radios.lorawan.placement import Candidate, Place, assign, place_fragment
 from radios.lorawan.regions import Region
 from radios.lorawan.unicast_air import UnicastAir
 from radios.radio import ImageRef, NodeId, PlanPart
@@ -48,8 +48,8 @@ def planned(
     for place, members in assign(candidates, (), gateways):
         node_ids = tuple(NodeId(f"lorawan:{dev_eui}") for dev_eui in members)
         try:
-            frag_size = fragment_size(plan.max_payload(place.data_rate))
-            nb_frag = check_fits(image, frag_size)
+            frag_size = place_fragment(plan, place, image.size)
+            nb_frag = check_fits(image.size, frag_size)
         except Unsupported as error:
             skipped |= dict.fromkeys(node_ids, f"DR{place.data_rate}: {error}")
             continue

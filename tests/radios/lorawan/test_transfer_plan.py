@@ -42,10 +42,10 @@ def test_each_cohort_has_its_own_part_and_a_later_one_is_done_later():
     names = [f"near{n}" for n in range(3)] + [f"far{n}" for n in range(3)]
     candidates = [Candidate(name, 1, 5 if name.startswith("near") else 3, reach, 201) for name in names]
     parts = made(candidates, dict.fromkeys(names, 300.0)).parts
-    assert sorted((part.nodes, part.frames) for part in parts) == [(3, 539), (3, 1053)]
+    assert sorted((part.nodes, part.frames) for part in parts) == [(3, 541), (3, 1062)]
     by_rate = {part.name[:3]: part for part in parts}
-    assert by_rate["DR3"].airtime_s == pytest.approx(1053 * 0.677, rel=0.02)
-    assert by_rate["DR5"].airtime_s == pytest.approx(539 * 0.37, rel=0.02)
+    assert by_rate["DR3"].airtime_s == pytest.approx(1062 * 0.656, rel=0.02)
+    assert by_rate["DR5"].airtime_s == pytest.approx(541 * 0.364, rel=0.02)
     assert parts[0].eta_s == pytest.approx(lasting(parts[0]), rel=0.1)
     assert parts[1].eta_s == pytest.approx(parts[0].eta_s + lasting(parts[1]), rel=0.1)
     assert all(part.node_energy_j == pytest.approx(lasting(part) * RECEIVING_W, rel=0.1) for part in parts)
