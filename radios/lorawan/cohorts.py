@@ -34,7 +34,7 @@ from radios.lorawan.link import slower
 from radios.lorawan.messages import Observed, Release
 from radios.lorawan.network_server import NetworkServer
 from radios.lorawan.owners import Owners
-from radios.lorawan.placement import Candidate, assign
+from radios.lorawan.placement import Candidate, assign, pass_air_s
 from radios.lorawan.reach import candidate, coded, place_of, unicast_rate
 from radios.lorawan.runner import JournalFailed, Runner
 from radios.lorawan.session_factory import SessionFactory
@@ -175,7 +175,9 @@ class Cohorts:
         by_name = {node.device.dev_eui: (node, directive) for node, directive in members}
         candidates = [c for node, _ in members if (c := self.candidate(node, order.transfer)) is not None]
         opened = {place_of(runner.session.cohort): runner for runner in self._open_runners(order.transfer)}
-        for place, dev_euis in assign(candidates, opened.keys(), self.gateways):
+        counts = {place: len(runner.session.nodes) for place, runner in opened.items()}
+        air_s = partial(pass_air_s, self._settings.plan, image_bytes=order.image.size)
+        for place, dev_euis in assign(candidates, counts, self.gateways, air_s):
             try:
                 check_fits(order.image.size, self.factory.frag_size(place, order.image.size))
             except Unsupported as error:

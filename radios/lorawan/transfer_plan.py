@@ -9,7 +9,7 @@ from radios.lorawan.air import MulticastAir
 from radios.lorawan.airtime import downlink_airtime, uplink_airtime
 from radios.lorawan.fragment_size import check_fits
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD
-from radios.lorawan.placement import Candidate, Place, assign, place_fragment
+from radios.lorawan.placement import Candidate, Place, assign, pass_air_s, place_fragment
 from radios.lorawan.regions import Region
 from radios.lorawan.unicast_air import UnicastAir
 from radios.radio import ImageRef, NodeId, PlanPart
@@ -45,7 +45,7 @@ def planned(
     parts: list[PlanPart] = []
     skipped: dict[NodeId, str] = {}
     multicast_s = 0.0
-    for place, members in assign(candidates, (), gateways):
+    for place, members in assign(candidates, {}, gateways, lambda place: pass_air_s(plan, place, image.size)):
         node_ids = tuple(NodeId(f"lorawan:{dev_eui}") for dev_eui in members)
         try:
             frag_size = place_fragment(plan, place, image.size)

@@ -108,11 +108,11 @@ def test_counters_have_to_suffice():
 def test_nodes_that_were_built_for_smaller_fragments_are_apart():
     reach = frozenset({"a"})
     nodes = [Candidate("1", 1, 5, reach, 201), Candidate("2", 1, 5, reach, 201, frag_most=50)]
-    found = dict(assign(nodes, (), ("a",)))
+    found = dict(assign(nodes, {}, ("a",), lambda _: 1.0))
     assert {place.frag_most: names for place, names in found.items()} == {255: ["1"], 50: ["2"]}
     small = Place(1, 5, ("a",), 201, frag_most=50)
     assert place_fragment(EU868, small, 20_000) <= 50
-    assert dict(assign([nodes[0]], [small], ("a",))).get(small) is None
+    assert dict(assign([nodes[0]], {small: 1}, ("a",), lambda _: 1.0)).get(small) is None
 
 
 async def test_a_node_as_its_library_is_delivered_gets_the_fragments_it_was_built_for():
