@@ -253,10 +253,6 @@ def _tiers(document: messages.Campaign | None, open_tiers: int, counts: Iterable
 
 
 def _node(row: sqlite3.Row, versions: Versions) -> Object:
-    try:
-        tags: Json = json.loads(row["tags"])
-    except ValueError:
-        tags = {}
     plain = (
         "id radio name manufacturer model hardware hardware_version version power battery_percent lqi rssi_dbm snr_db "
         "reset_cause security_version"
@@ -268,10 +264,18 @@ def _node(row: sqlite3.Row, versions: Versions) -> Object:
         "battery_at": _time(row["battery_at"]),
         "sleepy": None if row["sleepy"] is None else bool(row["sleepy"]),
         "joined": None if row["joined"] is None else bool(row["joined"]),
-        "tags": tags,
+        "tags": _stored(row["tags"]),
+        "details": _stored(row["details"]),
         "first_seen": _time(row["first_seen"]),
-        "last_seen": _time(row["last_seen"]),
+        "last_seen": _time(row["last_seen"] or None),
     }
+
+
+def _stored(text: str) -> Json:
+    try:
+        return jsonable(json.loads(text))
+    except ValueError:
+        return {}
 
 
 def _update_of(row: sqlite3.Row, versions: Versions, live: Live) -> Json:

@@ -229,11 +229,11 @@ class LorawanRadio:
             node.describe(device)
             if not self._settings.may_set_up(device.tags):
                 self._cohorts.disown(device.dev_eui)
-            self._offer(node.described(self._clock.now()))
+            self._offer(node.described(self._clock.now(), self._cohorts.obstacle(node)))
         gone = set(self._cohorts.nodes) - {device.dev_eui for device in devices}
         for dev_eui in gone:
             node = self._cohorts.nodes.pop(dev_eui)
-            self._offer(NodeObservation(node.node_id, self._clock.now(), joined=False))
+            self._offer(NodeObservation(node.node_id, self._clock.now(), joined=False, alive=False))
         self._wake.set()
 
     async def _steward(self) -> None:

@@ -177,15 +177,16 @@ class Node:
         changed, self.discovery.changed = self.discovery.changed, False
         return changed
 
-    def described(self, now: float) -> NodeObservation:
-        """What the network server says of it now, as of when it last heard the node."""
-        device = self.device
+    def described(self, now: float, refused: str = "") -> NodeObservation:
+        """What the network server says of it now, as of when it last heard the node. `refused`: why it cannot take part."""
+        device, known = self.device, self.known
         power = {None: Power.UNKNOWN, True: Power.MAINS, False: Power.BATTERY}[device.external_power]
         tag = device.tags.get(HARDWARE_TAG, "").lower()
         told = self.known.packages.get(firmware_management.PACKAGE_ID) == 0 and _is_hardware(tag)
         return NodeObservation(
             node=self.node_id,
             at=now if device.last_seen is None else min(now, device.last_seen),
+            alive=device.last_seen is not None,
             name=device.name or None,
             hardware=f"lorawan:{tag}" if told else None,
             power=power,
@@ -193,6 +194,20 @@ class Node:
             sleepy=device.device_class is DeviceClass.A,
             joined=True,
             tags=device.tags,
+            details={
+                "class": str(device.device_class),
+                "region": device.region,
+                "mac_version": ".".join(map(str, device.mac_version)),
+                "profile": device.profile or None,
+                "margin_db": device.margin_db,
+                "external_power": device.external_power,  # None: it has never told its status
+                "battery_unmeasured": device.external_power is False and device.battery_percent is None,
+                "uplink_data_rate": known.uplink_dr,
+                "uplink_interval_s": device.uplink_interval_s,
+                "packages": {str(package): version for package, version in sorted(known.packages.items())},
+                "redundancy_limit": known.redundancy_limit,
+                "refused": refused or None,
+            },
         )
 
     def told(self, now: float) -> NodeObservation:

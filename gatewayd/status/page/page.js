@@ -164,6 +164,8 @@ function nodeRow(node) {
   const update = node.update;
   const called = node.name || node.model;
   const name = make("td", { class: "name" }, called ? make("div", {}, called) : null, make("div", { class: "mono dim" }, node.id));
+  const facts = Object.entries(node.details).filter(([, value]) => value !== null && value !== "");
+  if (facts.length) name.title = facts.map(([key, value]) => `${words(key)}: ${shown(key, value)}`).join("\n");
   const held = update !== null && update.want === "hold";
   const state = make("td", {}, update ? pill(update.state) : make("span", { class: "dim" }, "no campaign"),
     held ? " " : null, held ? pill("held") : null, node.joined === false ? make("div", { class: "bad" }, "has left") : null);
@@ -181,7 +183,7 @@ function nodeRow(node) {
   }
   const battery = node.power === "mains" ? "mains" : node.battery_percent === null ? "?" : `${Math.round(node.battery_percent)} %`;
   const link = [node.lqi === null ? "" : `LQI ${node.lqi}`, node.rssi_dbm === null ? "" : `${Math.round(node.rssi_dbm)} dBm`,
-    node.snr_db === null ? "" : `SNR ${node.snr_db.toFixed(1)}`].filter(Boolean).join(", ");
+    node.snr_db === null ? "" : `SNR ${node.snr_db.toFixed(1)}`, typeof node.details.margin_db === "number" ? `margin ${node.details.margin_db} dB` : ""].filter(Boolean).join(", ");
   const why = update ? [words(update.code), update.detail].filter(Boolean).join(": ") : "";
   const attempt = update && update.attempt > 1 ? `attempt ${update.attempt}` : "";
   return make("tr", {}, name, state, progress, version,

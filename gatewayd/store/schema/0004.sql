@@ -1,3 +1,6 @@
+-- What only a node's kind of radio knows of it, for people.
+ALTER TABLE node ADD COLUMN details TEXT NOT NULL DEFAULT '{}';   -- JSON
+
 -- What a transfer to the nodes of a tier was planned to take, before its first byte.
 CREATE TABLE transfer_plan (
     campaign TEXT NOT NULL REFERENCES campaign (id),

@@ -137,6 +137,19 @@ async def test_a_radio_with_a_number_per_node_does_not_flood_the_metrics(filled:
     assert text.count(b"\ngatewayd_radio_status{") == NUMBERS_MOST
 
 
+async def test_what_only_the_radio_knows_of_a_node_is_shown_and_who_was_never_heard_was_never_seen(
+    api: StatusApi, filled: Database
+) -> None:
+    change = "UPDATE node SET details = ?, last_seen = 0 WHERE id = ?"
+    await filled.write(
+        lambda db: db.execute(change, ('{"class": "B", "margin_db": 7, "root_password": "hunter2"}', KITCHEN))
+    )
+    node = await api.node(KITCHEN)
+    assert node is not None
+    assert node["details"] == {"class": "B", "margin_db": 7, "root_password": "***"}
+    assert node["last_seen"] is None
+
+
 async def test_what_was_planned_is_told_tier_by_tier(api: StatusApi) -> None:
     campaign = await api.campaign("spring")
     assert campaign is not None
