@@ -66,7 +66,7 @@ class Cohorts:
         self.paces: dict[str, MulticastAir] = {}
         self.turn = Turn()
         self.claiming = False  # some device is being claimed
-        self._owners = Owners(settings, network)
+        self.owners = Owners(settings, network)
         self._settings = settings
         self._clock = clock
         self._network = network
@@ -161,7 +161,7 @@ class Cohorts:
                 events.append(_event(directive, Fact.FAILED, now, *coded(reason)))
                 self._end(dev_eui, directive)
             elif node.ready and self._settings.may_set_up(node.device.tags) and self.gateways:
-                if await self._owners.ours(node, now):
+                if await self.owners.ours(node, now):
                     joining.setdefault(directive.transfer, []).append((node, directive))
                 else:
                     self.claiming = True

@@ -197,7 +197,7 @@ class LorawanRadio:
             self._keep_known(node.known)
             self._wake.set()
         answer = time_answer(node.device, node.ports, uplink, now)
-        if answer is not None and self._settings.may_set_up(node.device.tags):
+        if answer is not None and self._settings.owns(node.device.tags):
             self._cohorts.spawn(self._send(answer))
         self._offer(node.told(now))
         runner = self._cohorts.runner_of(uplink.dev_eui)
@@ -241,21 +241,23 @@ class LorawanRadio:
         while True:
             self._wake.clear()
             self._keep_air()
-            await self._ask_nodes()
+            claiming = await self._ask_nodes()
             try:
                 await self._cohorts.place()
             except JournalFailed as error:
                 _log.error("lorawan journal: %s", error)
             now = self._clock.now()
             due = [node.not_before for node in self._cohorts.nodes.values() if node.not_before > now]
-            if self._cohorts.claiming:
+            if claiming or self._cohorts.claiming:
                 due.append(now + self._settings.claim_settle_s)
             free_at = self._cohorts.turn.free_at(now)
             if free_at > now and any(node.not_before <= now for node in self._cohorts.nodes.values()):
                 due.append(free_at)
             await wait_until(self._clock, min([now + self._settings.steward_s, *due]), self._wake)
 
-    async def _ask_nodes(self) -> None:
+    async def _ask_nodes(self) -> bool:
+        """Whether one of them has to be claimed first."""
+        claiming = False
         for node in list(self._cohorts.nodes.values()):
             dev_eui = node.device.dev_eui
             if node.device.refused or not self._settings.may_set_up(node.device.tags):
@@ -264,7 +266,14 @@ class LorawanRadio:
                 continue  # its session asks what it needs; two questions at a time collide
             now = self._clock.now()
             if self._cohorts.turn.free_at(now) > now:
-                return  # the steward looks again when the air is free
+                return claiming  # the steward looks again when the air is free
+            if not node.is_due(self._settings.inventory, now):
+                if node.take_changed():
+                    self._keep_known(node.known)
+                continue
+            if not await self._cohorts.owners.may_ask(node, self._cohorts.gateways, now):
+                claiming = True
+                continue
             action = node.ask(self._settings.inventory, now)
             if node.take_changed():
                 self._keep_known(node.known)
@@ -273,6 +282,7 @@ class LorawanRadio:
             self._cohorts.turn.take(now, self._settings.session.unicast_gap_s)
             if not await self._send(action):
                 node.postpone(self._clock.now() + self._settings.session.retry_s)
+        return claiming
 
     async def _send(self, action: Unicast) -> bool:
         size = len(action.data)

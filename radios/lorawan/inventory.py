@@ -134,6 +134,10 @@ class Node:
             mc_group_id=self.discovery.mc_group_id() or 0,
         )
 
+    def is_due(self, settings: InventorySettings, now: float) -> bool:
+        """Whether there is something to ask, now."""
+        return now >= self.not_before and self.discovery.wanted(settings.version_every_s, now) is not None
+
     def ask(self, settings: InventorySettings, now: float) -> Unicast | None:
         """The next question, when it is due."""
         wanted = self.discovery.wanted(settings.version_every_s, now)

@@ -69,6 +69,10 @@ class LorawanSettings:
         """Whether these tags name another gateway."""
         return bool(self.owner) and tags.get(self.owner_tag, self.owner) != self.owner
 
+    def owns(self, tags: Mapping[str, str]) -> bool:
+        """Whether these tags say that the device is this daemon's; without an owner's name every device is."""
+        return not self.owner or tags.get(self.owner_tag) == self.owner
+
     def may_set_up(self, tags: Mapping[str, str]) -> bool:
         """Whether a device with these tags belongs to this daemon, or to none."""
         if not self.owner:
