@@ -368,10 +368,14 @@ def _version(out: Outgoing, node: SessionNode, version: int, now: float) -> None
             out.move(node, Step.RUNNING)
             node.ask_afresh(now + out.settings.recheck_s)
             out.event(node, Fact.RUNNING, now, version=version)
+        elif node.reboots and node.started:
+            node.version, node.holds_image, node.started = version, False, False
+            out.move(node, Step.RUNNING)
+            node.ask_afresh(now + out.settings.recheck_s)
+            out.event(node, Fact.RUNNING, now, version=version)
         elif node.reboots:
             node.ask_afresh()
             node.suspect = True  # not rebooted yet, or taken back by its bootloader: the image slot tells
-            node.version = version
     elif node.step is Step.RUNNING:
         node.recheck_s = min(max(node.recheck_s * 2, out.settings.recheck_s), out.settings.recheck_most_s)
         node.ask_afresh(now + node.recheck_s)
@@ -393,7 +397,8 @@ def _still_old(out: Outgoing, node: SessionNode, now: float, *, pending: bool) -
             node, now, "refused", f"the node did not start the image after {node.reboots_heard} commands that it heard"
         )
     else:
-        node.holds_image = False
-        out.move(node, Step.RUNNING)
-        node.ask_afresh(now + out.settings.recheck_s)
-        out.event(node, Fact.RUNNING, now, version=node.version)
+        # It may have told its version before it rebooted, and run the new one by now: only what it says from here on counts.
+        node.started = True
+        if node.step is Step.INSTALLING:
+            out.move(node, Step.CONFIRMING)
+        node.ask_afresh()

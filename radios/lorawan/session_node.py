@@ -118,6 +118,7 @@ class SessionNode:
     sounded: bool = False  # it was asked alone, before the first coded fragment
     suspect: bool = False  # may be complete: the image is asked about
     unproven: int = 0  # times that the image was asked about in vain
+    started: bool = False  # after the reboot command its image slot is empty: the image was begun, whatever runs by now
     image_refused: int = 0  # answers that there is no valid image
     without_session: int = 0  # answers without a word about the session that was asked for
     resync: bool = False  # its clock is off
