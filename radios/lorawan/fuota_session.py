@@ -9,6 +9,7 @@ from the records goes on, asks every node the same question again, and never rep
 from collections.abc import Callable, Iterable
 
 from radios.errors import ContractError
+from radios.lorawan import reboot
 from radios.lorawan.air import Turn
 from radios.lorawan.answers import Air, answer, decode, dropped
 from radios.lorawan.block_status import BlockStatus
@@ -139,6 +140,7 @@ class FuotaSession:
             return
         node.generation, node.want, node.install_at = directive.generation, directive.want, _install_at(directive)
         self._out.changed(node)
+        reboot.directed(self._out, node, now)
         if directive.want is Want.DROP and node.step is not Step.DROPPING:
             nothing_there = node.step is Step.GROUP and not node.asked and not self.cohort.data_started
             self._out.move(node, Step.DROPPING)
@@ -316,8 +318,8 @@ class FuotaSession:
             return
         if not self._out.idle():
             return  # it has a commit of its own, which the daemon may refuse; the shell calls again at once
-        if node.install_at is not None and now < node.install_at:
-            self._wake.append(node.install_at)
+        if (begins_at := reboot.begins_at(node)) > now:
+            self._wake.append(begins_at)
             return
         node.installing_since = now
         self._out.move(node, Step.INSTALLING)
@@ -328,8 +330,9 @@ class FuotaSession:
     def _ask(self, node: SessionNode, now: float) -> Unicast | None:
         if not asks(node) or (node.step is Step.WINDOW and not self.cohort.window_start):
             return None
-        if now < node.not_before:
-            self._wake.append(node.not_before)
+        reboot.come(self._out, node, now)
+        if (until := max(node.not_before, reboot.silent_until(node, self.settings.settle_s, now))) > now:
+            self._wake.append(until)
             return None
         # A node that does not always listen is asked at its next uplink: until then the request waits in its queue.
         if node.profile.always_on and (free_at := self._turn.request_at(now)) > now:
@@ -352,8 +355,9 @@ class FuotaSession:
         if node.step is Step.WINDOW:
             node.window_before = node.window_from
             node.window_from = session_start(node, self.cohort, self.settings, now)
-        if wanted.name == "install" and node.asked % 2 == 0:
+        if wanted.name == "install" and (node.asked % 2 == 0 or reboot.is_ahead(node, now)):
             node.reboots += 1
+            node.told_at = node.install_at or 0.0 if reboot.is_ahead(node, now) else 0.0
             self._out.changed(node)
         most = max(self.settings.answer_timeout_most_s, node.profile.answer_timeout_s)
         wait = min(most, node.profile.answer_timeout_s * _BACK_OFF ** max(0, node.asked - _STEADY))
