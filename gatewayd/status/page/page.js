@@ -115,9 +115,9 @@ function lasting(seconds) {
 }
 
 function planned(plan) {
-  const head = `planned, ${plan.tier} over ${plan.radio}: ${plan.payload} image of ${bytes(plan.size)} to ${plan.nodes} nodes`;
+  const head = `planned, ${plan.tier} over ${plan.radio}: ${plan.payload} image of ${bytes(plan.size)} to ${plan.nodes} ${plan.nodes === 1 ? "node" : "nodes"}`;
   if (plan.problem) return `${head}: ${plan.problem}`;
-  const energy = plan.node_energy_j === null ? "" : `, at most ${plan.node_energy_j.toFixed(1)} J at a node`;
+  const energy = !plan.node_energy_j ? "" : `, at most ${plan.node_energy_j.toFixed(1)} J at a node`;
   const skipped = plan.skipped ? `, without ${plan.skipped} of them: ${[...new Set(Object.values(plan.reasons))].join("; ")}` : "";
   return `${head}, ${plan.frames} frames, ${lasting(plan.airtime_s)} on air, done after ${lasting(plan.eta_s)}${energy}${skipped}`;
 }
@@ -136,7 +136,7 @@ function campaignCard(campaign) {
     box.append(make("div", { class: "tier" }, make("span", {}, name, tier.open ? "" : make("span", { class: "dim" }, " closed")),
       stacked(tier.nodes), make("span", {}, counts ? summary(tier.nodes) : make("span", { class: "dim" }, "no nodes here"))));
   }
-  for (const plan of campaign.plan) box.append(make("p", { class: "dim plan" }, planned(plan)));
+  for (const plan of campaign.plan) box.append(make("div", { class: "legend dim" }, planned(plan)));
   const share = campaign.size_bytes ? (100 * campaign.confirmed_bytes) / campaign.size_bytes : 0;
   box.append(make("div", { class: "legend dim" },
     campaign.size_bytes === 0 ? null : make("span", {}, `${bytes(campaign.confirmed_bytes)} of ${bytes(campaign.size_bytes)} confirmed on nodes (${share.toFixed(1)} %)`),
