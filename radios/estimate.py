@@ -9,11 +9,10 @@ from typing import Final
 
 from radios.lorawan.air import AirLimits, MulticastAir, Turn
 from radios.lorawan.airtime import DutyCycleLedger
-from radios.lorawan.cohort import check_fits, fragment_size
+from radios.lorawan.fragment_size import best, check_fits
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD
 from radios.lorawan.regions import region
 from radios.lorawan.transfer_plan import CODED_SHARE
-from radios.radio import ImageRef
 from radios.zigbee.air import BLOCK_AIR_S, ShareLimits
 from radios.zigbee.pacing import PacingLimits
 from radios.zigbee.session_state import MAX_BLOCK_BYTES
@@ -62,8 +61,8 @@ def lorawan(size: int, region_name: str = "EU868", data_rate: int | None = None,
     """An image of `size` bytes, once to all nodes. `data_rate` None: the region's RX2. Unsupported when it cannot be sent so."""
     plan = region(region_name)
     rate = plan.rx2_dr if data_rate is None else data_rate
-    frag_size = fragment_size(plan.max_payload(rate))
-    frames = ceil(check_fits(ImageRef("", size, 0), frag_size) * (1 + CODED_SHARE))
+    frag_size = best(size, plan.max_payload(rate), plan.downlink(rate).modulation)
+    frames = ceil(check_fits(size, frag_size) * (1 + CODED_SHARE))
     length = FRAGMENT_OVERHEAD + frag_size
     duty = plan.sub_band(plan.rx2_frequency_hz).duty_cycle
 

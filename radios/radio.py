@@ -131,6 +131,10 @@ class NodeObservation:
     reset_cause: str | None = None  # power_on, watchdog, soft, ... where the node tells
     joined: bool | None = None
     tags: Mapping[str, str] | None = None
+    details: Mapping[str, Json] | None = (
+        None  # what only this kind of radio knows, for people: nothing is decided by it
+    )
+    alive: bool = True  # False: others said it, and the node itself gave no sign of life
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,8 @@ class PlanPart:
     airtime_s: float
     eta_s: float  # from the start to the last of them holding the image
     node_energy_j: float | None = None  # that it costs one of them; None: not known
+    members: tuple[NodeId, ...] = ()
+    multicast: bool = False  # True: the airtime is the same however many of them there are
 
 
 @dataclass(frozen=True, slots=True)

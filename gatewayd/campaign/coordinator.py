@@ -18,8 +18,9 @@ from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.moves import unexplained
 from gatewayd.campaign.node_update import COMMITTED, EXECUTED, NodeUpdate
-from gatewayd.campaign.payloads import as_stated, deltas_for, full_image, payload_of
+from gatewayd.campaign.payloads import as_stated, deltas_for, full_image, order_for, payload_of
 from gatewayd.campaign.planner import Decision, Situation, decide, wishes
+from gatewayd.campaign.plans import Plans
 from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.reports import campaign_report, news_of, node_report, summary
 from gatewayd.campaign.rows import CampaignRow, CampaignState
@@ -39,7 +40,7 @@ from gatewayd.store.witness import Witness
 from gatewayd.trust.release import VerifiedRelease
 from radios.clock import Clock
 from radios.errors import RadioError
-from radios.radio import ImageRef, NodeDirective, NodeId, Radio, TransferOrder, Want, radio_of
+from radios.radio import NodeDirective, NodeId, Radio, TransferOrder, Want, radio_of
 
 TICK_S = 1.0
 SUMMARY_MIN_S = 2.0
@@ -83,6 +84,7 @@ class Coordinator:
         self._outbox = reports
         self._radios = radios
         self._wall = wall
+        self._plans = Plans(database, {kind: radio for kind, (radio, _) in radios.items()}, wall.now)
         self._wake = asyncio.Event()
         self._orders: dict[tuple[str, str], TransferOrder] = {}  # by transfer and radio
         self._directed: dict[tuple[str, str], int] = {}
@@ -173,8 +175,11 @@ class Coordinator:
             forbidden = self._authority.view is not None and (
                 withdrawn if release is None else self._supply.forbidden(release, full_image(release))
             )
+            cohorts = await self._plans.cohorts(verified.document, release, self._nodes()) if len(wanted) > 1 else {}
             async with self._turn:
-                decided = await self._decide(verified.document, row, release, blocked, forbidden, yielding, wanted, now)
+                decided = await self._decide(
+                    verified.document, row, release, blocked, forbidden, yielding, wanted, now, cohorts
+                )
             if decided is not None:
                 await self._act(verified.document, release, now, *decided)
         transfers = frozenset().union(*under_way.values())
@@ -225,6 +230,7 @@ class Coordinator:
         yielding: frozenset[str],
         wanted: Mapping[str, Payload],
         now: float,
+        cohorts: Mapping[str, str],
     ) -> tuple[Decision, dict[str, NodeUpdate], list[Report]] | None:
         """Stored on return: the decision, all updates, the reports. None: look again at once, a newer revision was adopted."""
         floor = self._authority.security_version(
@@ -256,6 +262,7 @@ class Coordinator:
                 unusable=unusable,
                 refused=refused,
                 doubted=doubted,
+                cohorts=cohorts,
                 yielding=yielding - {document.id},
                 site=self._site,
                 versions=versions,
@@ -285,6 +292,7 @@ class Coordinator:
                 self._inventory.floor_raised(node, floor)
             if decision.proven and self._witness is not None:
                 await self._witness.write()
+        await self._plans.make(document, release, updates)
         await self._direct(document, release, updates)
         await self._summarise(document.rollout, decision.row, updates, now)
         if reported:
@@ -379,13 +387,7 @@ class Coordinator:
     async def _order(
         self, document: Campaign, release: VerifiedRelease, payload: Payload, transfer: str, kind: str
     ) -> None:
-        order = TransferOrder(
-            transfer=transfer,
-            image=ImageRef(payload.sha256, payload.size, release.document.node_version),
-            priority=document.policy.priority,
-            air_share=document.policy.air_share,
-            expires=document.expires,
-        )
+        order = order_for(document, release, payload, transfer)
         if kind not in self._radios or self._orders.get((transfer, kind)) == order:
             return
         try:
@@ -417,7 +419,7 @@ class Coordinator:
     async def _summarise(
         self, rollout: Rollout | None, row: CampaignRow, updates: Mapping[str, NodeUpdate], now: float
     ) -> None:
-        made = summary(row, rollout, updates.values(), now)
+        made = summary(row, rollout, updates.values(), now, self._plans.of(row.id))
         content = made.model_copy(update={"updated": None})
         last, at = self._summaries.get(row.id, (None, float("-inf")))
         if content != last and time.monotonic() - at >= SUMMARY_MIN_S:  # the wall clock may leap back

@@ -7,6 +7,7 @@ here; what radios and nodes tell has been written by the journal before.
 from collections.abc import Mapping
 from dataclasses import replace
 
+from gatewayd.campaign.least_air import shared_choices
 from gatewayd.campaign.moves import noticed, noticed_late
 from gatewayd.campaign.node_update import COMMITTED, Input, NodeUpdate, State, advance
 from gatewayd.campaign.payloads import full_image, transfer_id
@@ -40,6 +41,7 @@ class Round:
         self.tiers = tiers
         self.local = it.local
         self.opening = 0.0 if it.local is None else opening(it.campaign.policy, it.now, it.site.zone)
+        self.shared = shared_choices(it, updates, row.open_tiers)  # payloads of nodes that share the air
         self.slots = _free_slots(it, updates)  # how many more nodes may start, by kind of radio
         self.superseded: list[NodeUpdate] = []  # updates of other campaigns that this one ends
 
@@ -217,6 +219,7 @@ def _unheld(this: Round, update: NodeUpdate) -> NodeUpdate:
             # What can never be is said first; a battery may be charged, a wrong hardware stays wrong.
             why = choice if isinstance(choice, Skip) else why or (choice if isinstance(choice, Deferral) else None)
             if isinstance(choice, Payload) and not update.want:
+                choice = this.shared.get(node.id, choice)
                 update = _aimed(update, choice) if update.effective is State.PENDING else update
                 why = why or good_link(node, policy, update.code)
                 if row.state is CampaignState.RUNNING:  # who cannot start takes no node from others

@@ -8,9 +8,10 @@ of a LoRaWAN network server have tags of their own; where nodes have none, the o
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from gatewayd.cloud.messages import DeltaFormat, Payload
+from gatewayd.cloud.messages import Campaign, DeltaFormat, Payload
 from gatewayd.nodes.node import Node
 from gatewayd.trust.release import VerifiedRelease
+from radios.radio import ImageRef, TransferOrder
 
 FORMATS_TAG = "delta"
 RAM_TAG = "ram"
@@ -28,15 +29,20 @@ def full_image(release: VerifiedRelease) -> Payload:
 
 
 def payload_for(node: Node, release: VerifiedRelease, attempt: int, unusable: Collection[str] = ()) -> Payload:
-    """The smallest payload that the node can make the image of. `unusable` are digests of deltas that cannot be had.
+    """The smallest payload that the node can make the image of. `unusable` are digests of deltas that cannot be had."""
+    return payloads_for(node, release, attempt, unusable)[0]
+
+
+def payloads_for(node: Node, release: VerifiedRelease, attempt: int, unusable: Collection[str] = ()) -> list[Payload]:
+    """All payloads that the node can make the image of, the smallest first; the full image is the last.
 
     Only a first attempt is made with a delta: what a delta has failed at, the full image mends.
     """
     full = full_image(release)
     if attempt > 1:
-        return full
+        return [full]
     usable = (p for p in _deltas(node, release) if p.sha256 not in unusable and p.size < full.size)
-    return min(usable, key=lambda p: (p.size, p.sha256), default=full)
+    return [*sorted(usable, key=lambda p: (p.size, p.sha256)), full]
 
 
 def deltas_for(nodes: Iterable[Node], release: VerifiedRelease) -> dict[str, Payload]:
@@ -57,6 +63,17 @@ def transfer_id(campaign: str, payload: Payload, attempt: int) -> str:
 def is_transfer_of(transfer: str, digest: str) -> bool:
     """Whether the transfer delivers the payload of that digest."""
     return transfer.split(".")[1:2] == [digest[:12]]
+
+
+def order_for(document: Campaign, release: VerifiedRelease, payload: Payload, transfer: str) -> TransferOrder:
+    """What a radio is told of a transfer of the payload."""
+    return TransferOrder(
+        transfer=transfer,
+        image=ImageRef(payload.sha256, payload.size, release.document.node_version),
+        priority=document.policy.priority,
+        air_share=document.policy.air_share,
+        expires=document.expires,
+    )
 
 
 def _deltas(node: Node, release: VerifiedRelease) -> list[Payload]:

@@ -1,19 +1,23 @@
 """What the cloud is told about campaigns and node updates. PURE."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from gatewayd.campaign.node_update import NodeUpdate, State
+from gatewayd.campaign.plan_rows import PlanRow
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.cloud.messages import (
     CampaignSummary,
     GateEvidence,
     GatewayIdentity,
+    PlannedTransfer,
     Report,
     ReportKind,
     Rollout,
     parse,
     utc,
 )
+from gatewayd.cloud.plan import PLANS_MOST
 
 _DETAIL_MAX = 500
 
@@ -94,8 +98,14 @@ def told_again(report: Report, command: str) -> Report:
     return report.model_copy(update={"command": command})
 
 
-def summary(row: CampaignRow, rollout: Rollout | None, updates: Iterable[NodeUpdate], now: float) -> CampaignSummary:
-    """Counts per state, and per tier and state; without tiers when the document cannot be believed any more."""
+def summary(
+    row: CampaignRow,
+    rollout: Rollout | None,
+    updates: Iterable[NodeUpdate],
+    now: float,
+    plans: Sequence[PlanRow] = (),
+) -> CampaignSummary:
+    """Counts per state, and per tier and state, and what was planned; without tiers when the document cannot be believed any more."""
     nodes: dict[str, int] = {}
     left_out = 0
     tiers: dict[str, dict[str, int]] = {} if rollout is None else {tier.name: {} for tier in rollout.tiers}
@@ -116,7 +126,26 @@ def summary(row: CampaignRow, rollout: Rollout | None, updates: Iterable[NodeUpd
         nodes=nodes,
         left_out=left_out,
         tiers=tiers,
+        plan=() if rollout is None else tuple(_planned(plan, rollout) for plan in plans[:PLANS_MOST]),
         updated=utc(now),
+    )
+
+
+def _planned(plan: PlanRow, rollout: Rollout) -> PlannedTransfer:
+    kind: Literal["full", "delta"] = "delta" if plan.kind == "delta" else "full"
+    return PlannedTransfer(
+        tier=rollout.tiers[plan.tier].name if plan.tier < len(rollout.tiers) else "",
+        radio=plan.radio,
+        payload=kind,
+        size=plan.size,
+        nodes=len(plan.nodes),
+        skipped=plan.skipped,
+        frames=plan.frames,
+        airtime_s=plan.airtime_s,
+        eta_s=plan.eta_s,
+        node_energy_j=plan.node_energy_j,
+        made=utc(plan.made_at),
+        problem=plan.problem,
     )
 
 

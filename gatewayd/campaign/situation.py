@@ -47,6 +47,7 @@ class Situation:
     versions: Versions = field(default_factory=Versions)  # of the releases that are known here
     own_versions: Mapping[str, frozenset[int]] = field(default_factory=dict)  # see `moves.unexplained`
     doubted: frozenset[str] = frozenset()  # digests that are checked again: what runs with them is held meanwhile
+    cohorts: Mapping[str, str] = field(default_factory=dict)  # by node: who would share one multicast of a payload
 
     @property
     def clock_trusted(self) -> bool:

@@ -9,6 +9,7 @@ _COMMANDS = {
     "check-config": ("gatewayd.cli.daemon:check_config", "Name every fault of a configuration file."),
     "status": ("gatewayd.cli.operator:status", "Show the gateway, its campaigns and its nodes."),
     "nodes": ("gatewayd.cli.operator:nodes", "List the nodes."),
+    "plan": ("gatewayd.cli.operator:plan", "Show what a campaign's transfers were planned to take."),
     "hold": ("gatewayd.cli.operator:hold", "Hold a campaign on this gateway."),
     "resume": ("gatewayd.cli.operator:resume", "Lift the operator's hold on a campaign."),
     "zigbee": ("gatewayd.cli.zigbee:zigbee", "The Zigbee network: joining, leaving, backups."),

@@ -99,6 +99,21 @@ def nodes(client: Client, as_json: bool, **filters: str) -> None:
 @click.command()
 @with_client
 @click.argument("campaign")
+@json_option
+def plan(client: Client, campaign: str, as_json: bool) -> None:
+    """Show what the transfers of CAMPAIGN were planned to take on this gateway, tier by tier, before their first byte."""
+    made = client.get("campaigns", campaign)["plan"]
+    if as_json:
+        print_json(made)
+        return
+    from gatewayd.cli import tables
+
+    tables.show(*tables.plans(made))
+
+
+@click.command()
+@with_client
+@click.argument("campaign")
 def hold(client: Client, campaign: str) -> None:
     """Hold CAMPAIGN on this gateway: nodes keep what they have, nothing more is sent."""
     client.post("campaigns", campaign, "hold", body={})

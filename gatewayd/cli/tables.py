@@ -64,6 +64,50 @@ def campaigns(answer: Iterable[Row]) -> RenderableType:
     return table if table.row_count else Text("no campaign")
 
 
+def plans(answer: Iterable[Row]) -> list[RenderableType]:
+    """A table, then what the numbers rest on."""
+    table = Table("tier", "radio", "payload", "nodes", "frames", "on air", "done after", "energy at a node", "why not")
+    assumptions: dict[str, None] = {}
+    for plan in answer:
+        table.add_row(
+            Text(plan["tier"]),
+            Text(plan["radio"]),
+            f"{plan['payload']}, {plan['size']} bytes",
+            str(plan["nodes"]),
+            *_numbers(plan),
+            Text(plan["problem"] or (f"{plan['skipped']} skipped: {_reasons(plan)}" if plan["skipped"] else "")),
+        )
+        for part in plan["parts"] if len(plan["parts"]) > 1 else ():
+            table.add_row("", "", Text(f"  {part['name']}"), str(part["nodes"]), *_numbers(part), "")
+        if plan["assumptions"]:
+            assumptions[f"{plan['radio']}: {plan['assumptions']}"] = None
+    if not table.row_count:
+        return [Text("no plan yet")]
+    return [table, *(Text(text, style="dim") for text in assumptions)]
+
+
+def _numbers(plan: Row) -> tuple[str, str, str, str]:
+    if plan.get("problem"):
+        return "", "", "", ""
+    energy = plan["node_energy_j"]
+    return (
+        str(plan["frames"]),
+        _lasting(plan["airtime_s"]),
+        _lasting(plan["eta_s"]),
+        "?" if energy is None else f"{energy:.1f} J",
+    )
+
+
+def _reasons(plan: Row) -> str:
+    return "; ".join(sorted(set(plan["reasons"].values())))
+
+
+def _lasting(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def nodes(answer: Iterable[Row]) -> RenderableType:
     table = Table("node", "name", "state", "image on the node", "version", "battery", "seen", "why")
     for node in answer:

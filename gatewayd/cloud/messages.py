@@ -30,6 +30,8 @@ from gatewayd.cloud.document import ReleasePath as ReleasePath
 from gatewayd.cloud.inventory import InventoryNode as InventoryNode
 from gatewayd.cloud.inventory import InventoryPage as InventoryPage
 from gatewayd.cloud.inventory import InventorySite as InventorySite
+from gatewayd.cloud.plan import PLANS_MOST
+from gatewayd.cloud.plan import PlannedTransfer as PlannedTransfer
 from gatewayd.errors import Refused
 
 DOCUMENT_MAX_BYTES = 64 * 1024
@@ -330,6 +332,7 @@ class CampaignSummary(Document):
     nodes: dict[str, int]  # state -> count
     left_out: int = 0  # of those `cancelled`: a later revision does not mean them any more
     tiers: dict[str, dict[str, int]]
+    plan: Annotated[tuple[PlannedTransfer, ...], Field(max_length=PLANS_MOST)] = ()  # the first of them, tier by tier
     updated: AwareDatetime
 
 

@@ -148,7 +148,7 @@ class CloudSide:
         """By the publisher's command, as a person or a pipeline would. Unavailable with what it said."""
         # All take the image at once; what waits for the canary is the install, as it does with multicast anyway.
         await self._start(broker, ZIGBEE_CAMPAIGN, FIRMWARE[0], scenario.ZIGBEE_NODES, failure_ratio=0.5)
-        await self._start(broker, LORAWAN_CAMPAIGN, FIRMWARE[1], scenario.LORAWAN_NODES, failure_ratio=0.2)
+        await self._start(broker, LORAWAN_CAMPAIGN, FIRMWARE[1], scenario.LORAWAN_NODES, failure_ratio=0.5)
 
     async def _start(
         self,

@@ -94,7 +94,7 @@ def _bar(now: Snapshot | None, said: Told | None) -> RenderableType:
     if done is None:
         return Text("-", style="dim")
     grid = Table.grid(padding=(0, 1))
-    grid.add_row(ProgressBar(total=1.0, completed=done, width=20), f"{100 * done:3.0f} %")
+    grid.add_row(ProgressBar(total=1.0, completed=done, width=18), f"{100 * done:3.0f} %")
     return grid
 
 

@@ -16,7 +16,7 @@ ZIGBEE_AIR_SHARE = 0.7  # in the hours in which the demo runs, whenever that is
 LORAWAN_HW = 0x0000_00F4
 LORAWAN_HARDWARE = f"lorawan:{LORAWAN_HW:08x}"
 LORAWAN_OLD, LORAWAN_NEW, LORAWAN_NEWER = 0x0102_0000, 0x0103_0000, 0x0104_0000
-LORAWAN_IMAGE_BYTES = 20_480
+LORAWAN_IMAGE_BYTES = 8_192
 
 SELF_TEST_S = 20
 
@@ -67,6 +67,12 @@ class LorawanNode:
     tells_reset_cause: bool = False
     delta_formats: tuple[str, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()  # of the device in the network server, beside its owner
+    device_class: str = "C"
+    multicast: bool = True  # False: a class A node without TS005, served by its own queue
+    firmware_management: bool = True  # False: without TS006 it cannot tell its version
+    multi_package: bool = False  # tells all its packages at once (TS007)
+    uplink_interval_s: float = 300.0
+    snr_db: float = 8.0  # of its uplinks
 
     @property
     def id(self) -> str:
@@ -92,14 +98,25 @@ ZIGBEE_NODES = (
 
 LORAWAN_NODES = (
     LorawanNode("meter-canary", 0x70B3D57E_D0000001, loss=0.01),
-    LorawanNode("meter-2", 0x70B3D57E_D0000002, loss=0.03),
-    LorawanNode("meter-3", 0x70B3D57E_D0000003, loss=0.06),
-    LorawanNode("meter-4", 0x70B3D57E_D0000004, loss=0.09, package_version=2),
-    LorawanNode("meter-5", 0x70B3D57E_D0000005, loss=0.12),
-    LorawanNode("meter-6", 0x70B3D57E_D0000006, loss=0.15, package_version=2),
-    LorawanNode("meter-7", 0x70B3D57E_D0000007, loss=0.18, battery_percent=90.0),
+    LorawanNode("meter-2", 0x70B3D57E_D0000002, loss=0.03, multi_package=True),
+    LorawanNode("meter-bad", 0x70B3D57E_D0000003, "rolled_back", loss=0.06, self_test_fails=True),
+    LorawanNode("meter-4", 0x70B3D57E_D0000004, loss=0.12, package_version=2),
+    LorawanNode("meter-far", 0x70B3D57E_D0000005, loss=0.15, snr_db=-11.0),
+    LorawanNode("meter-beacon", 0x70B3D57E_D0000006, loss=0.02, device_class="B", uplink_interval_s=60.0),
+    LorawanNode(
+        *("meter-quiet", 0x70B3D57E_D0000007),
+        loss=0.02,
+        battery_percent=90.0,
+        device_class="A",
+        multicast=False,
+        uplink_interval_s=30.0,
+    ),
     LorawanNode("meter-8", 0x70B3D57E_D0000008, loss=0.20),
-    LorawanNode("meter-weak", 0x70B3D57E_D0000009, "deferred", "battery_low", battery_percent=20.0),
+    LorawanNode(
+        *("meter-mute", 0x70B3D57E_D0000009, "deferred", "version_unknown"),
+        firmware_management=False,
+        tags=(("gatewayd-hardware", f"{LORAWAN_HW:08x}"),),
+    ),
     LorawanNode("meter-ahead", 0x70B3D57E_D000000A, "skipped", "newer", version=LORAWAN_NEWER),
 )
 

@@ -138,8 +138,8 @@ def lorawan_spec(node: scenario.LorawanNode) -> LorawanSpec:
         version=node.version,
         hardware=scenario.LORAWAN_HW,
         name=node.name,
-        device_class="C",
-        package_versions={2: node.package_version, 3: node.package_version},
+        device_class=node.device_class,
+        package_versions=_packages(node),
         status_style=StatusStyle.LBM,
         downlink_loss=node.loss,
         uplink_loss=node.loss / 2,
@@ -147,10 +147,19 @@ def lorawan_spec(node: scenario.LorawanNode) -> LorawanSpec:
         battery_percent=node.battery_percent,
         self_test_fails=node.self_test_fails,
         tells_reset_cause=node.tells_reset_cause,
+        uplink_interval_s=node.uplink_interval_s,
+        snr_db=node.snr_db,
         tags={"owner": "demo", **dict(node.tags)},
         delta_formats=tuple(node.delta_formats),
         seed=1,
     )
+
+
+def _packages(node: scenario.LorawanNode) -> dict[int, int]:
+    """Versions by package id; 0: the node has none."""
+    multicast = node.package_version if node.multicast else 0
+    found = {0: 1, 2: multicast, 3: node.package_version, 4: 1 if node.firmware_management else 0}
+    return found if node.multi_package else {package: version for package, version in found.items() if package}
 
 
 def flash(zigbee: ZigbeeSite, lorawan: LorawanSite) -> dict[str, str]:

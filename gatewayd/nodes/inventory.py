@@ -128,6 +128,7 @@ class Inventory:
             log.error("nodes_not_stored", error=str(error))
 
 
+_OBJECTS = ("tags", "details")
 # `security_version` is not among them: only `raise_floor` writes it.
 _COLUMNS = tuple(name for name in Node.__slots__ if name != "security_version")
 
@@ -145,14 +146,15 @@ def _write(db: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:
 def _to_row(node: Node) -> tuple[object, ...]:
     def column(name: str) -> object:
         value = getattr(node, name)
-        return json.dumps(value, sort_keys=True) if name == "tags" else value
+        return json.dumps(value, sort_keys=True) if name in _OBJECTS else value
 
     return tuple(column(name) for name in _COLUMNS)
 
 
 def _from_row(row: sqlite3.Row) -> Node:
     values = {name: row[name] for name in Node.__slots__}
-    values["tags"] = json.loads(row["tags"])
+    for name in _OBJECTS:
+        values[name] = json.loads(row[name])
     values["power"] = Power(row["power"]) if row["power"] else None
     for name in ("sleepy", "joined"):
         values[name] = None if row[name] is None else bool(row[name])

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
-from radios.radio import NodeObservation, Power
+from radios.radio import Json, NodeObservation, Power
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,9 @@ class Node:
     reset_cause_at: float | None = None
     joined: bool | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Json] = field(default_factory=dict)
     first_seen: float = 0.0
-    last_seen: float = 0.0
+    last_seen: float = 0.0  # 0: never
     security_version: int = 0
 
     def moved(self, move: Callable[[float], float]) -> "Node":
@@ -55,7 +56,7 @@ _TELLING = ("hardware", "hardware_version", "version", "power", "battery_percent
 _COPIED = tuple(
     f.name
     for f in fields(NodeObservation)
-    if f.name not in {"node", "at", "tags", "power"} and f.name in Node.__slots__
+    if f.name not in {"node", "at", "tags", "details", "power"} and f.name in Node.__slots__
 )
 
 
@@ -66,11 +67,13 @@ def merge(node: Node, seen: NodeObservation) -> tuple[Node, bool]:
         changes["power"] = seen.power
     if seen.tags is not None:
         changes["tags"] = dict(seen.tags)
+    if seen.details is not None:
+        changes["details"] = dict(seen.details)
     if seen.version is not None:
         changes["version_at"] = seen.at
     if seen.reset_cause is not None:
         changes["reset_cause_at"] = seen.at
     if seen.battery_percent is not None:
         changes["battery_at"] = seen.at
-    after = replace(node, **changes, last_seen=max(node.last_seen, seen.at))
+    after = replace(node, **changes, last_seen=max(node.last_seen, seen.at) if seen.alive else node.last_seen)
     return after, any(getattr(after, name) != getattr(node, name) for name in _TELLING)

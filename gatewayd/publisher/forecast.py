@@ -2,7 +2,7 @@
 
 The gateway's own planner decides, on what the gateway's inventory pages say, as if every tier were open: who would be left
 out and why, who could not be touched now, which payload each would get. What the planner asks for and no page says (other
-campaigns, an operator's hold, trust, retries) is not in it. Times on the air are estimates (radios/estimate.py).
+campaigns, an operator's hold, trust, retries, who shares a multicast) is not in it. Times on the air are estimates (radios/estimate.py).
 """
 
 from collections import Counter

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Protocol
 
 from gatewayd.campaign.node_update import ENDED, EXECUTED
+from gatewayd.campaign.plan_rows import PlanRow
 from gatewayd.campaign.versions import Versions
 from gatewayd.cloud import messages
 from gatewayd.errors import Refused
@@ -114,22 +115,22 @@ class StatusApi:
 
     async def campaigns(self) -> Object:
         live = self.live.live_progress()
-        rows, counts = await self._database.read(
-            lambda db: (queries.campaigns(db), queries.update_counts(db, live))  # one read: nothing moves in between
+        rows, counts, plans = await self._database.read(  # one read: nothing moves in between
+            lambda db: (queries.campaigns(db), queries.update_counts(db, live), queries.plans(db))
         )
-        return {"campaigns": [_campaign(row, counts.get(row["id"], [])) for row in rows]}
+        return {"campaigns": [_campaign(row, counts.get(row["id"], []), plans.get(row["id"], [])) for row in rows]}
 
     async def campaign(self, campaign: str) -> Object | None:
         """As in the list, with the signed document."""
         live = self.live.live_progress()
-        rows, counts = await self._database.read(
-            lambda db: (queries.campaigns(db, campaign), queries.update_counts(db, live))
+        rows, counts, plans = await self._database.read(
+            lambda db: (queries.campaigns(db, campaign), queries.update_counts(db, live), queries.plans(db, campaign))
         )
         if not rows:
             return None
         document = signed_document(rows[0]["envelope"])
         return {
-            **_campaign(rows[0], counts.get(campaign, [])),
+            **_campaign(rows[0], counts.get(campaign, []), plans.get(campaign, [])),
             "document": None if document is None else document.model_dump(mode="json"),
         }
 
@@ -176,7 +177,7 @@ def signed_document(envelope: bytes) -> messages.Campaign | None:
         return None
 
 
-def _campaign(row: sqlite3.Row, counts: Iterable[queries.Count]) -> Object:
+def _campaign(row: sqlite3.Row, counts: Iterable[queries.Count], plans: Iterable[PlanRow]) -> Object:
     counts = list(counts)
     document = signed_document(row["envelope"])
     states: dict[str, int] = {}
@@ -210,6 +211,29 @@ def _campaign(row: sqlite3.Row, counts: Iterable[queries.Count]) -> Object:
         "total": sum(c.nodes for c in counts),
         "confirmed_bytes": sum(c.confirmed for c in moving),
         "size_bytes": sum(c.size for c in moving),
+        "plan": [_plan(document, plan) for plan in plans],
+    }
+
+
+def _plan(document: messages.Campaign | None, plan: PlanRow) -> Json:
+    names = [] if document is None else [tier.name for tier in document.rollout.tiers]
+    parts: list[Json] = [dict(part) for part in plan.parts]
+    return {
+        "tier": names[plan.tier] if plan.tier < len(names) else f"tier {plan.tier}",
+        "radio": plan.radio,
+        "payload": plan.kind,
+        "size": plan.size,
+        "nodes": len(plan.nodes),
+        "skipped": plan.skipped,
+        "reasons": dict(plan.reasons),
+        "frames": plan.frames,
+        "airtime_s": plan.airtime_s,
+        "eta_s": plan.eta_s,
+        "node_energy_j": plan.node_energy_j,
+        "parts": parts,
+        "assumptions": plan.assumptions,
+        "problem": plan.problem,
+        "made_at": _time(plan.made_at),
     }
 
 
@@ -229,10 +253,6 @@ def _tiers(document: messages.Campaign | None, open_tiers: int, counts: Iterable
 
 
 def _node(row: sqlite3.Row, versions: Versions) -> Object:
-    try:
-        tags: Json = json.loads(row["tags"])
-    except ValueError:
-        tags = {}
     plain = (
         "id radio name manufacturer model hardware hardware_version version power battery_percent lqi rssi_dbm snr_db "
         "reset_cause security_version"
@@ -244,10 +264,18 @@ def _node(row: sqlite3.Row, versions: Versions) -> Object:
         "battery_at": _time(row["battery_at"]),
         "sleepy": None if row["sleepy"] is None else bool(row["sleepy"]),
         "joined": None if row["joined"] is None else bool(row["joined"]),
-        "tags": tags,
+        "tags": _stored(row["tags"]),
+        "details": _stored(row["details"]),
         "first_seen": _time(row["first_seen"]),
-        "last_seen": _time(row["last_seen"]),
+        "last_seen": _time(row["last_seen"] or None),
     }
+
+
+def _stored(text: str) -> Json:
+    try:
+        return jsonable(json.loads(text))
+    except ValueError:
+        return {}
 
 
 def _update_of(row: sqlite3.Row, versions: Versions, live: Live) -> Json:

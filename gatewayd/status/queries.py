@@ -5,6 +5,8 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from gatewayd.campaign import plan_rows
+from gatewayd.campaign.plan_rows import PlanRow
 from gatewayd.campaign.versions import KnownRelease, Versions
 
 _UPDATE_COLUMNS = (
@@ -89,6 +91,14 @@ def update_counts(db: sqlite3.Connection, live: Mapping[tuple[str, str], int]) -
     for (campaign, _, _), count in counts.items():
         by_campaign.setdefault(campaign, []).append(count)
     return by_campaign
+
+
+def plans(db: sqlite3.Connection, campaign: str | None = None) -> dict[str, list[PlanRow]]:
+    """By campaign, in the order of tiers."""
+    found: dict[str, list[PlanRow]] = {}
+    for plan in plan_rows.plans(db, campaign):
+        found.setdefault(plan.campaign, []).append(plan)
+    return found
 
 
 def nodes(

@@ -5,6 +5,7 @@ Not here: what is asked (`questions`), and what the answers of all nodes mean fo
 
 from dataclasses import dataclass, replace
 
+from radios.lorawan import reboot
 from radios.lorawan.cohort import FRAG_INDEX
 from radios.lorawan.messages import Release, Unicast
 from radios.lorawan.outgoing import Outgoing
@@ -95,6 +96,8 @@ def answer(out: Outgoing, node: SessionNode, command: codec.Command, received_at
             node.reboots_heard += 1
             out.move(node, Step.CONFIRMING)
             node.ask_afresh(now + command.countdown + out.settings.settle_s)
+        case firmware_management.DevRebootTimeAns():
+            reboot.told(out, node, command, received_at, now)
         case firmware_management.DevVersionAns():
             _version(out, node, command.fw_version, now)
         case fragmentation.FragSessionDeleteAns() if node.step is Step.DROPPING and not node.group_deleted:
@@ -368,10 +371,14 @@ def _version(out: Outgoing, node: SessionNode, version: int, now: float) -> None
             out.move(node, Step.RUNNING)
             node.ask_afresh(now + out.settings.recheck_s)
             out.event(node, Fact.RUNNING, now, version=version)
+        elif node.reboots and node.started:
+            node.version, node.holds_image, node.started = version, False, False
+            out.move(node, Step.RUNNING)
+            node.ask_afresh(now + out.settings.recheck_s)
+            out.event(node, Fact.RUNNING, now, version=version)
         elif node.reboots:
             node.ask_afresh()
             node.suspect = True  # not rebooted yet, or taken back by its bootloader: the image slot tells
-            node.version = version
     elif node.step is Step.RUNNING:
         node.recheck_s = min(max(node.recheck_s * 2, out.settings.recheck_s), out.settings.recheck_most_s)
         node.ask_afresh(now + node.recheck_s)
@@ -384,6 +391,7 @@ def _version(out: Outgoing, node: SessionNode, version: int, now: float) -> None
 def _still_old(out: Outgoing, node: SessionNode, now: float, *, pending: bool) -> None:
     """After the reboot command the node says the old version; `pending`: the new image still waits on it."""
     node.suspect = False
+    node.told_at = 0.0
     if pending and node.reboots_heard < out.settings.reboot_attempts:
         if node.step is Step.CONFIRMING:
             out.move(node, Step.INSTALLING)
@@ -393,7 +401,8 @@ def _still_old(out: Outgoing, node: SessionNode, now: float, *, pending: bool) -
             node, now, "refused", f"the node did not start the image after {node.reboots_heard} commands that it heard"
         )
     else:
-        node.holds_image = False
-        out.move(node, Step.RUNNING)
-        node.ask_afresh(now + out.settings.recheck_s)
-        out.event(node, Fact.RUNNING, now, version=node.version)
+        # It may have told its version before it rebooted, and run the new one by now: only what it says from here on counts.
+        node.started = True
+        if node.step is Step.INSTALLING:
+            out.move(node, Step.CONFIRMING)
+        node.ask_afresh()

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 
+from radios.lorawan import reboot
 from radios.lorawan.air import Turn
 from radios.lorawan.cohort import BlockSource
 from radios.lorawan.lookout import Lookout
@@ -131,7 +132,7 @@ class Asking:
             return
         if not self._out.idle():
             return  # it has a commit of its own, which the daemon may refuse; the shell calls again at once
-        if node.install_at is not None and now < node.install_at:
+        if reboot.begins_at(node) > now:
             return
         node.installing_since = now
         self._out.move(node, Step.INSTALLING)
@@ -145,13 +146,15 @@ class Asking:
         self._for_uplink.discard(node.dev_eui)
         if not asks(node):
             waits = node.step is Step.READY and node.want is Want.INSTALL
-            if not waits or (node.install_at is not None and now < node.install_at):
-                self._lookout.rest(node, node.install_at if waits else None)
+            if not waits or reboot.begins_at(node) > now:
+                self._lookout.rest(node, reboot.begins_at(node) if waits else None)
             return
         if node.step is Step.WINDOW and not self._out.cohort.window_start:
             return
-        if now < node.not_before:
-            self._lookout.rest(node, node.not_before)
+        reboot.come(self._out, node, now)
+        until = max(node.not_before, reboot.silent_until(node, self._out.settings.settle_s, now))
+        if now < until:
+            self._lookout.rest(node, until)
             return
         # A node that does not always listen is asked at its next uplink: until then the request waits in its queue.
         if node.profile.always_on and self._turn.request_at(now) > now:
@@ -204,8 +207,9 @@ class Asking:
         if node.step is Step.WINDOW:
             node.window_before = node.window_from
             node.window_from = session_start(node, cohort, settings, now)
-        if wanted.name == "install" and node.asked % 2 == 0:
+        if wanted.name == "install" and (node.asked % 2 == 0 or reboot.is_ahead(node, now)):
             node.reboots += 1
+            node.told_at = node.install_at or 0.0 if reboot.is_ahead(node, now) else 0.0
             self._out.changed(node)
         most = max(settings.answer_timeout_most_s, node.profile.answer_timeout_s)
         wait = min(most, node.profile.answer_timeout_s * _BACK_OFF ** max(0, node.asked - _STEADY))

@@ -8,17 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import ceil, floor, log2
 
-from radios.errors import Unsupported
 from radios.lorawan import keys
+from radios.lorawan.fragment_size import FRAGMENT_MOST_BYTES
 from radios.lorawan.gps_time import gps_from_unix
 from radios.lorawan.keys import Key
-from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD, N_MAX
 from radios.lorawan.packages.multicast import BEACON_PERIOD_S
-from radios.radio import ImageRef
 
 FRAG_INDEX = 0
 DESCRIPTOR = bytes(4)
-MIN_FRAGMENT_BYTES = 8
 
 _MIC_CHUNK_BYTES = 4096
 _TIME_OUT_MOST = 15  # McClassCSessionReq: 2^15 s
@@ -97,6 +94,7 @@ class Cohort:
     unicast: bool = False  # one node, no group: every fragment goes into its queue
     unsent: list[int] = field(default_factory=list)  # counters that no gateway sent: no node can have them
     ping_periodicity: int | None = None  # class B: a ping slot every 2^n s; None: class C windows
+    frag_most: int = FRAGMENT_MOST_BYTES  # that its nodes were built for
     old_groups: list[str] = field(default_factory=list)  # the network server's, of a life before: to be deleted
 
     @property
@@ -136,22 +134,6 @@ class BlockSource:
     def _chunks(self) -> Iterator[bytes]:
         for offset in range(0, self.size, _MIC_CHUNK_BYTES):
             yield self.read(offset, min(_MIC_CHUNK_BYTES, self.size - offset))
-
-
-def fragment_size(max_payload: int) -> int:
-    """Bytes of data in a fragment for this largest FRMPayload; Unsupported when too few are left."""
-    size = min(255, max_payload - FRAGMENT_OVERHEAD)
-    if size < MIN_FRAGMENT_BYTES:
-        raise Unsupported(f"a payload of at most {max_payload} bytes leaves no room for a fragment")
-    return size
-
-
-def check_fits(image: ImageRef, frag_size: int) -> int:
-    """M of the image; Unsupported when the counters would not suffice for it and its coded fragments."""
-    nb_frag = ceil(image.size / frag_size)
-    if not 1 <= nb_frag <= N_MAX // 2:
-        raise Unsupported(f"{image.size} bytes in fragments of {frag_size} are {nb_frag}, not 1..{N_MAX // 2}")
-    return nb_frag
 
 
 def time_out_for(seconds: float) -> int:

@@ -15,6 +15,7 @@ def cohort_status(runner: Runner, airtime_s: float) -> Json:
         "cohort": cohort.cohort,
         "transfer": cohort.transfer,
         "fragments": cohort.nb_frag,
+        "fragment_bytes": cohort.frag_size,
         "sent": session.highest_sent,
         "data_rate": cohort.data_rate,
         "gateways": list(cohort.gateways),

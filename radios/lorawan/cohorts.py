@@ -13,8 +13,9 @@ from radios.clock import Clock
 from radios.errors import Unsupported
 from radios.lorawan.air import MulticastAir, Turn
 from radios.lorawan.air_book import AirBook
-from radios.lorawan.cohort import Cohort, check_fits
+from radios.lorawan.cohort import Cohort
 from radios.lorawan.cohort_status import cohort_status
+from radios.lorawan.fragment_size import check_fits
 from radios.lorawan.gateway_bus import Transmitted
 from radios.lorawan.gateway_watch import GatewayWatch
 from radios.lorawan.ground import Ground
@@ -34,7 +35,7 @@ from radios.lorawan.link import slower
 from radios.lorawan.messages import Observed, Release
 from radios.lorawan.network_server import NetworkServer
 from radios.lorawan.owners import Owners
-from radios.lorawan.placement import Candidate, assign
+from radios.lorawan.placement import Candidate, assign, pass_air_s
 from radios.lorawan.reach import candidate, coded, place_of, unicast_rate
 from radios.lorawan.runner import JournalFailed, Runner
 from radios.lorawan.session_factory import SessionFactory
@@ -66,7 +67,7 @@ class Cohorts:
         self.paces: dict[str, MulticastAir] = {}
         self.turn = Turn()
         self.claiming = False  # some device is being claimed
-        self._owners = Owners(settings, network)
+        self.owners = Owners(settings, network)
         self._settings = settings
         self._clock = clock
         self._network = network
@@ -137,7 +138,7 @@ class Cohorts:
                 events.append(_event(directive, Fact.FAILED, now, *coded(reason)))
                 over.append((dev_eui, directive))
             elif node.ready and self._settings.may_set_up(node.device.tags) and self.gateways:
-                if await self._owners.ours(node, now):
+                if await self.owners.ours(node, now):
                     joining.setdefault(directive.transfer, []).append((node, directive))
                 else:
                     self.claiming = True
@@ -153,9 +154,11 @@ class Cohorts:
         by_name = {node.device.dev_eui: (node, directive) for node, directive in members}
         candidates = [c for node, _ in members if (c := self.candidate(node, order.transfer)) is not None]
         opened = {place_of(runner.session.cohort): runner for runner in self._open_runners(order.transfer)}
-        for place, dev_euis in assign(candidates, opened.keys(), self.gateways):
+        counts = {place: len(runner.session.nodes) for place, runner in opened.items()}
+        air_s = partial(pass_air_s, self._settings.plan, image_bytes=order.image.size)
+        for place, dev_euis in assign(candidates, counts, self.gateways, air_s):
             try:
-                nb_frag = check_fits(order.image, self.factory.frag_size(place))
+                check_fits(order.image.size, self.factory.frag_size(place, order.image.size))
             except Unsupported as error:
                 events = [
                     _event(by_name[name][1], Fact.FAILED, self._clock.now(), "no_space", str(error))
@@ -190,7 +193,7 @@ class Cohorts:
                 self._wake.set()
                 continue
             for name in dev_euis:
-                self._join(runner, *by_name[name], nb_frag)
+                self._join(runner, *by_name[name])
 
     def candidate(self, node: Node, transfer: str) -> Candidate | None:
         """How a node can be reached; None: not known yet."""
@@ -213,11 +216,11 @@ class Cohorts:
                 runner.session.expecting = expecting
                 runner.wake()
 
-    def _join(self, runner: Runner, node: Node, directive: NodeDirective, nb_frag: int) -> None:
+    def _join(self, runner: Runner, node: Node, directive: NodeDirective) -> None:
         cohort = runner.session.cohort
         # Where no lower data rate is left, it is tried all the same: the limit is only what is thought of it.
         may_slow = not cohort.unicast and slower(self._settings.plan, cohort.data_rate) is not None
-        limit = node.redundancy_limit(nb_frag) if may_slow else None
+        limit = node.redundancy_limit(cohort.nb_frag) if may_slow else None
         runner.session.join(
             node.profile(
                 self._settings.inventory,

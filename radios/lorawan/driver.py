@@ -23,6 +23,7 @@ from radios.lorawan.journal_codec import (
 )
 from radios.lorawan.messages import Unicast, waits
 from radios.lorawan.network_server import Device, DeviceClass, NetworkServer, Uplink
+from radios.lorawan.placement import Candidate
 from radios.lorawan.runner import JournalFailed, wait_until
 from radios.lorawan.settings import LorawanSettings
 from radios.lorawan.transfer_plan import ASSUMPTIONS, planned
@@ -93,8 +94,13 @@ class LorawanRadio:
         if not taking:
             return TransferPlan(frames=0, airtime_s=0.0, eta_s=0.0, skipped=skipped)
         cohorts, settings = self._cohorts, self._settings
-        ready = [c for node in taking if (c := cohorts.candidate(node, order.transfer)) is not None]
-        parts = planned(
+        ready: list[Candidate] = []
+        for node in taking:
+            if (found := cohorts.candidate(node, order.transfer)) is None:
+                skipped[node.node_id] = "not heard yet: its next uplink tells its data rate"
+            else:
+                ready.append(found)
+        made = planned(
             order.image,
             ready,
             cohorts.gateways,
@@ -104,11 +110,11 @@ class LorawanRadio:
             self._uplink_s,
         )
         return TransferPlan(
-            frames=sum(part.frames for part in parts),
-            airtime_s=sum(part.airtime_s for part in parts),
-            eta_s=max((part.eta_s for part in parts), default=0.0) + settings.session.lead_s,
-            skipped=skipped,
-            parts=parts,
+            frames=sum(part.frames for part in made.parts),
+            airtime_s=sum(part.airtime_s for part in made.parts),
+            eta_s=max(part.eta_s for part in made.parts) + settings.session.lead_s if made.parts else 0.0,
+            skipped={**skipped, **made.skipped},
+            parts=made.parts,
             assumptions=ASSUMPTIONS,
         )
 
@@ -191,7 +197,7 @@ class LorawanRadio:
             self._keep_known(node.known)
             self._wake.set()
         answer = time_answer(node.device, node.ports, uplink, now)
-        if answer is not None and self._settings.may_set_up(node.device.tags):
+        if answer is not None and self._settings.owns(node.device.tags):
             self._cohorts.ground.spawn(self._send(answer))
         self._offer(node.told(now))
         runner = self._cohorts.runner_of(uplink.dev_eui)
@@ -223,11 +229,11 @@ class LorawanRadio:
             node.describe(device)
             if not self._settings.may_set_up(device.tags):
                 self._cohorts.disown(device.dev_eui)
-            self._offer(node.described(self._clock.now()))
+            self._offer(node.described(self._clock.now(), self._cohorts.obstacle(node)))
         gone = set(self._cohorts.nodes) - {device.dev_eui for device in devices}
         for dev_eui in gone:
             node = self._cohorts.nodes.pop(dev_eui)
-            self._offer(NodeObservation(node.node_id, self._clock.now(), joined=False))
+            self._offer(NodeObservation(node.node_id, self._clock.now(), joined=False, alive=False))
         self._wake.set()
 
     async def _steward(self) -> None:
@@ -235,21 +241,23 @@ class LorawanRadio:
         while True:
             self._wake.clear()
             self._keep_air()
-            await self._ask_nodes()
+            claiming = await self._ask_nodes()
             try:
                 await self._cohorts.place()
             except JournalFailed as error:
                 _log.error("lorawan journal: %s", error)
             now = self._clock.now()
             due = [node.not_before for node in self._cohorts.nodes.values() if node.not_before > now]
-            if self._cohorts.claiming:
+            if claiming or self._cohorts.claiming:
                 due.append(now + self._settings.claim_settle_s)
             free_at = self._cohorts.turn.free_at(now)
             if free_at > now and any(node.not_before <= now for node in self._cohorts.nodes.values()):
                 due.append(free_at)
             await wait_until(self._clock, min([now + self._settings.steward_s, *due]), self._wake)
 
-    async def _ask_nodes(self) -> None:
+    async def _ask_nodes(self) -> bool:
+        """Whether one of them has to be claimed first."""
+        claiming = False
         for node in list(self._cohorts.nodes.values()):
             dev_eui = node.device.dev_eui
             if node.device.refused or not self._settings.may_set_up(node.device.tags):
@@ -258,7 +266,14 @@ class LorawanRadio:
                 continue  # its session asks what it needs; two questions at a time collide
             now = self._clock.now()
             if self._cohorts.turn.free_at(now) > now:
-                return  # the steward looks again when the air is free
+                return claiming  # the steward looks again when the air is free
+            if not node.is_due(self._settings.inventory, now):
+                if node.take_changed():
+                    self._keep_known(node.known)
+                continue
+            if not await self._cohorts.owners.may_ask(node, self._cohorts.gateways, now):
+                claiming = True
+                continue
             action = node.ask(self._settings.inventory, now)
             if node.take_changed():
                 self._keep_known(node.known)
@@ -267,6 +282,7 @@ class LorawanRadio:
             self._cohorts.turn.take(now, self._settings.session.unicast_gap_s)
             if not await self._send(action):
                 node.postpone(self._clock.now() + self._settings.session.retry_s)
+        return claiming
 
     async def _send(self, action: Unicast) -> bool:
         size = len(action.data)
@@ -308,7 +324,8 @@ class LorawanRadio:
             return CommandResult(ok=False, detail=f"transfer {transfer!r} is not known")
         nodes = [directive.node for directive in self._cohorts.directives.values() if directive.transfer == transfer]
         made = asdict(await self.plan(order, nodes))
-        return CommandResult(ok=True, detail=ASSUMPTIONS, value=made | {"parts": list(made["parts"])})
+        parts = [part | {"members": list(part["members"])} for part in made["parts"]]
+        return CommandResult(ok=True, detail=ASSUMPTIONS, value=made | {"parts": parts})
 
     # Small things.
 

@@ -9,6 +9,7 @@ from the records goes on, asks every node the same question again, and never rep
 from collections.abc import Callable, Iterable
 
 from radios.errors import ContractError
+from radios.lorawan import reboot
 from radios.lorawan.air import Turn
 from radios.lorawan.answers import Air, answer, decode, dropped
 from radios.lorawan.asking import PROMPT_EXPIRES_S, Asking, asked_in_vain
@@ -132,6 +133,7 @@ class FuotaSession:
             return
         node.generation, node.want, node.install_at = directive.generation, directive.want, _install_at(directive)
         self._out.changed(node)
+        reboot.directed(self._out, node, now)
         if directive.want is Want.DROP and node.step is not Step.DROPPING:
             nothing_there = node.step is Step.GROUP and not node.asked and not self.cohort.data_started
             self._out.move(node, Step.DROPPING)

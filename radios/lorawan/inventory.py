@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from radios.lorawan.discovery import Discovery
+from radios.lorawan.fragment_size import FRAGMENT_LEAST_BYTES, FRAGMENT_MOST_BYTES
 from radios.lorawan.gps_time import WRAP_S, gps_from_unix
 from radios.lorawan.journal_codec import Known
 from radios.lorawan.link import smoothed
@@ -21,6 +22,8 @@ HARDWARE_TAG = "gatewayd-hardware"
 """Device tag: the hardware (8 hex digits) of a node without TS006, which cannot tell it."""
 REDUNDANCY_TAG = "gatewayd-redundancy"
 """Device tag: lost fragments that the node's firmware was built to make up."""
+FRAGMENT_TAG = "gatewayd-fragment"
+"""Device tag: largest FragSize, in bytes, that the node's firmware was built for (LoRaMac-node as delivered: 50)."""
 
 PORT_TAGS = {
     "clock": "gatewayd-port-clock",
@@ -101,11 +104,16 @@ class Node:
 
     def redundancy_limit(self, nb_frag: int) -> int:
         """Lost fragments that its decoder is thought to make up: observed, told by a tag, or as its library is delivered."""
-        tag = self.device.tags.get(REDUNDANCY_TAG, "")
-        told = int(tag) if tag.isascii() and tag.isdigit() and len(tag) < 6 else None
+        told = _number(self.device.tags.get(REDUNDANCY_TAG, ""))
         stock = STOCK_LIMIT_LORAMAC if nb_frag <= STOCK_FRAGMENTS_LORAMAC else STOCK_LIMIT
         limit = stock if told is None else told
         return limit if self.known.redundancy_limit is None else min(limit, self.known.redundancy_limit)
+
+    @property
+    def fragment_most(self) -> int:
+        """Bytes of data in a fragment that its firmware takes: told by a tag, else what the command can say."""
+        told = _number(self.device.tags.get(FRAGMENT_TAG, ""))
+        return told if told is not None and FRAGMENT_LEAST_BYTES <= told <= FRAGMENT_MOST_BYTES else FRAGMENT_MOST_BYTES
 
     def profile(
         self,
@@ -131,6 +139,10 @@ class Node:
             firmware_management=packages[firmware_management.PACKAGE_ID] > 0,
             mc_group_id=self.discovery.mc_group_id() or 0,
         )
+
+    def is_due(self, settings: InventorySettings, now: float) -> bool:
+        """Whether there is something to ask, now."""
+        return now >= self.not_before and self.discovery.wanted(settings.version_every_s, now) is not None
 
     def ask(self, settings: InventorySettings, now: float) -> Unicast | None:
         """The next question, when it is due."""
@@ -175,15 +187,16 @@ class Node:
         changed, self.discovery.changed = self.discovery.changed, False
         return changed
 
-    def described(self, now: float) -> NodeObservation:
-        """What the network server says of it now, as of when it last heard the node."""
-        device = self.device
+    def described(self, now: float, refused: str = "") -> NodeObservation:
+        """What the network server says of it now, as of when it last heard the node. `refused`: why it cannot take part."""
+        device, known = self.device, self.known
         power = {None: Power.UNKNOWN, True: Power.MAINS, False: Power.BATTERY}[device.external_power]
         tag = device.tags.get(HARDWARE_TAG, "").lower()
         told = self.known.packages.get(firmware_management.PACKAGE_ID) == 0 and _is_hardware(tag)
         return NodeObservation(
             node=self.node_id,
             at=now if device.last_seen is None else min(now, device.last_seen),
+            alive=device.last_seen is not None,
             name=device.name or None,
             hardware=f"lorawan:{tag}" if told else None,
             power=power,
@@ -191,6 +204,20 @@ class Node:
             sleepy=device.device_class is DeviceClass.A,
             joined=True,
             tags=device.tags,
+            details={
+                "class": str(device.device_class),
+                "region": device.region,
+                "mac_version": ".".join(map(str, device.mac_version)),
+                "profile": device.profile or None,
+                "margin_db": device.margin_db,
+                "external_power": device.external_power,  # None: it has never told its status
+                "battery_unmeasured": device.external_power is False and device.battery_percent is None,
+                "uplink_data_rate": known.uplink_dr,
+                "uplink_interval_s": device.uplink_interval_s,
+                "packages": {str(package): version for package, version in sorted(known.packages.items())},
+                "redundancy_limit": known.redundancy_limit,
+                "refused": refused or None,
+            },
         )
 
     def told(self, now: float) -> NodeObservation:
@@ -230,6 +257,10 @@ def ports_by_tags(tags: Mapping[str, str], default: Ports) -> Ports:
     """The ports that tags state, else the default; what is no FPort of an application is not looked at."""
     stated = {name: tags.get(tag, "") for name, tag in PORT_TAGS.items()}
     return replace(default, **{name: int(text) for name, text in stated.items() if _is_port(text)})
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
 def _is_port(text: str) -> bool:

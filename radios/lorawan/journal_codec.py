@@ -92,6 +92,7 @@ def node_record(cohort: str, node: SessionNode) -> Record:
         "want": node.want,
         "step": node.step,
         "install_at": node.install_at,
+        "told_at": node.told_at,
         "session_cnt": node.session_cnt,
         "attempt": node.attempt,
         "reboots": node.reboots,

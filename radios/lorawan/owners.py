@@ -6,7 +6,7 @@ writing has come to an end, the device is ours. The last one to write wins, for 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from radios.errors import LinkError, Unsupported
@@ -22,6 +22,21 @@ class Owners:
         self._settings = settings
         self._network = network
         self._claimed_at: dict[str, float] = {}
+        self._again_at: dict[str, float] = {}  # after the network server did not take a claim
+
+    async def may_ask(self, node: Node, gateways: Collection[str], now: float) -> bool:
+        """Whether the node may be asked what it is: another daemon's must not pay for our questions.
+
+        One that nobody owns is claimed first, unless it is in another region, or only gateways hear it that are not among
+        `gateways`, ours.
+        """
+        if self._settings.owns(node.device.tags):
+            return True
+        heard_by = node.known.snr_db.keys()
+        elsewhere = node.device.region != self._settings.region or (heard_by and heard_by.isdisjoint(gateways))
+        if elsewhere or now < self._again_at.get(node.device.dev_eui, now):
+            return False
+        return await self.ours(node, now)
 
     async def ours(self, node: Node, now: float) -> bool:
         """Whether it may be set up now; asked again and again. A device that a person gave to this daemon is known at once."""
@@ -44,6 +59,7 @@ class Owners:
                 self._claimed_at[dev_eui] = now
         except (LinkError, Unsupported) as error:
             _log.warning("lorawan:%s cannot be claimed: %s", dev_eui, error)
+            self._again_at[dev_eui] = now + settings.session.retry_s
         return False
 
     async def _fresh(self, node: Node) -> Mapping[str, str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from radios.lorawan import keys
+from radios.lorawan import keys, reboot
 from radios.lorawan.cohort import (
     DESCRIPTOR,
     FRAG_INDEX,
@@ -78,10 +78,13 @@ def question(
             return _upgrade_image(node)
         case Step.VERIFYING:
             return _upgrade_image(node)
+        case Step.INSTALLING | Step.CONFIRMING | Step.DROPPING if reboot.to_cancel(node, now):
+            cancel = firmware_management.DevRebootTimeReq(reboot_time=firmware_management.REBOOT_TIME_CANCEL)
+            return _firmware("cancel", node, cancel)
         case Step.INSTALLING if node.suspect:
             return _upgrade_image(node)
-        case Step.INSTALLING if node.asked % 2 == 0:
-            return _reboot(node, settings)
+        case Step.INSTALLING if node.asked % 2 == 0 or reboot.is_ahead(node, now):
+            return _firmware("install", node, reboot.command(node, settings.reboot_countdown_s, now))
         case Step.CONFIRMING if node.suspect:
             return _upgrade_image(node)
         case Step.INSTALLING | Step.CONFIRMING | Step.RUNNING:
@@ -177,11 +180,6 @@ def _status(node: SessionNode) -> Question:
 
 def _upgrade_image(node: SessionNode) -> Question:
     return _firmware("DevUpgradeImageReq", node, firmware_management.DevUpgradeImageReq())
-
-
-def _reboot(node: SessionNode, settings: SessionSettings) -> Question:
-    command = firmware_management.DevRebootCountdownReq(countdown=settings.reboot_countdown_s)
-    return _firmware("install", node, command)
 
 
 def _version(node: SessionNode) -> Question:

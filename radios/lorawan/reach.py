@@ -23,11 +23,11 @@ def candidate(
         rate = unicast_rate(node, air)
         if rate is None:
             return None  # its next uplink says
-        return Candidate(dev_eui, version, rate, frozenset(), port, unicast=True)
+        return Candidate(dev_eui, version, rate, frozenset(), port, unicast=True, frag_most=node.fragment_most)
     ceiling = min(ceiling, known.slower.get(transfer, ceiling))
     rate, reaching = usable(plan, ceiling, known.snr_db, known.uplink_dr, gateways)
     class_b = node.device.device_class is DeviceClass.B
-    return Candidate(dev_eui, version, rate, reaching, port, class_b=class_b)
+    return Candidate(dev_eui, version, rate, reaching, port, class_b=class_b, frag_most=node.fragment_most)
 
 
 def unicast_rate(node: Node, air: UnicastAir) -> int | None:
@@ -37,7 +37,8 @@ def unicast_rate(node: Node, air: UnicastAir) -> int | None:
 
 def place_of(cohort: Cohort) -> Place:
     class_b = cohort.ping_periodicity is not None
-    return Place(cohort.frag_version, cohort.data_rate, cohort.gateways, cohort.port, cohort.unicast, class_b)
+    shared = cohort.frag_version, cohort.data_rate, cohort.gateways, cohort.port, cohort.unicast
+    return Place(*shared, class_b, cohort.frag_most)
 
 
 def coded(reason: str) -> tuple[str, str]:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 
 from radios.lorawan.air import MulticastAir, Turn
 from radios.lorawan.air_book import AirBook
-from radios.lorawan.cohort import BlockSource, Cohort, fragment_size, periodicity_for
+from radios.lorawan.cohort import BlockSource, Cohort, periodicity_for
 from radios.lorawan.fec import Encoder
 from radios.lorawan.fuota_session import FuotaSession
 from radios.lorawan.keys import KEY_BYTES, Key
 from radios.lorawan.outgoing import Remember
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD, N_MAX
-from radios.lorawan.placement import Place
+from radios.lorawan.placement import Place, place_fragment
 from radios.lorawan.session_node import SessionNode
 from radios.lorawan.settings import LorawanSettings
 from radios.lorawan.unicast_air import UnicastAir, rx1_frequency_hz
@@ -44,9 +44,9 @@ class SessionFactory:
         self._book = book
         self._read = read
 
-    def frag_size(self, place: Place) -> int:
-        """Of a cohort there; Unsupported when nothing useful fits."""
-        return fragment_size(self._settings.plan.max_payload(place.data_rate))
+    def frag_size(self, place: Place, image_bytes: int) -> int:
+        """Of a cohort there; Unsupported when the image cannot be sent so."""
+        return place_fragment(self._settings.plan, place, image_bytes)
 
     def new_cohort(self, order: TransferOrder, place: Place, gateways: Sequence[str]) -> tuple[Cohort, Key]:
         """`gateways`: all that there are."""
@@ -57,7 +57,8 @@ class SessionFactory:
             digest=order.image.digest,
             size=order.image.size,
             version=order.image.version,
-            frag_size=self.frag_size(place),
+            frag_size=self.frag_size(place, order.image.size),
+            frag_most=place.frag_most,
             frag_version=place.frag_version,
             region=self._settings.region,
             data_rate=place.data_rate,
@@ -66,7 +67,7 @@ class SessionFactory:
             mc_addr=mc_addr,
             port=place.port,
             unicast=place.unicast,
-            ping_periodicity=self._periodicity(order.air_share, place) if place.class_b else None,
+            ping_periodicity=self._periodicity(order, place) if place.class_b else None,
         )
         return cohort, mc_key
 
@@ -85,9 +86,9 @@ class SessionFactory:
             minute_of_day=settings.minute_of_day,
         )
 
-    def _periodicity(self, share: float, place: Place) -> int:
-        payload_len = FRAGMENT_OVERHEAD + self.frag_size(place)
-        return periodicity_for(self.pace(share, place.gateways, place.data_rate).spacing_s(payload_len))
+    def _periodicity(self, order: TransferOrder, place: Place) -> int:
+        payload_len = FRAGMENT_OVERHEAD + self.frag_size(place, order.image.size)
+        return periodicity_for(self.pace(order.air_share, place.gateways, place.data_rate).spacing_s(payload_len))
 
     def session(
         self,

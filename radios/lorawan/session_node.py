@@ -22,7 +22,7 @@ class Step(StrEnum):
     RECEIVING = "receiving"
     VERIFYING = "verifying"  # says it has the block: DevUpgradeImageReq
     READY = "ready"
-    INSTALLING = "installing"  # DevRebootCountdownReq
+    INSTALLING = "installing"  # DevRebootTimeReq, DevRebootCountdownReq
     CONFIRMING = "confirming"  # DevVersionReq after the reboot
     RUNNING = "running"
     FAILED = "failed"
@@ -39,8 +39,8 @@ TRANSITIONS: dict[Step, frozenset[Step]] = {
     _S.RECEIVING: frozenset({_S.WINDOW, _S.GROUP, _S.VERIFYING, _S.READY, _S.FAILED, _S.DROPPING, _S.LEFT}),
     _S.VERIFYING: frozenset({_S.RECEIVING, _S.READY, _S.FAILED, _S.DROPPING, _S.LEFT}),
     _S.READY: frozenset({_S.INSTALLING, _S.RUNNING, _S.FAILED, _S.DROPPING, _S.LEFT}),
-    _S.INSTALLING: frozenset({_S.CONFIRMING, _S.RUNNING, _S.FAILED, _S.DROPPING, _S.LEFT}),
-    _S.CONFIRMING: frozenset({_S.RUNNING, _S.INSTALLING, _S.FAILED, _S.DROPPING, _S.LEFT}),
+    _S.INSTALLING: frozenset({_S.READY, _S.CONFIRMING, _S.RUNNING, _S.FAILED, _S.DROPPING, _S.LEFT}),
+    _S.CONFIRMING: frozenset({_S.READY, _S.RUNNING, _S.INSTALLING, _S.FAILED, _S.DROPPING, _S.LEFT}),
     _S.RUNNING: frozenset({_S.DROPPING, _S.LEFT}),
     _S.FAILED: frozenset({_S.DROPPING, _S.LEFT}),
     _S.DROPPING: frozenset({_S.LEFT}),
@@ -90,6 +90,7 @@ class SessionNode:
     block: BlockStatus
     step: Step = Step.GROUP
     install_at: float | None = None  # Unix seconds
+    told_at: float = 0.0  # the moment that it was told to reboot at; 0: none
     session_cnt: int = 0  # of this session; 0: not chosen yet
     attempt: int = 1
     reboots: int = 0  # reboot commands sent
@@ -119,6 +120,8 @@ class SessionNode:
     sounded: bool = False  # it was asked alone, before the first coded fragment
     suspect: bool = False  # may be complete: the image is asked about
     unproven: int = 0  # times that the image was asked about in vain
+    timeless: bool = False  # it cannot be told a moment: it has no clock, or another time
+    started: bool = False  # after the reboot command its image slot is empty: the image was begun, whatever runs by now
     image_refused: int = 0  # answers that there is no valid image
     without_session: int = 0  # answers without a word about the session that was asked for
     resync: bool = False  # its clock is off

@@ -7,7 +7,8 @@ from functools import cache
 
 from radios.lorawan.air import AirLimits
 from radios.lorawan.chirpstack import ChirpStackSettings
-from radios.lorawan.cohort import SessionSettings, fragment_size
+from radios.lorawan.cohort import SessionSettings
+from radios.lorawan.fragment_size import largest
 from radios.lorawan.inventory import InventorySettings
 from radios.lorawan.keys import Key
 from radios.lorawan.regions import Region, region
@@ -43,7 +44,7 @@ class LorawanSettings:
 
     def __post_init__(self) -> None:
         """ValueError or Unsupported for a frequency or data rate that the region has not, or that carries no fragment."""
-        fragment_size(self.plan.max_payload(self.data_rate))
+        largest(self.plan.max_payload(self.data_rate))
         self.plan.sub_band(self.frequency_hz)
 
     @property
@@ -67,6 +68,10 @@ class LorawanSettings:
     def foreign(self, tags: Mapping[str, str]) -> bool:
         """Whether these tags name another gateway."""
         return bool(self.owner) and tags.get(self.owner_tag, self.owner) != self.owner
+
+    def owns(self, tags: Mapping[str, str]) -> bool:
+        """Whether these tags say that the device is this daemon's; without an owner's name every device is."""
+        return not self.owner or tags.get(self.owner_tag) == self.owner
 
     def may_set_up(self, tags: Mapping[str, str]) -> bool:
         """Whether a device with these tags belongs to this daemon, or to none."""

@@ -1,16 +1,18 @@
 """What a transfer would cost before it starts, cohort by cohort: air, time, and energy at a node. PURE."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil
 
+from radios.errors import Unsupported
 from radios.lorawan.air import MulticastAir
 from radios.lorawan.airtime import downlink_airtime, uplink_airtime
-from radios.lorawan.cohort import check_fits, fragment_size
+from radios.lorawan.fragment_size import check_fits
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD
-from radios.lorawan.placement import Candidate, Place, assign
+from radios.lorawan.placement import Candidate, Place, assign, pass_air_s, place_fragment
 from radios.lorawan.regions import Region
 from radios.lorawan.unicast_air import UnicastAir
-from radios.radio import ImageRef, PlanPart
+from radios.radio import ImageRef, NodeId, PlanPart
 
 CODED_SHARE = 0.15  # of M, before any loss is known
 RECEIVING_W = 3.3 * 0.011  # a LoRa transceiver listening, at 3.3 V
@@ -21,6 +23,12 @@ ASSUMPTIONS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    parts: tuple[PlanPart, ...]
+    skipped: Mapping[NodeId, str] = field(default_factory=dict)  # for whom this image is too much, with the reason
+
+
 def planned(
     image: ImageRef,
     candidates: Sequence[Candidate],
@@ -29,17 +37,24 @@ def planned(
     air: UnicastAir,
     pace_of: Callable[[Place], MulticastAir],
     uplink_s: Callable[[str], float],
-) -> tuple[PlanPart, ...]:
+) -> Planned:
     """A part for each cohort. Groups of one set of gateways take their turns, so a later one is done later.
 
     `uplink_s`: between two uplinks of a node, by DevEUI; 0 where its queue is served at once.
     """
     parts: list[PlanPart] = []
+    skipped: dict[NodeId, str] = {}
     multicast_s = 0.0
-    for place, members in assign(candidates, (), gateways):
-        frag_size = fragment_size(plan.max_payload(place.data_rate))
+    for place, members in assign(candidates, {}, gateways, lambda place: pass_air_s(plan, place, image.size)):
+        node_ids = tuple(NodeId(f"lorawan:{dev_eui}") for dev_eui in members)
+        try:
+            frag_size = place_fragment(plan, place, image.size)
+            nb_frag = check_fits(image.size, frag_size)
+        except Unsupported as error:
+            skipped |= dict.fromkeys(node_ids, f"DR{place.data_rate}: {error}")
+            continue
         size = FRAGMENT_OVERHEAD + frag_size
-        count = ceil(check_fits(image, frag_size) * (1 + CODED_SHARE))
+        count = ceil(nb_frag * (1 + CODED_SHARE))
         if place.unicast:
             one = air.airtime_s(place.data_rate, size)
             between_s = uplink_s(members[0])
@@ -60,9 +75,11 @@ def planned(
                 airtime_s=airtime_s,
                 eta_s=eta_s,
                 node_energy_j=0.0 if always_on else energy_j,  # one that listens all the time uses no more
+                members=node_ids,
+                multicast=not place.unicast,
             )
         )
-    return tuple(parts)
+    return Planned(tuple(parts), skipped)
 
 
 def _uplink_airtime_s(plan: Region, data_rate: int) -> float:

@@ -109,6 +109,19 @@ function stacked(states) {
 
 const summary = (states) => ORDER.filter((state) => states[state]).map((state) => `${states[state]} ${words(state)}`).join(", ");
 
+function lasting(seconds) {
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+function planned(plan) {
+  const head = `planned, ${plan.tier} over ${plan.radio}: ${plan.payload} image of ${bytes(plan.size)} to ${plan.nodes} ${plan.nodes === 1 ? "node" : "nodes"}`;
+  if (plan.problem) return `${head}: ${plan.problem}`;
+  const energy = !plan.node_energy_j ? "" : `, at most ${plan.node_energy_j.toFixed(1)} J at a node`;
+  const skipped = plan.skipped ? `, without ${plan.skipped} of them: ${[...new Set(Object.values(plan.reasons))].join("; ")}` : "";
+  return `${head}, ${plan.frames} frames, ${lasting(plan.airtime_s)} on air, done after ${lasting(plan.eta_s)}${energy}${skipped}`;
+}
+
 function campaignCard(campaign) {
   const head = make("div", { class: "head" }, make("h3", {}, campaign.id), pill(campaign.state),
     campaign.held ? pill("held") : null,
@@ -123,6 +136,7 @@ function campaignCard(campaign) {
     box.append(make("div", { class: "tier" }, make("span", {}, name, tier.open ? "" : make("span", { class: "dim" }, " closed")),
       stacked(tier.nodes), make("span", {}, counts ? summary(tier.nodes) : make("span", { class: "dim" }, "no nodes here"))));
   }
+  for (const plan of campaign.plan) box.append(make("div", { class: "legend dim" }, planned(plan)));
   const share = campaign.size_bytes ? (100 * campaign.confirmed_bytes) / campaign.size_bytes : 0;
   box.append(make("div", { class: "legend dim" },
     campaign.size_bytes === 0 ? null : make("span", {}, `${bytes(campaign.confirmed_bytes)} of ${bytes(campaign.size_bytes)} confirmed on nodes (${share.toFixed(1)} %)`),
@@ -150,6 +164,8 @@ function nodeRow(node) {
   const update = node.update;
   const called = node.name || node.model;
   const name = make("td", { class: "name" }, called ? make("div", {}, called) : null, make("div", { class: "mono dim" }, node.id));
+  const facts = Object.entries(node.details).filter(([, value]) => value !== null && value !== "");
+  if (facts.length) name.title = facts.map(([key, value]) => `${words(key)}: ${shown(key, value)}`).join("\n");
   const held = update !== null && update.want === "hold";
   const state = make("td", {}, update ? pill(update.state) : make("span", { class: "dim" }, "no campaign"),
     held ? " " : null, held ? pill("held") : null, node.joined === false ? make("div", { class: "bad" }, "has left") : null);
@@ -167,7 +183,7 @@ function nodeRow(node) {
   }
   const battery = node.power === "mains" ? "mains" : node.battery_percent === null ? "?" : `${Math.round(node.battery_percent)} %`;
   const link = [node.lqi === null ? "" : `LQI ${node.lqi}`, node.rssi_dbm === null ? "" : `${Math.round(node.rssi_dbm)} dBm`,
-    node.snr_db === null ? "" : `SNR ${node.snr_db.toFixed(1)}`].filter(Boolean).join(", ");
+    node.snr_db === null ? "" : `SNR ${node.snr_db.toFixed(1)}`, typeof node.details.margin_db === "number" ? `margin ${node.details.margin_db} dB` : ""].filter(Boolean).join(", ");
   const why = update ? [words(update.code), update.detail].filter(Boolean).join(": ") : "";
   const attempt = update && update.attempt > 1 ? `attempt ${update.attempt}` : "";
   return make("tr", {}, name, state, progress, version,

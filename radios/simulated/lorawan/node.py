@@ -363,6 +363,7 @@ class VirtualNode:
             style=spec.status_style,
             redundancy_limit=spec.redundancy_limit,
             flash_bytes=spec.flash_bytes,
+            fragment_bytes_most=spec.fragment_bytes_most,
             int_key=self._int_key,
             counters=self.fragment_counters,
             seen=self._seen,

@@ -26,6 +26,7 @@ class NodeSpec:
     status_style: StatusStyle = StatusStyle.LBM
     redundancy_limit: int = 100  # lost plain fragments that the decoder can make up
     flash_bytes: int = 256 * 1024
+    fragment_bytes_most: int = 255  # that the firmware was built for
     delta_formats: tuple[str, ...] = ()  # of patches that it can apply: "detools", "vcdiff"
     downlink_loss: float = 0.0  # 0..1, of every frame towards the node
     uplink_loss: float = 0.0

@@ -100,6 +100,8 @@ def test_an_old_store_is_migrated(state: Path, tmp_path: Path) -> None:
             db.execute(f"ALTER TABLE node_update DROP COLUMN {column}")
         db.execute("ALTER TABLE node DROP COLUMN reset_cause_at")
         db.execute("ALTER TABLE campaign DROP COLUMN evidence")
+        db.execute("DROP TABLE transfer_plan")
+        db.execute("ALTER TABLE node DROP COLUMN details")
         db.commit()
     take(state, GATEWAY, tmp_path / "b", MADE)
     again(tmp_path / "b", tmp_path / "new")

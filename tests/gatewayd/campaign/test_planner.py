@@ -53,6 +53,7 @@ class Site:
         self.refused: frozenset[str] = frozenset()
         self.doubted: frozenset[str] = frozenset()
         self.radio_ahead_s = 0.0
+        self.cohorts: dict[str, str] = {}
         self.row = CampaignRow(
             "lamps", "t", "gateway:gw-1", document.revision, "d", b"", document.release, CampaignState.WAITING, "", "",
             False, 1, "", START_S, START_S,
@@ -64,7 +65,7 @@ class Site:
             Situation(
                 self.document, self.row, self.release, self.manufacturers, self.blocked, self.forbidden, self.nodes, self.updates, self.elsewhere, self.now,
                 dict.fromkeys(("zigbee", "lorawan"), self.now + self.radio_ahead_s), self.yielding, self.unusable, self.refused,
-                self.place, self.versions, self.own_versions, self.doubted,
+                self.place, self.versions, self.own_versions, self.doubted, self.cohorts,
             )
         )  # fmt: skip
         self.row = decision.row

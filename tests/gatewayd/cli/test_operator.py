@@ -22,7 +22,9 @@ async def test_status_shows_gateway_campaigns_and_nodes(command: Any) -> None:
 
 
 async def test_parts_are_one_empty_line_apart(command: Any, filled: Database) -> None:
-    await filled.write(lambda db: [db.execute(f"DELETE FROM {t}") for t in ("node_update", "node", "campaign")])
+    await filled.write(
+        lambda db: [db.execute(f"DELETE FROM {t}") for t in ("node_update", "transfer_plan", "node", "campaign")]
+    )
     lines = (await command("status", token=False)).output.splitlines()
     assert all(first.strip() or second.strip() for first, second in itertools.pairwise(lines))
     assert lines[-3:] == ["no campaign", "", "no nodes"]
@@ -38,6 +40,18 @@ async def test_status_says_when_the_gateway_is_not_ready(command: Any, daemon: A
 async def test_status_as_json(command: Any) -> None:
     answer = json.loads((await command("status", "--json")).output)
     assert (answer["gateway"]["id"], len(answer["campaigns"]), len(answer["nodes"])) == ("gw-1", 2, 6)
+
+
+async def test_the_plan_of_a_campaign(command: Any) -> None:
+    shown = (await command("plan", "spring")).output
+    for words in (
+        *("canary", "no link", "everyone", "539", "3 min", "40 min", "1.2 J", "1 skipped: another gateway owns it"),
+        *("DR0 unicast", "?", "lorawan: 15% coded fragments"),
+    ):
+        assert words in " ".join(shown.split())
+    assert [plan["frames"] for plan in json.loads((await command("plan", "spring", "--json")).output)] == [0, 539]
+    assert "no plan yet" in (await command("plan", "field-test")).output
+    assert (await command("plan", "nothing")).exit_code == 1
 
 
 async def test_nodes_are_filtered(command: Any) -> None:

@@ -37,4 +37,4 @@ def test_where_there_is_no_terminal_a_line_comes_now_and_then() -> None:
     lines = out.getvalue().splitlines()
     assert [line.split()[:2] for line in lines] == [["0.0", "s"], ["5.0", "s"]]
     assert "\x1b" not in out.getvalue()
-    assert "14 updated, " in lines[1]
+    assert "13 updated, " in lines[1]

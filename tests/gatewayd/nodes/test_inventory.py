@@ -41,6 +41,22 @@ async def test_telling_observations_survive_at_once_the_rest_with_the_flush(tmp_
     database.close()
 
 
+async def test_what_only_its_radio_knows_is_kept_and_who_was_never_heard_was_never_seen(tmp_path: Path) -> None:
+    database = Database.open(tmp_path / "s.db")
+    inventory = await Inventory.load(database)
+    details = {"class": "C", "margin_db": 10, "packages": {"3": 2}, "refused": None}
+    await inventory.observe(NodeObservation(LAMP, 10.0, joined=True, details=details, alive=False))
+    again = (await Inventory.load(database)).get(LAMP)
+    assert again is not None
+    assert (again.details, again.first_seen, again.last_seen) == (details, 10.0, 0.0)
+    await inventory.observe(NodeObservation(LAMP, 20.0))
+    await inventory.observe(NodeObservation(LAMP, 30.0, details={"class": "A"}, alive=False))
+    node = inventory.get(LAMP)
+    assert node is not None
+    assert (node.details, node.last_seen) == ({"class": "A"}, 20.0)
+    database.close()
+
+
 async def test_the_security_floor_only_rises_and_no_observation_touches_it(tmp_path: Path) -> None:
     database = Database.open(tmp_path / "s.db")
     inventory = await Inventory.load(database)

@@ -10,12 +10,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from gatewayd.campaign import plan_rows
 from gatewayd.cloud.messages import Campaign, Desired, Gate, Rollout, Tier, dump
 from gatewayd.config_values import Listen
 from gatewayd.status.server import StatusServer
 from gatewayd.status.token import TOKEN_FILE
 from gatewayd.store.database import Database
-from radios.radio import CommandResult, Json, NodeCommand
+from radios.radio import CommandResult, Json, NodeCommand, NodeId, PlanPart, TransferPlan
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 AT = NOW.timestamp()
@@ -171,7 +172,30 @@ def fill(db: sqlite3.Connection) -> None:
         "INSERT INTO node (id, radio, first_seen, last_seen) VALUES ('zigbee:00124b00000000ff', 'zigbee', ?, ?)",
         (AT, AT),
     )
+    plan_rows.replace_plans(db, "spring", PLANS)
     db.execute("INSERT INTO radio_record VALUES ('zigbee', 'network', 'key', 1, ?, 1)", (b"hunter2",))
+
+
+PLANS = (
+    plan_rows.PlanRow(
+        "spring", 0, "zigbee", "spring/1", "full", SIZE, frozenset({"zigbee:1", "zigbee:2"}), AT, problem="no link"
+    ),
+    plan_rows.PlanRow(
+        "spring", 1, "lorawan", "spring/1", "full", SIZE, frozenset({"lorawan:1", "lorawan:2"}), AT
+    ).with_numbers(
+        TransferPlan(
+            frames=539,
+            airtime_s=199.4,
+            eta_s=2400.0,
+            skipped={NodeId("lorawan:2"): "another gateway owns it"},
+            parts=(
+                PlanPart("DR5 multicast", 1, 500, 190.0, 2400.0, 1.25),
+                PlanPart("DR0 unicast", 1, 39, 9.4, 9.4, None),
+            ),
+            assumptions="15% coded fragments",
+        )
+    ),
+)
 
 
 @pytest.fixture

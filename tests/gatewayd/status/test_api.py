@@ -135,3 +135,55 @@ async def test_a_radio_with_a_number_per_node_does_not_flood_the_metrics(filled:
 
     text = await render(StatusApi(filled, Chatty()))
     assert text.count(b"\ngatewayd_radio_status{") == NUMBERS_MOST
+
+
+async def test_what_only_the_radio_knows_of_a_node_is_shown_and_who_was_never_heard_was_never_seen(
+    api: StatusApi, filled: Database
+) -> None:
+    change = "UPDATE node SET details = ?, last_seen = 0 WHERE id = ?"
+    await filled.write(
+        lambda db: db.execute(change, ('{"class": "B", "margin_db": 7, "root_password": "hunter2"}', KITCHEN))
+    )
+    node = await api.node(KITCHEN)
+    assert node is not None
+    assert node["details"] == {"class": "B", "margin_db": 7, "root_password": "***"}
+    assert node["last_seen"] is None
+
+
+async def test_what_was_planned_is_told_tier_by_tier(api: StatusApi) -> None:
+    campaign = await api.campaign("spring")
+    assert campaign is not None
+    first, second = campaign["plan"]  # type: ignore[misc]
+    assert (first["tier"], first["radio"], first["problem"]) == ("canary", "zigbee", "no link")  # type: ignore[index,call-overload]
+    assert second == {
+        "tier": "everyone",
+        "radio": "lorawan",
+        "payload": "full",
+        "size": 61_440,
+        "nodes": 2,
+        "skipped": 1,
+        "reasons": {"lorawan:2": "another gateway owns it"},
+        "frames": 539,
+        "airtime_s": 199.4,
+        "eta_s": 2400.0,
+        "node_energy_j": 1.25,
+        "parts": [
+            {
+                "name": name,
+                "nodes": 1,
+                "frames": frames,
+                "airtime_s": airtime_s,
+                "eta_s": eta_s,
+                "node_energy_j": energy_j,
+            }
+            for name, frames, airtime_s, eta_s, energy_j in (
+                ("DR5 multicast", 500, 190.0, 2400.0, 1.25),
+                ("DR0 unicast", 39, 9.4, 9.4, None),
+            )
+        ],
+        "assumptions": "15% coded fragments",
+        "problem": "",
+        "made_at": second["made_at"],  # type: ignore[index,call-overload]
+    }
+    listed = await api.campaigns()
+    assert [len(row["plan"]) for row in listed["campaigns"]] == [2, 0]  # type: ignore[union-attr,index,call-overload,arg-type]

@@ -90,9 +90,11 @@ def _up(world, data):
 
 def test_class_b_and_class_c_nodes_are_in_different_cohorts():
     base = Candidate("a", 1, 3, frozenset({GATEWAY}), 201)
-    found = assign([base, replace(base, dev_eui="b", class_b=True)], (), [GATEWAY])
+    found = assign([base, replace(base, dev_eui="b", class_b=True)], {}, [GATEWAY], lambda _: 1.0)
     assert sorted((place.class_b, nodes) for place, nodes in found) == [(False, ["a"]), (True, ["b"])]
-    single = assign([replace(base, dev_eui="c", class_b=True)], [place for place, _ in found], [GATEWAY])
+    single = assign(
+        [replace(base, dev_eui="c", class_b=True)], {place: 1 for place, _ in found}, [GATEWAY], lambda _: 1.0
+    )
     assert [place.class_b for place, _ in single] == [True]
 
 

@@ -177,6 +177,19 @@ def test_what_a_node_says_now_and_what_the_server_says_are_apart():
     assert (later.version, later.hardware, later.rssi_dbm) == (None, None, -91.0)
     described = node.described(300.0)
     assert (described.at, described.version, described.battery_percent) == (50.0, None, 30.0)
+    assert described.alive
+    assert described.details is not None
+    assert described.details["class"] == "A"
+    assert (described.details["region"], described.details["mac_version"]) == ("EU868", "1.0")
+    assert described.details["packages"] == {str(package): version for package, version in sorted(TOLD.items())}
+    silent = Node(device(external_power=False, margin_db=-7), Known(EUI, uplink_dr=3)).described(
+        300.0, "another gateway owns it"
+    )
+    assert not silent.alive  # the network server has never heard it
+    assert silent.details is not None
+    assert (silent.details["margin_db"], silent.details["uplink_data_rate"]) == (-7, 3)
+    assert (silent.details["external_power"], silent.details["battery_unmeasured"]) == (False, True)
+    assert silent.details["refused"] == "another gateway owns it"
 
 
 def test_hardware_of_a_node_without_ts006_comes_from_its_tag():

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from radios.errors import ContractError
 from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.messages import CreateGroup, DeleteGroup, Multicast, Unicast
+from radios.lorawan.network_server import Uplink
+from radios.lorawan.packages import firmware_management
 from radios.lorawan.session_node import Step
 from radios.radio import Fact, Want
 from radios.simulated.lorawan.packages.fragmentation import StatusStyle
@@ -218,6 +220,36 @@ def test_a_watchdog_rollback_is_told():
         lambda w: [e.version for e in w.events if e.fact is Fact.RUNNING and e.node.endswith(bad.dev_eui)][-1:] == [1]
     )
     assert world.node(bad).bootloader.swaps == 1
+
+
+@pytest.mark.parametrize("told_last", [1, 2])
+def test_a_version_that_was_told_before_the_reboot_is_no_rollback(told_last):
+    """A class A node that answers at its next uplink: the old version, then the reboot, then that its image slot is empty."""
+    node = spec(1, uplink_interval_s=30.0)
+    world = World([node], new_image())
+    world.run(lambda w: w.session.nodes[node.dev_eui].reboots)
+    world.silent.add(node.dev_eui)  # from here on it says what this test says
+
+    def tells(command):
+        data = firmware_management.encode(command)
+        world.session.receive(Uplink(node.dev_eui, 203, data, 5, data_rate=5, received_at=world.now), world.now)
+
+    def until_asked(name, since):
+        world.run(lambda w: any(isinstance(a, Unicast) and a.name == name for a in w.log[since:]))
+        assert Fact.RUNNING not in world.facts(node)
+        return len(world.log)
+
+    old, new = (firmware_management.DevVersionAns(fw_version=version, hw_version=0) for version in (1, 2))
+    at = len(world.log)
+    tells(old)
+    at = until_asked("DevUpgradeImageReq", at)
+    reboots = world.session.nodes[node.dev_eui].reboots
+    tells(firmware_management.DevUpgradeImageAns(up_image_status=firmware_management.UpImageStatus.NO_IMAGE))
+    until_asked("DevVersionReq", at)
+    tells(old if told_last == 1 else new)
+    world.run(lambda w: Fact.RUNNING in w.facts(node))
+    assert [e.version for e in world.events if e.fact is Fact.RUNNING] == [told_last]
+    assert world.session.nodes[node.dev_eui].reboots == reboots  # none to a node that has begun its image
 
 
 def test_a_node_without_memory_fails_with_its_reason():

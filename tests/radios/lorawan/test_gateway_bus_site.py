@@ -7,7 +7,7 @@ import time
 import pytest
 
 from radios.clock import ScaledClock
-from radios.lorawan.chirpstack import GatewayBusSettings
+from radios.lorawan.chirpstack import ChirpStack, GatewayBusSettings
 from radios.lorawan.driver import LorawanRadio
 from radios.lorawan.journal_codec import read_known
 from radios.radio import Fact, NodeDirective, Want
@@ -58,6 +58,18 @@ async def test_what_gateways_refuse_is_heard_and_made_up(tmp_path, as_json):
         assert any(record.key.endswith("/868.0-868.6") or "/869" in record.key for record in journal.records.values())
 
 
+class Asking(ChirpStack):
+    """Keeps which nodes something was sent to."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.asked = set()
+
+    async def enqueue(self, dev_eui, port, data, expires=None):
+        self.asked.add(dev_eui)
+        return await super().enqueue(dev_eui, port, data, expires)
+
+
 @pytest.mark.parametrize("apart_s", [0.0, 45.0, 300.0])
 async def test_two_daemons_never_set_up_the_same_node(tmp_path, apart_s):
     """The second one reads its inventory with the first and begins later: what it knows of owners is old by then."""
@@ -67,11 +79,13 @@ async def test_two_daemons_never_set_up_the_same_node(tmp_path, apart_s):
     clock = ScaledClock(SCALE, time.time())
     nodes = {n: node_id(s) for n, s in zip(owners, specs, strict=True)}
     async with site_of(specs, tmp_path, clock) as (site, settings), asyncio.timeout(90):
-        journals = {}
+        journals, asked = {}, {}
         async with asyncio.TaskGroup() as group:
             tasks, radios = [], {}
             for owner in ("gw-a", "gw-b"):
-                radio = LorawanRadio(dataclasses.replace(settings, owner=owner, device_poll_s=3000.0), clock)
+                server = Asking(settings.chirpstack)
+                asked[owner] = server.asked
+                radio = LorawanRadio(dataclasses.replace(settings, owner=owner, device_poll_s=3000.0), clock, server)
                 journals[owner] = MemoryJournal()
                 await radio.put(order(image, transfer=owner))
                 radios[owner] = radio
@@ -91,6 +105,9 @@ async def test_two_daemons_never_set_up_the_same_node(tmp_path, apart_s):
             mine = {nodes[n] for n, o in owners.items() if o == owner}
             assert {e.node for e in journal.events if e.fact is Fact.PREPARING} == mine
             assert {e.node for e in journal.events if e.fact is Fact.RUNNING} == mine
+            assert asked[owner] == {
+                node.removeprefix("lorawan:") for node in mine
+            }  # nobody else's air was used, by no question
         for n, s in enumerate(specs, 1):
             told = {
                 owner

@@ -55,6 +55,9 @@ class Daemon:
     async def ours(self, now):
         return await self._owners.ours(self.node, now)
 
+    async def may_ask(self, now):
+        return await self._owners.may_ask(self.node, ("ours",), now)
+
 
 async def test_an_owner_that_is_found_is_adopted_though_the_inventory_is_older():
     network = Tags()
@@ -99,6 +102,47 @@ async def test_a_device_that_must_have_an_owner_is_not_claimed_when_its_tag_went
     network.now.clear()
     assert not await daemon.ours(1.0)
     assert network.written == []
+
+
+class Elsewhere(Tags):
+    async def set_tag(self, _dev_eui, name, value):
+        raise LinkError("not permitted")
+
+
+async def test_a_node_is_claimed_before_it_is_asked_what_it_is():
+    network = Tags()
+    first, second = Daemon("gw-a", network), Daemon("gw-b", network)
+    assert [await first.may_ask(now) for now in (0.0, 29.0, 31.0, 32.0)] == [False, False, True, True]
+    assert [await second.may_ask(now) for now in (33.0, 64.0, 100.0)] == [False, False, False]
+    assert network.written == ["gw-a"]
+    nobody = Daemon("", network)
+    assert await nobody.may_ask(0.0)  # where daemons have no names, nothing is claimed
+    assert not await Daemon("gw-a", Tags(), owner_required=True).may_ask(0.0)
+
+
+async def test_a_node_that_only_others_hear_is_not_claimed():
+    network = Tags()
+    daemon = Daemon("gw-a", network)
+    daemon.node.known.snr_db["theirs"] = 5.0
+    assert not await daemon.may_ask(0.0)
+    assert network.written == []
+    daemon.node.known.snr_db["ours"] = -5.0
+    assert not await daemon.may_ask(1.0)
+    assert await daemon.may_ask(40.0)
+    other = Daemon("gw-a", Tags())
+    other.node.device = replace(other.node.device, region="US915")
+    assert not await other.may_ask(0.0)
+    assert not await other.may_ask(40.0)
+
+
+async def test_a_claim_that_is_refused_is_not_tried_with_every_uplink():
+    network = Elsewhere()
+    daemon = Daemon("gw-a", network)
+    tries = []
+    network.tags = lambda dev_eui: tries.append(dev_eui) or Tags.tags(network, dev_eui)
+    for tenth in range(300):
+        assert not await daemon.may_ask(tenth / 10)
+    assert len(tries) == 3
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0.0, 90.0)), min_size=1, max_size=25), st.booleans())

@@ -26,7 +26,7 @@ PLAN = EU868.held_to(repeater=True, dwell_time=False)
 IMAGE = ImageRef("00" * 32, 100 * 1024, 2)
 
 
-def made(candidates, uplinks):
+def made(candidates, uplinks, image=IMAGE):
     ledgers = {GATEWAY: DutyCycleLedger(0.1)}
 
     def pace(place):
@@ -34,18 +34,18 @@ def made(candidates, uplinks):
         return MulticastAir(ledgers, rate, Turn(), share=1.0, gateway_gap_s=5.0)
 
     air = UnicastAir(PLAN, rx2=ledgers)
-    return planned(IMAGE, candidates, [GATEWAY], PLAN, air, pace, lambda name: uplinks[name])
+    return planned(image, candidates, [GATEWAY], PLAN, air, pace, lambda name: uplinks[name])
 
 
 def test_each_cohort_has_its_own_part_and_a_later_one_is_done_later():
     reach = frozenset({GATEWAY})
     names = [f"near{n}" for n in range(3)] + [f"far{n}" for n in range(3)]
     candidates = [Candidate(name, 1, 5 if name.startswith("near") else 3, reach, 201) for name in names]
-    parts = made(candidates, dict.fromkeys(names, 300.0))
-    assert sorted((part.nodes, part.frames) for part in parts) == [(3, 539), (3, 1053)]
+    parts = made(candidates, dict.fromkeys(names, 300.0)).parts
+    assert sorted((part.nodes, part.frames) for part in parts) == [(3, 541), (3, 1062)]
     by_rate = {part.name[:3]: part for part in parts}
-    assert by_rate["DR3"].airtime_s == pytest.approx(1053 * 0.677, rel=0.02)
-    assert by_rate["DR5"].airtime_s == pytest.approx(539 * 0.37, rel=0.02)
+    assert by_rate["DR3"].airtime_s == pytest.approx(1062 * 0.656, rel=0.02)
+    assert by_rate["DR5"].airtime_s == pytest.approx(541 * 0.364, rel=0.02)
     assert parts[0].eta_s == pytest.approx(lasting(parts[0]), rel=0.1)
     assert parts[1].eta_s == pytest.approx(parts[0].eta_s + lasting(parts[1]), rel=0.1)
     assert all(part.node_energy_j == pytest.approx(lasting(part) * RECEIVING_W, rel=0.1) for part in parts)
@@ -58,11 +58,20 @@ def lasting(part):
 
 
 def test_energy_counts_only_for_nodes_that_would_sleep():
-    always_on = made([Candidate("c", 1, 5, frozenset({GATEWAY}), 201)], {"c": 0.0})
+    always_on = made([Candidate("c", 1, 5, frozenset({GATEWAY}), 201)], {"c": 0.0}).parts
     assert always_on[0].node_energy_j == 0.0
-    alone = made([Candidate("a", 1, 5, frozenset(), 201, unicast=True)], {"a": 300.0})
+    alone = made([Candidate("a", 1, 5, frozenset(), 201, unicast=True)], {"a": 300.0}).parts
     assert alone[0].eta_s == pytest.approx(alone[0].frames * 300.0)
     assert 5.0 < alone[0].node_energy_j < 20.0
+
+
+def test_an_image_that_is_too_much_for_a_slow_node_leaves_it_out_and_plans_the_others():
+    reach = frozenset({GATEWAY})
+    candidates = [Candidate("fa2", 1, 0, reach, 201), Candidate("ea2", 1, 5, reach, 201)]
+    found = made(candidates, {"fa2": 300.0, "ea2": 300.0}, ImageRef("00" * 32, 500_000, 2))
+    assert [(part.members, part.multicast) for part in found.parts] == [(("lorawan:ea2",), True)]
+    assert list(found.skipped) == ["lorawan:fa2"]
+    assert found.skipped[NodeId("lorawan:fa2")].startswith("DR0: 500000 bytes in fragments of")
 
 
 async def test_the_operator_reads_the_plan_of_a_transfer():

@@ -69,6 +69,7 @@ class Fragmentation:
         style: StatusStyle,
         redundancy_limit: int,
         flash_bytes: int,
+        fragment_bytes_most: int,
         int_key: bytes,
         counters: FragmentCounters,
         seen: set[tuple[int, bytes]],
@@ -81,6 +82,7 @@ class Fragmentation:
         self._style = style
         self._redundancy_limit = redundancy_limit
         self._flash_bytes = flash_bytes
+        self._fragment_bytes_most = fragment_bytes_most
         self._int_key = int_key
         self._seen = seen
         self._slot_erased = slot_erased
@@ -135,7 +137,7 @@ class Fragmentation:
         status = index << 6
         if control >> 3 & 0x07:
             status |= _ENCODING_UNSUPPORTED
-        if nb_frag * frag_size > self._flash_bytes or nb_frag > 16383:
+        if nb_frag * frag_size > self._flash_bytes or nb_frag > 16383 or frag_size > self._fragment_bytes_most:
             status |= _NOT_ENOUGH_MEMORY
         if not nb_frag or not frag_size or padding >= frag_size:
             status |= _WRONG_DESCRIPTOR

@@ -1,0 +1,102 @@
+"""When a node starts its new image: it is told of the moment, or told to count down when that has come. PURE.
+
+A node that can tell the time is told ahead (DevRebootTimeReq), so that it starts at the moment and not with its next uplink
+after it. Until then it can be taken back. One that cannot, or whose answer shows another time, is told when the time has come.
+"""
+
+from typing import Final
+
+from radios.lorawan.gps_time import WRAP_S, gps_from_unix
+from radios.lorawan.outgoing import Outgoing
+from radios.lorawan.packages import firmware_management
+from radios.lorawan.session_node import SessionNode, Step
+from radios.radio import Fact, Want
+
+LEAD_S: Final = 60.0  # at least so long before it is told
+_TOLD_OR_AFTER = (Step.INSTALLING, Step.CONFIRMING)
+
+
+def begins_at(node: SessionNode) -> float:
+    """When it is told, in Unix seconds: room for two requests before the moment, where it can tell the time. 0: at once."""
+    if node.install_at is None:
+        return 0.0
+    return node.install_at - (max(LEAD_S, 2 * node.profile.answer_timeout_s) if _knows_time(node) else 0.0)
+
+
+def is_ahead(node: SessionNode, now: float) -> bool:
+    """Whether the moment is still to come."""
+    return node.install_at is not None and now < node.install_at
+
+
+def command(node: SessionNode, countdown_s: int, now: float) -> firmware_management.DownlinkCommand:
+    if not is_ahead(node, now) or node.install_at is None:
+        return firmware_management.DevRebootCountdownReq(countdown=countdown_s)
+    return firmware_management.DevRebootTimeReq(
+        reboot_time=int(gps_from_unix(node.install_at + node.clock_error_s)) % WRAP_S
+    )
+
+
+def to_cancel(node: SessionNode, now: float) -> bool:
+    """Whether it was told of a moment that no longer holds."""
+    return node.told_at > now and (node.want is not Want.INSTALL or node.timeless)
+
+
+def silent_until(node: SessionNode, settle_s: float, now: float) -> float:
+    """Nothing is asked before: it waits for the moment, as told, or we do."""
+    if node.step not in _TOLD_OR_AFTER or to_cancel(node, now):
+        return now
+    if node.step is Step.CONFIRMING and node.told_at:
+        return max(now, node.told_at + settle_s)
+    waits = node.step is Step.INSTALLING and is_ahead(node, now) and not _knows_time(node)
+    return node.install_at if waits and node.install_at is not None else now
+
+
+def come(out: Outgoing, node: SessionNode, now: float) -> None:
+    """The moment that it was told of has come, heard or not: its version says before anything else whether it was."""
+    if node.step is Step.INSTALLING and 0.0 < node.told_at <= now:
+        out.move(node, Step.CONFIRMING)
+
+
+def directed(out: Outgoing, node: SessionNode, now: float) -> None:
+    """Something else is wanted of the node."""
+    if node.told_at <= now:
+        return
+    if node.want is Want.INSTALL and node.install_at != node.told_at and node.step is Step.CONFIRMING:
+        out.move(node, Step.INSTALLING)  # told of another moment
+    node.ask_afresh()
+
+
+def told(
+    out: Outgoing, node: SessionNode, answer: firmware_management.DevRebootTimeAns, received_at: float, now: float
+) -> None:
+    """What it says of the moment: how long it is to it, or that it was taken back."""
+    if answer.reboot_time == firmware_management.REBOOT_TIME_CANCEL:
+        if to_cancel(node, now):
+            node.told_at = 0.0
+            _taken_back(out, node, now)
+        return
+    if node.step is not Step.INSTALLING or node.told_at <= now:
+        return
+    tolerance_s = out.settings.clock_tolerance_s
+    off_s = received_at + answer.reboot_time - node.told_at  # it may have heard the request an answer's time ago
+    if answer.reboot_time and -tolerance_s <= off_s <= tolerance_s + node.profile.answer_timeout_s:
+        node.reboots_heard += 1
+        out.move(node, Step.CONFIRMING)
+        return
+    node.timeless = True
+    if not answer.reboot_time:
+        node.told_at = 0.0  # it has no clock, or thinks that the moment is past
+    node.ask_afresh()
+    out.changed(node)
+
+
+def _taken_back(out: Outgoing, node: SessionNode, now: float) -> None:
+    if node.step in _TOLD_OR_AFTER and node.want is not Want.INSTALL:
+        out.move(node, Step.READY)
+        out.event(node, Fact.READY, now)
+    node.ask_afresh()
+    out.changed(node)
+
+
+def _knows_time(node: SessionNode) -> bool:
+    return node.profile.firmware_management and node.profile.clock_version is not None and not node.timeless
