@@ -292,7 +292,7 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
 
         authority.view_changed = judge_again
         wall.stepped = lambda _: times.wake()
-        bridge = _bridge(config, radios)
+        bridge = _bridge(config, radios, times)
         from_backup = await database.read(restore.restored)
         if from_backup:
             log.info("store_restored", **from_backup)
@@ -427,9 +427,9 @@ async def _each_taken(backups: dict[str, NetworkBackups]) -> None:
         await of_radio.take()  # else the newest one is kept
 
 
-def _bridge(config: Config, radios: dict[str, RadioParts]) -> NodeBridge | None:
+def _bridge(config: Config, radios: dict[str, RadioParts], times: RadioTime) -> NodeBridge | None:
     """LoRaWAN nodes' data are handed on by ChirpStack's own integrations."""
     if "zigbee" not in radios or not config.bridge.enabled:
         return None
     settings = BridgeSettings(broker_settings(config.bridge.mqtt or config.cloud), config.bridge.requests)
-    return NodeBridge(settings, config.gateway.id, {"zigbee": radios["zigbee"].radio})
+    return NodeBridge(settings, config.gateway.id, {"zigbee": radios["zigbee"].radio}, moved=times.moved)

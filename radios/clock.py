@@ -1,8 +1,7 @@
-"""Time for the radios: Unix seconds (UTC) as float, steady within a process.
+"""Time for the radios: seconds as float, Unix time but for the steps of the wall clock, which it never follows.
 
-Sessions never read a clock, they are told the time; a `Clock` belongs to the shells. `SystemClock` does not follow steps
-of the wall clock by itself, because every running timer would jump with it: who notices a step calls `adopt`.
-`ScaledClock` lets simulated hours pass in seconds; two processes given the same scale and origin agree on the time.
+Sessions never read a clock, they are told the time; a `Clock` belongs to the shells. Every running timer and everything
+that is journalled would jump with a step, so only `wall` changes: how far the wall clock is ahead. `ScaledClock` lets simulated hours pass in seconds; two processes given the same scale and origin agree on the time.
 """
 
 import asyncio
@@ -10,12 +9,21 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from radios.wall_time import WallTime
+
+_SHORTEST_S = 1e-6  # a float of Unix time knows nothing shorter
+
 
 class Clock(Protocol):
     """What a shell may ask of time."""
 
+    @property
+    def wall(self) -> WallTime:
+        """From this clock's time to Unix time and back, and word of steps."""
+        ...
+
     def now(self) -> float:
-        """Unix time in seconds; never goes back, unless the clock was told of a step."""
+        """Seconds; never goes back and never leaps, whatever the wall clock does."""
         ...
 
     async def sleep_until(self, when: float) -> None:
@@ -24,22 +32,23 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """Real time: the wall clock as it was at the last `adopt`, carried on by the monotonic clock."""
+    """Real time: the wall clock as it was at the start, carried on by the monotonic clock."""
 
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
+        self.wall = WallTime()
         self._steady = steady
         self._offset_s = wall() - steady()
 
-    def adopt(self, offset_s: float) -> None:
-        """Take the wall clock over again after a step: it is the monotonic clock and `offset_s` seconds."""
-        self._offset_s = offset_s
+    def go_on(self, offset_s: float, ahead_s: float) -> None:
+        """Before the radio runs: go on with the time of the process before, the monotonic clock and `offset_s` seconds."""
+        self._offset_s, self.wall.ahead_s = offset_s, ahead_s
 
     def now(self) -> float:
         return self._steady() + self._offset_s
 
     async def sleep_until(self, when: float) -> None:
         while (left := when - self.now()) > 0:
-            await asyncio.sleep(left)
+            await asyncio.sleep(max(left, _SHORTEST_S))
 
 
 class ScaledClock:
@@ -48,6 +57,7 @@ class ScaledClock:
     def __init__(self, scale: float, origin: float) -> None:
         if scale <= 0:
             raise ValueError(f"time scale must be positive, not {scale}")
+        self.wall = WallTime()
         self.scale = scale
         self.origin = origin
         self._real = SystemClock()

@@ -2,8 +2,8 @@
 
 The daemon says what it wants of every node (orders and directives); the radio says what is known to have happened
 (events) and keeps what it needs to go on after a crash as opaque records in the daemon's journal. A radio knows no cloud,
-no campaign and no database; the daemon knows no frames. Times are Unix seconds (UTC) of the radio's own clock unless they
-are `datetime`.
+no campaign and no database; the daemon knows no frames. Times are seconds of the radio's own clock, which no step of the
+wall clock moves (`clock.py`), unless they are `datetime`, which is what the wall clock will show.
 """
 
 import re
@@ -95,7 +95,7 @@ class TransferEvent:
     node: NodeId
     generation: int  # of the directive that was in force
     fact: Fact
-    at: float  # Unix seconds of the radio's clock
+    at: float  # seconds of the radio's clock
     confirmed: int | None = None  # bytes known to be on the node
     version: int | None = None  # with RUNNING
     code: str = ""  # stable reason with FAILED and STALLED: invalid_image, no_space, refused, lost, ...
@@ -113,7 +113,7 @@ class NodeObservation:
     """Something learned about a node. None means "not said now", never "gone"."""
 
     node: NodeId
-    at: float  # Unix seconds of the radio's clock
+    at: float  # seconds of the radio's clock
     name: str | None = None
     manufacturer: str | None = None
     model: str | None = None
@@ -182,7 +182,7 @@ class NodeMessage:
     cluster_name: str  # the radio library's; the number in hexadecimal digits where it has none
     kind: MessageKind
     data: Mapping[str, Json]
-    at: float  # Unix seconds of the radio's clock
+    at: float  # seconds of the radio's clock
     lqi: int | None = None
     rssi_dbm: float | None = None
 
@@ -209,7 +209,7 @@ class GreenPowerMessage:
     security: GreenPowerSecurity
     commissioned: bool  # here
     sequence: int | None  # the device's frame counter, or its sequence number
-    at: float  # Unix seconds of the radio's clock
+    at: float  # seconds of the radio's clock
     lqi: int | None = None
     rssi_dbm: float | None = None
 

@@ -22,6 +22,7 @@ from gatewayd.backup.archive import Manifest
 from gatewayd.backup.sealed import MAGIC, Opener, is_sealed
 from gatewayd.campaign.journal import put_record, records_of
 from gatewayd.campaign.node_update import ENDED
+from gatewayd.campaign.radio_time import stored_ahead_s
 from gatewayd.campaign.reports import gateway_report
 from gatewayd.cloud import outbox
 from gatewayd.cloud.messages import utc
@@ -43,7 +44,7 @@ log = structlog.get_logger()
 
 
 class AfterRestore(Protocol):
-    """Of one radio: the records that replace others. `made_at` and `now` are wall clock; `network`: of its newest backup."""
+    """Of one radio: the records that replace others. `made_at` and `now` are by its clock, as far as labs let; `network`: of its newest backup."""
 
     def __call__(self, records: list[Record], made_at: float, now: float, network: Json) -> list[Record]: ...
 
@@ -205,8 +206,10 @@ def _prepare(
             f"UPDATE node_update SET generation = generation + ? WHERE state NOT IN ({ended})",  # noqa: S608 - marks
             (GENERATION_GAP, *sorted(ENDED)),
         )
+        ahead_s = stored_ahead_s(db)
         for kind, after_restore in radios.items():
-            for record in after_restore(records_of(db, kind), made_at, now, network if kind == "zigbee" else None):
+            by_it = made_at - ahead_s, now - ahead_s
+            for record in after_restore(records_of(db, kind), *by_it, network if kind == "zigbee" else None):
                 put_record(db, kind, record)
         mark = {"made_at": utc(made_at).isoformat(), "at": utc(now).isoformat(), "gateway": manifest.gateway}
         db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (META_KEY, json.dumps(mark)))

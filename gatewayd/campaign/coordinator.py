@@ -237,7 +237,7 @@ class Coordinator:
             document.release
         )  # also of one withdrawn while its nodes were confirming
         unusable, refused, doubted = self._judged(release, wanted)
-        radio_now = {kind: clock.now() for kind, (_, clock) in self._radios.items()}
+        radio_now = {kind: clock.wall.unix(clock.now()) for kind, (_, clock) in self._radios.items()}
         manufacturers = self._authority.manufacturers()
         nodes = {node.id: node for node in self._nodes() if node.radio in self._radios}
         versions = Versions(self._authority.known())

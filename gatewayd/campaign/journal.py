@@ -24,8 +24,6 @@ from radios.radio import Fact, Record, TransferEvent, Want
 
 PROGRESS_FLUSH_S = 10.0
 FIRST_PROGRESS_S = 0.2
-LOST_LEAST_S = 600.0  # no radio gives an installation up sooner: zigbee after an hour, lorawan after a day
-_WAITED_FOR = ("lost", "unproven")  # codes by which a radio gives up for the time that has passed alone
 PROGRESS_REPORT_STEP = 0.1  # of the payload: how often progress is worth a report
 
 log = structlog.get_logger()
@@ -227,17 +225,6 @@ def _apply(db: sqlite3.Connection, event: TransferEvent, now: float) -> Change |
     return change
 
 
-def _gave_up_by_a_step(update: NodeUpdate, event: TransferEvent) -> bool:
-    """Whether the radio's timers ran out because its clock was stepped: to a session a step is time that passed.
-
-    Our own stamp of the beginning has followed the step. The radio goes on listening to a node that it gave up; one that is
-    never heard again fails after `node_steps.INSTALLING_MAX_S`.
-    """
-    if event.fact is not Fact.FAILED or event.code not in _WAITED_FOR or update.state is not State.INSTALLING:
-        return False
-    return update.installing_at > 0 and event.at - update.installing_at < LOST_LEAST_S
-
-
 def _after(update: NodeUpdate, event: TransferEvent, now: float) -> NodeUpdate:
     if event.fact is Fact.DROPPED:
         # Of an older directive: something else is wanted by now, and the radio has been told, or will be.
@@ -250,11 +237,6 @@ def _after(update: NodeUpdate, event: TransferEvent, now: float) -> NodeUpdate:
         if update.ended or update.state is State.DEFERRED:
             return update
         return replace(update, code=event.code, detail=event.detail)
-    if _gave_up_by_a_step(update, event):
-        log.warning(
-            "installation_not_given_up", node=event.node, code=event.code, passed_s=event.at - update.installing_at
-        )
-        return update
     if event.fact is Fact.INSTALLING and update.want != Want.INSTALL:
         raise UnknownTransition(update.state, Input.INSTALL)
     if event.fact is Fact.RUNNING:

@@ -110,7 +110,8 @@ def step(this: Round, update: NodeUpdate) -> NodeUpdate:
         return _after_the_end(it, row, _with_reset_cause(it, noticed_late(it, update)))
     if row.state is CampaignState.CANCELLED:
         return _drop(_moved(it, update, Input.CANCEL))
-    if update.effective is State.PENDING:
+    # One that its radio lets begin no more is being set up and has nothing of the image yet.
+    if update.effective is State.PENDING or (update.state is State.PREPARING and update.code == "expired"):
         if row.state is CampaignState.EXPIRED:
             return _drop(_moved(it, update, Input.CANCEL, "expired", row.detail))
         node = it.nodes.get(update.node)

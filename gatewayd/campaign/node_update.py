@@ -131,7 +131,7 @@ TRANSITIONS: dict[tuple[State, Input], State] = {
 
 @dataclass(frozen=True, slots=True)
 class NodeUpdate:
-    """One node in one campaign, as stored. Times are Unix seconds; `radio_since` is on the radio's clock."""
+    """One node in one campaign, as stored. Times are Unix seconds; `radio_since` follows the steps of the clock (`radio_time.py`)."""
 
     campaign: str
     node: str
@@ -154,7 +154,7 @@ class NodeUpdate:
     radio_since: float = 0.0
     revision: int = 0  # of the campaign, that began the attempts which are counted now
     first_attempt: int = 1  # of those that count against the limit
-    installing_at: float = 0.0  # on the radio's clock
+    installing_at: float = 0.0  # as `radio_since`
     reset_cause: str = ""  # of a rollback, where the node tells
     install_at: float = 0.0  # with `want` install: not before this; 0: at once
 

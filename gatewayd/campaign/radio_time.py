@@ -1,11 +1,12 @@
 """What is stored of the radios' times, kept true over steps of the clock, and over restarts.
 
-A radio's clock is the wall clock as it was at the start, carried on by the monotonic clock, until a step is followed. Without
-a battery-backed clock a node may begin to confirm in 1970 and time arrive a minute later: it has run for a minute then, not
-for half a century. So all that was stored by the clock as it was before is moved with it, in the transaction after which
-the new time is used, and which also keeps the difference of the two clocks: a process that ends between the step and the
-move leaves the move to the next one. Not responsible for noticing steps (`service/wall_clock.py`), nor for what the radios keep
-themselves: `radio_record` and the timers of sessions see a step as time that passed (`journal.py` knows what that makes of "lost").
+A radio's own clock never steps: it goes on from process to process by the monotonic clock, and what the radio keeps
+(`radio_record`, the timers of its sessions) is by it. Where the wall clock was stepped it differs from that by `ahead_s`.
+The daemon stores a radio's stamps by the wall clock. Without a battery-backed clock a node may begin to confirm in 1970 and
+time arrive a minute later: it has run for a minute then, not for half a century. So all that was stored by the wall clock as
+it was before is moved with it, in the transaction after which the new time is used, and which also keeps the difference of
+the clocks: a process that ends between the step and the move leaves the move to the next one. Not responsible for noticing
+steps (`service/wall_clock.py`).
 """
 
 import asyncio
@@ -31,6 +32,7 @@ STORE_RETRY_S = 10.0
 LONGEST_BOOT_S = 400 * 86400.0  # what was stored later than that after a boot is none of its times
 
 _META_KEY = "radio_time.era"
+_AHEAD_KEY = "radio_time.ahead_s"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _RADIO_COLUMNS = {
     "node_update": ("radio_since", "installing_at"),
@@ -48,6 +50,7 @@ class Era:
     offset_s: float
     since: float  # the oldest stamp that may be of this era
     believed: bool = False  # whether the clock was ever believed in this era
+    ahead_s: float = 0.0  # of the radios' own time, which goes on without the steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,9 @@ def begun(stored: Era | None, boot: str, wall: float, steady: float, newest: flo
         # A radio's clock is exact when it starts; what is less than a step is not worth moving what is stored.
         return (after, step) if step is not None else (replace(stored, offset_s=wall - steady), None)
     if stored.believed and newest <= wall:
-        return Era(boot, wall - steady, wall), None
+        return Era(boot, wall - steady, wall, ahead_s=stored.ahead_s), None
     step = Step(stored.since, newest, wall - newest)
-    return Era(boot, wall - steady, stored.since + step.by_s), step
+    return Era(boot, wall - steady, stored.since + step.by_s, ahead_s=stored.ahead_s + step.by_s), step
 
 
 def followed(era: Era, wall: float, steady: float) -> tuple[Era, Step | None]:
@@ -87,7 +90,8 @@ def followed(era: Era, wall: float, steady: float) -> tuple[Era, Step | None]:
     if abs(by_s) < STEP_LEAST_S:
         return era, None
     step = Step(era.since, steady + era.offset_s, by_s)
-    return replace(era, offset_s=era.offset_s + by_s, since=era.since + by_s), step
+    after = replace(era, offset_s=era.offset_s + by_s, since=era.since + by_s, ahead_s=era.ahead_s + by_s)
+    return after, step
 
 
 class RadioTime:
@@ -109,7 +113,6 @@ class RadioTime:
         self._steady = steady
         self._boot = boot or _boot_id()
         self._wake = asyncio.Event()
-        self._steps: list[Step] = []  # of this process
         self._era: Era | None = None
         self.turn = asyncio.Lock()
 
@@ -123,13 +126,9 @@ class RadioTime:
         self._wake.set()
 
     def moved(self, kind: str, at: float) -> float:
-        """A radio's stamp in its time now: one that was on its way while the clock was stepped follows the step."""
+        """A radio's stamp by the wall clock, as what is stored: one that was on its way in a step is none of before."""
         clock = self._clocks.get(kind)
-        if clock is None:
-            return at
-        for step in self._steps:
-            at = step.moved(at)
-        return min(at, clock.now())  # nothing comes from the future
+        return at if clock is None else clock.wall.unix(min(at, clock.now()))  # nothing comes from the future
 
     async def start(self) -> None:
         """Before anything else is decided or stored."""
@@ -142,7 +141,11 @@ class RadioTime:
             self._move(db, era, step)
             return era, step
 
-        self._use(*await self._database.write(transaction))
+        era, step = await self._database.write(transaction)
+        self._era = era
+        for clock in self._clocks.values():
+            clock.go_on(era.offset_s - era.ahead_s, era.ahead_s)
+        self._told(step)
 
     async def follow(self) -> None:
         """A step of the wall clock since the last look, if there was one: first in the store, then used."""
@@ -154,7 +157,11 @@ class RadioTime:
             era = replace(era, believed=era.believed or self._wall.trusted())
             if era != self._era:
                 await self._database.write(lambda db: self._move(db, era, step))
-                self._use(era, step)
+                self._era = era  # it is stored: from now on the new time is used
+                self._told(step)
+                if step is not None:
+                    for clock in self._clocks.values():
+                        clock.wall.step(era.ahead_s)
 
     async def run(self) -> None:
         """Look every `LOOK_EVERY_S`, or when woken, until cancelled. A store that cannot be written keeps the time as it is."""
@@ -173,15 +180,13 @@ class RadioTime:
     def _move(self, db: sqlite3.Connection, era: Era, step: Step | None) -> None:
         if step is not None:
             _move_stamps(db, step, self._clocks)
-        db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_META_KEY, json.dumps(asdict(era))))
+        stored = asdict(era)
+        ahead_s = stored.pop("ahead_s")  # apart, so that programs before this one can read the rest
+        db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_META_KEY, json.dumps(stored)))
+        db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_AHEAD_KEY, json.dumps(ahead_s)))
 
-    def _use(self, era: Era, step: Step | None) -> None:
-        """It is stored: from now on the new time is used."""
-        self._era = era
-        for clock in self._clocks.values():
-            clock.adopt(era.offset_s)
+    def _told(self, step: Step | None) -> None:
         if step is not None:
-            self._steps.append(step)
             self._inventory.moved(dict.fromkeys(self._clocks, step.moved))
             log.warning("radio_time_moved", seconds=round(step.by_s, 3))
 
@@ -226,7 +231,13 @@ def _newest(db: sqlite3.Connection, era: Era, kinds: Collection[str]) -> float:
 
 def _stored(db: sqlite3.Connection) -> Era | None:
     row = db.execute("SELECT value FROM meta WHERE key = ?", (_META_KEY,)).fetchone()
-    return Era(**json.loads(row["value"])) if row else None
+    return replace(Era(**json.loads(row["value"])), ahead_s=stored_ahead_s(db)) if row else None
+
+
+def stored_ahead_s(db: sqlite3.Connection) -> float:
+    """How far the wall clock was ahead of the radios' own when the store was last written."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (_AHEAD_KEY,)).fetchone()
+    return float(json.loads(row[0])) if row else 0.0
 
 
 def _boot_id() -> str:

@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -56,8 +56,11 @@ class NodeBridge:
         radios: Mapping[str, Radio],
         *,
         rng: Callable[[], float] = random.random,
+        moved: Callable[[str, float], float] = lambda _, at: at,
     ) -> None:
+        """`moved`: a stamp of that kind of radio as Unix seconds."""
         self._settings = settings
+        self._moved = moved
         self._gateway = gateway
         self._radios = radios
         self._rng = rng
@@ -106,7 +109,8 @@ class NodeBridge:
     # -- from the nodes ----------------------------------------------------------------------------------------------
 
     async def _collect(self, radio: Radio) -> None:
-        async for message in radio.traffic():
+        async for said in radio.traffic():
+            message = replace(said, at=self._moved(radio.kind, said.at))
             # Not retained: a button pressed is over, and who comes later must not take it for a new one.
             if isinstance(message, GreenPowerMessage):
                 topic, payload = green_power_topic(self._gateway, message.source), green_power_payload(message)

@@ -8,7 +8,7 @@ from radios.radio import Json, NodeObservation, Power
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The newest of everything that was observed. `*_at` are Unix seconds of the node's radio's clock."""
+    """The newest of everything that was observed. `*_at` are Unix seconds, moved when the wall clock is stepped."""
 
     id: str
     radio: str

@@ -58,7 +58,7 @@ class AirBook:
             if not ledger.empty
         ]
 
-    def restore(self, record: Record) -> None:
+    def restore(self, record: Record, now: float) -> None:
         """ValueError when it is no such record."""
         gateway, _, name = record.key.removeprefix("air/").partition("/")
         band = next((band for band in self._plan.sub_bands if band.name == name), None if name else self._multicast)
@@ -66,6 +66,7 @@ class AirBook:
             return  # of another region: these gateways are configured anew
         self._bands[band.name] = band
         ledger = DutyCycleLedger.from_bytes(record.value, band.duty_cycle)
+        ledger.found_at(now)
         self._gateways.add(gateway)
         self._ledgers.setdefault(band.name, {})[gateway] = ledger
 

@@ -113,6 +113,12 @@ class DutyCycleLedger:
             kept.append((now, now + airtime, airtime))
         self._entries = kept
 
+    def found_at(self, now: float) -> None:
+        """Read again from the journal: what another clock dated later than now was sent by now, so it counts for an hour."""
+        self._entries = [
+            (now, now, used) if end > now + _AHEAD_S else (begin, end, used) for begin, end, used in self._entries
+        ]
+
     def give_back(self, airtime: float) -> None:
         """So much that was added is known not to have been sent; taken off what was added last."""
         left = airtime

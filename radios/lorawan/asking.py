@@ -70,8 +70,8 @@ class Asking:
         return waited_for
 
     def settle(self, expires: float | None, now: float) -> None:
-        """What the time alone means for single nodes. `expires`: of the order."""
-        expired = expires is not None and now >= expires
+        """What the time alone means for single nodes. `expires`: of the order, Unix seconds."""
+        expired = expires is not None and self._out.settings.wall.unix(now) >= expires
         if expired and not self._expired:
             for dev_eui in self._in_line:
                 self._lookout.wake(dev_eui)
@@ -132,7 +132,7 @@ class Asking:
             return
         if not self._out.idle():
             return  # it has a commit of its own, which the daemon may refuse; the shell calls again at once
-        if reboot.begins_at(node) > now:
+        if reboot.begins_at(node, self._out.settings.wall) > now:
             return
         node.installing_since = now
         self._out.move(node, Step.INSTALLING)
@@ -146,13 +146,14 @@ class Asking:
         self._for_uplink.discard(node.dev_eui)
         if not asks(node):
             waits = node.step is Step.READY and node.want is Want.INSTALL
-            if not waits or reboot.begins_at(node) > now:
-                self._lookout.rest(node, reboot.begins_at(node) if waits else None)
+            begins_at = reboot.begins_at(node, self._out.settings.wall)
+            if not waits or begins_at > now:
+                self._lookout.rest(node, begins_at if waits else None)
             return
         if node.step is Step.WINDOW and not self._out.cohort.window_start:
             return
         reboot.come(self._out, node, now)
-        until = max(node.not_before, reboot.silent_until(node, self._out.settings.settle_s, now))
+        until = max(node.not_before, reboot.silent_until(node, self._out.settings, now))
         if now < until:
             self._lookout.rest(node, until)
             return
@@ -207,9 +208,10 @@ class Asking:
         if node.step is Step.WINDOW:
             node.window_before = node.window_from
             node.window_from = session_start(node, cohort, settings, now)
-        if wanted.name == "install" and (node.asked % 2 == 0 or reboot.is_ahead(node, now)):
+        moment = reboot.moment(node, settings.wall)
+        if wanted.name == "install" and (node.asked % 2 == 0 or moment > now):
             node.reboots += 1
-            node.told_at = node.install_at or 0.0 if reboot.is_ahead(node, now) else 0.0
+            node.told_at = moment if moment > now else 0.0
             self._out.changed(node)
         most = max(settings.answer_timeout_most_s, node.profile.answer_timeout_s)
         wait = min(most, node.profile.answer_timeout_s * _BACK_OFF ** max(0, node.asked - _STEADY))

@@ -6,6 +6,7 @@ errors. Not responsible for pacing, retries of a call, or the meaning of a frame
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from radios.lorawan.gateway_bus import GatewayAck, GatewayDownlink
 from radios.lorawan.gateway_bus_messages import ack_of, downlink_of
 from radios.lorawan.keys import Key
 from radios.lorawan.network_server import Device, DeviceClass, MulticastGroup, NotThere, Queued, Uplink
+from radios.wall_time import WallTime
 
 __all__ = ["ChirpStack", "ChirpStackSettings", "GatewayBusSettings"]
 
@@ -31,7 +33,8 @@ _DOWN, _ACK = "command/down", "event/ack"
 class ChirpStack:
     """A `NetworkServer`. Made without I/O; opens its gRPC channel at the first call."""
 
-    def __init__(self, settings: ChirpStackSettings) -> None:
+    def __init__(self, settings: ChirpStackSettings, wall: WallTime | None = None) -> None:
+        self._wall = wall or WallTime()  # ChirpStack counts in Unix time, its callers in their own
         self._settings = settings
         self._opened: Any = None
         self._grpc_up = False
@@ -87,7 +90,7 @@ class ChirpStack:
     async def enqueue(self, dev_eui: str, port: int, data: bytes, expires: float | None = None) -> str:
         item = api.DeviceQueueItem(dev_eui=dev_eui, f_port=port, data=data, confirmed=False)
         if expires is not None:
-            item.expires_at.FromNanoseconds(int(expires * 1e9))
+            item.expires_at.FromNanoseconds(int(self._wall.unix(expires) * 1e9))
         service = api.DeviceServiceStub(self._channel())
         answer = await self._call(service.Enqueue, api.EnqueueDeviceQueueItemRequest(queue_item=item))
         return str(answer.id)
@@ -104,7 +107,7 @@ class ChirpStack:
             Queued(
                 item.f_port,
                 item.data,
-                item.expires_at.ToNanoseconds() / 1e9 if item.HasField("expires_at") else None,
+                self._at(item.expires_at) if item.HasField("expires_at") else None,
             )
             for item in answer.result
         ]
@@ -173,7 +176,8 @@ class ChirpStack:
         async for topic, payload in self._uplinks.messages():
             uplink = parse_uplink(payload, self._settings.reset_cause_field)
             if isinstance(uplink, Uplink):
-                yield uplink
+                at = uplink.received_at
+                yield uplink if at is None else replace(uplink, received_at=self._wall.at(at))
             else:
                 _log.warning("chirpstack mqtt: dropped an event on %s: %s", topic, uplink)
 
@@ -304,12 +308,15 @@ class ChirpStack:
             battery_percent=battery,
             external_power=external,
             margin_db=margin,
-            last_seen=item.last_seen_at.ToNanoseconds() / 1e9 if item.HasField("last_seen_at") else None,
+            last_seen=self._at(item.last_seen_at) if item.HasField("last_seen_at") else None,
             tags=dict(item.tags),
             profile=profile.name,
             answers_time=bool(params.ts003_version),
             refused=refused,
         )
+
+    def _at(self, timestamp: Any) -> float:
+        return self._wall.at(float(timestamp.ToNanoseconds() / 1e9))
 
     async def _profile(self, profile_id: str) -> Any:
         if profile_id not in self._profiles:

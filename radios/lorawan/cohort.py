@@ -10,9 +10,10 @@ from math import ceil, floor, log2
 
 from radios.lorawan import keys
 from radios.lorawan.fragment_size import FRAGMENT_MOST_BYTES
-from radios.lorawan.gps_time import gps_from_unix
+from radios.lorawan.gps_time import GpsTime
 from radios.lorawan.keys import Key
 from radios.lorawan.packages.multicast import BEACON_PERIOD_S
+from radios.wall_time import WallTime
 
 FRAG_INDEX = 0
 DESCRIPTOR = bytes(4)
@@ -22,6 +23,7 @@ _TIME_OUT_MOST = 15  # McClassCSessionReq: 2^15 s
 _TIME_OUT_LEAST = 8
 _BEACON_TIME_OUT_LEAST = 1  # McClassBSessionReq, of 128 s each
 _PERIODICITY_MOST = 3
+_WINDOW_AHEAD_MOST_S = 7 * 86400.0  # a class A node is asked for one an uplink interval ahead
 _BLOCK_ACK_DELAY_MOST = 7
 _ANSWER_SLOT_S = 2.0  # air that an answer needs so that collisions stay rare
 
@@ -59,6 +61,8 @@ class SessionSettings:
     oversize_wait_s: float = 21_600.0  # for a node's data rate to come back, before a session with smaller fragments
     deaf_fragments: int = 8  # so many without any effect: the node does not hear the group
     retry_s: float = 10.0  # after the network server did not take a call
+    wall: WallTime = field(default_factory=WallTime, compare=False)  # by which orders count
+    gps: GpsTime = field(default_factory=lambda: GpsTime(WallTime()), compare=False)  # by which nodes count
 
     def __post_init__(self) -> None:
         if not 1 <= self.poll_fragments <= 200 or not 1 <= self.round_most <= 200:
@@ -87,7 +91,7 @@ class Cohort:
     closed: bool = False  # no node joins any more
     mark: int = 0
     reserved: int = 0
-    window_start: float = 0.0  # Unix seconds; 0: none was asked for yet
+    window_start: float = 0.0  # of the radio's clock; 0: none was asked for yet
     window_end: float = 0.0
     block_ack_delay: int = 0
     port: int = 201  # FPort of fragments
@@ -104,6 +108,11 @@ class Cohort:
     @property
     def padding(self) -> int:
         return self.nb_frag * self.frag_size - self.size
+
+    def found_at(self, now: float) -> None:
+        """Read again from the journal: a window of another clock's time, which lies too far ahead, was never agreed."""
+        if self.window_start > now + _WINDOW_AHEAD_MOST_S:
+            self.window_start = self.window_end = 0.0
 
     @property
     def group_name(self) -> str:
@@ -153,10 +162,9 @@ def beacon_time_out_for(seconds: float) -> int:
     return min(_TIME_OUT_MOST, max(_BEACON_TIME_OUT_LEAST, ceil(log2(max(seconds / BEACON_PERIOD_S, 1.0)))))
 
 
-def beacon_at(when: float) -> float:
-    """The first beacon at or after this moment, both in Unix seconds."""
-    gps = gps_from_unix(when)
-    return when + (-gps % BEACON_PERIOD_S)
+def beacon_at(when: float, gps: GpsTime) -> float:
+    """The first beacon at or after this moment, both of the radio's clock."""
+    return when + (-gps.at(when) % BEACON_PERIOD_S)
 
 
 def periodicity_for(spacing_s: float) -> int:

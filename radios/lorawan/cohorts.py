@@ -48,6 +48,8 @@ _log = logging.getLogger(__name__)
 
 _JOURNAL_RETRY_S = 10.0
 _OWN_GROUPS_KEPT = 8
+_GPS_STEP_S = 1.0
+_TOLD_AHEAD_MOST_S = 86400.0  # a node is told so long before its moment at most: twice its answer's time
 
 
 class Cohorts:
@@ -76,6 +78,9 @@ class Cohorts:
         self.ground = Ground()
         self.factory = SessionFactory(settings, self.turn, self.book, self.ground.read, self._bus_hears)
         self.single = SingleAir(self.nodes, self.factory.unicast_air)
+        self._held_back: set[tuple[str, str]] = set()  # DevEUI and transfer, of which it was told that it came too late
+        self._gps_ahead_s = 0.0  # of the radio's clock
+        clock.wall.watch(self._clock_stepped)
 
     def status(self) -> list[Json]:
         return [cohort_status(runner, self.paces[name].used_s) for name, runner in self.runners.items()]
@@ -98,6 +103,19 @@ class Cohorts:
                 runner.session.expires = order.expires.timestamp()
                 self.paces[name].share = order.air_share
                 runner.wake()
+
+    def _clock_stepped(self, _by_s: float) -> None:
+        self.gps_moved()
+        for runner in self.runners.values():
+            runner.clock_stepped()
+        self._wake.set()
+
+    def gps_moved(self) -> None:
+        """GPS time may be known anew."""
+        before, self._gps_ahead_s = self._gps_ahead_s, self._settings.session.gps.at(now := self._clock.now()) - now
+        if abs(by_s := self._gps_ahead_s - before) >= _GPS_STEP_S:
+            for runner in self.runners.values():
+                runner.session.gps_moved(by_s)
 
     def direct(self, dev_eui: str, directive: NodeDirective) -> None:
         """A directive is taken when it is newer; a session that serves the node is told."""
@@ -133,10 +151,12 @@ class Cohorts:
             node = self.nodes.get(dev_eui)
             if node is None or order is None or directive.want is Want.HOLD:
                 continue
-            reason = node.unsupported() or self._unfit(node, order, now)
+            reason = node.unsupported() or self._unfit(node)
             if reason:
                 events.append(_event(directive, Fact.FAILED, now, *coded(reason)))
                 over.append((dev_eui, directive))
+            elif self._expired(order, now):
+                self._hold_back(dev_eui, directive, now)
             elif node.ready and self._settings.may_set_up(node.device.tags) and self.gateways:
                 if await self.owners.ours(node, now):
                     joining.setdefault(directive.transfer, []).append((node, directive))
@@ -312,6 +332,12 @@ class Cohorts:
             cohort = read_cohort(records.cohorts[name])
             mc_key = read_key(records.keys[name])
             nodes = [read_node(record) for record in records.nodes.get(name, ())]
+            now = self._clock.now()
+            cohort.found_at(now)
+            for node in nodes:
+                node.installing_since = min(node.installing_since, now)
+                if node.told_at > now + _TOLD_AHEAD_MOST_S:
+                    node.told_at = 0.0
         except (BadRecord, KeyError) as error:
             _log.error("lorawan cohort %s cannot be restored, its nodes start again: %s", name, error)
             return None
@@ -357,12 +383,20 @@ class Cohorts:
         if runner is not None:
             runner.hand_over(dev_eui, self.obstacle(self.nodes[dev_eui]))
 
-    def _unfit(self, node: Node, order: TransferOrder, now: float) -> str:
-        """`code: detail` when this order can never be for this node."""
+    def _expired(self, order: TransferOrder, now: float) -> bool:
+        return self._clock.wall.unix(now) >= order.expires.timestamp()
+
+    def _hold_back(self, dev_eui: str, directive: NodeDirective, now: float) -> None:
+        """No verdict: so says a clock that may have leapt, and whoever ordered it knows better."""
+        if self.ground.journal is not None and (dev_eui, directive.transfer) not in self._held_back:
+            self._held_back.add((dev_eui, directive.transfer))
+            late = "the order expired before the node was set up"
+            self.ground.journal.progress([_event(directive, Fact.STALLED, now, "expired", late)])
+
+    def _unfit(self, node: Node) -> str:
+        """`code: detail` when no order of this daemon can be for this node."""
         if node.device.region != self._settings.region:
             return f"refused: {self.obstacle(node)}"
-        if now >= order.expires.timestamp():
-            return "expired: the order expired before the node was set up"
         return ""
 
     def obstacle(self, node: Node) -> str:

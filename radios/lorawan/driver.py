@@ -7,12 +7,13 @@ decided in `fuota_session`; how the network server is spoken to, in `chirpstack`
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from radios.clock import Clock
 from radios.errors import ContractError, LinkError, Unsupported
 from radios.lorawan.chirpstack import ChirpStack
 from radios.lorawan.cohorts import Cohorts
+from radios.lorawan.gps_time import GpsTime
 from radios.lorawan.inventory import TIME_ANSWER, Node, time_answer
 from radios.lorawan.journal_codec import (
     BadRecord,
@@ -46,6 +47,7 @@ __all__ = ["LorawanRadio", "LorawanSettings"]
 
 _log = logging.getLogger(__name__)
 
+_UNDERWAY_MOST_S = 60.0  # from the node to us
 _ANSWERS_OBSERVED = 10_000  # observations kept for a slow reader; older ones go
 
 
@@ -55,9 +57,11 @@ class LorawanRadio:
     kind = "lorawan"
 
     def __init__(self, settings: LorawanSettings, clock: Clock, network: NetworkServer | None = None) -> None:
-        self._settings = settings
         self._clock = clock
-        self._network: NetworkServer = network or ChirpStack(settings.chirpstack)
+        settings = self._settings = replace(
+            settings, session=replace(settings.session, wall=clock.wall, gps=GpsTime(clock.wall))
+        )
+        self._network: NetworkServer = network or ChirpStack(settings.chirpstack, clock.wall)
         self._observed: asyncio.Queue[NodeObservation] = asyncio.Queue(_ANSWERS_OBSERVED)
         self._wake = asyncio.Event()
         self._cohorts = Cohorts(settings, clock, self._network, self._wake)
@@ -71,6 +75,7 @@ class LorawanRadio:
         try:
             async with asyncio.TaskGroup() as group:
                 self._cohorts.ground.open(journal, images, group)
+                self._cohorts.gps_moved()
                 for cohort in records.cohorts:
                     self._cohorts.restore(cohort, records)
                 group.create_task(self._listen(), name="lorawan uplinks")
@@ -193,10 +198,15 @@ class LorawanRadio:
         node = self._cohorts.nodes.get(uplink.dev_eui)
         if node is None:
             return
+        if uplink.received_at is not None and abs(now - uplink.received_at) > _UNDERWAY_MOST_S:
+            uplink = replace(uplink, received_at=None)  # by another clock, or ours was stepped meanwhile
+        if (gps_s := next((r.gps_time_s for r in uplink.receptions if r.gps_time_s is not None), None)) is not None:
+            self._settings.session.gps.heard(gps_s, now)
+            self._cohorts.gps_moved()
         if node.hear(uplink, now):
             self._keep_known(node.known)
             self._wake.set()
-        answer = time_answer(node.device, node.ports, uplink, now)
+        answer = time_answer(node.device, node.ports, uplink, now, self._settings.session.gps)
         if answer is not None and self._settings.owns(node.device.tags):
             self._cohorts.ground.spawn(self._send(answer))
         self._offer(node.told(now))
@@ -313,7 +323,7 @@ class LorawanRadio:
                 self._cohorts.known[known.dev_eui] = known
         for record in records.air:
             try:
-                self._cohorts.book.restore(record)
+                self._cohorts.book.restore(record, self._clock.now())
             except ValueError as error:
                 _log.error("lorawan %s: %s", record.key, error)
 
@@ -351,6 +361,7 @@ class LorawanRadio:
         return 0.0 if device.device_class is DeviceClass.C else device.uplink_interval_s
 
     def _listed(self, node: Node) -> Json:
+        seen = node.device.last_seen
         return {
             "node": node.node_id,
             "name": node.device.name,
@@ -359,7 +370,7 @@ class LorawanRadio:
             "region": node.device.region,
             "mac_version": ".".join(map(str, node.device.mac_version)),
             "profile": node.device.profile,
-            "last_seen": node.device.last_seen,
+            "last_seen": None if seen is None else self._clock.wall.unix(seen),  # Unix seconds, for people
             "battery_percent": node.device.battery_percent,
             "external_power": node.device.external_power,
             "margin_db": node.device.margin_db,

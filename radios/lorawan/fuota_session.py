@@ -154,6 +154,16 @@ class FuotaSession:
         """Nodes whose root key is needed and not here."""
         return [node.dev_eui for node in self._roster.of(Trait.KEYLESS)]
 
+    def gps_moved(self, by_s: float) -> None:
+        """GPS time is known to be so much later than thought. No node's clock has moved: each is less ahead of it."""
+        for node in self.nodes.values():
+            node.clock_error_s -= by_s
+
+    def clock_stepped(self) -> None:
+        """The wall clock was: what waits for an hour waits differently."""
+        for node in self.nodes.values():
+            self._roster.touch(node)
+
     def refuse_install(self, dev_eui: str) -> None:
         """The daemon did not take the commit that begins an installation: wait for its next directive."""
         node = self.nodes.get(dev_eui)

@@ -5,8 +5,14 @@ are announced after this table was written must be added to it (IERS Bulletin C)
 """
 
 from bisect import bisect_right
+from collections import deque
+from statistics import median
+
+from radios.wall_time import WallTime
 
 GPS_EPOCH_UNIX_S = 315_964_800
+AGREES_S = 60.0
+"""An uplink is so long on its way at most: by less, GPS time at the gateways tells nothing about the wall clock."""
 WRAP_S = 1 << 32
 """SessionTime and DeviceTime are modulo this."""
 
@@ -35,9 +41,7 @@ _LEAP_SECONDS_GPS_S = tuple(unix - GPS_EPOCH_UNIX_S + n + 1 for n, unix in enume
 
 
 def gps_from_unix(unix_s: float) -> float:
-    """GPS seconds since its epoch; ValueError before it."""
-    if unix_s < GPS_EPOCH_UNIX_S:
-        raise ValueError(f"Unix time must be at least {GPS_EPOCH_UNIX_S} (1980-01-06), not {unix_s}")
+    """GPS seconds since its epoch; negative before it, as where a clock was never set: what goes on air is modulo 2^32."""
     return unix_s - GPS_EPOCH_UNIX_S + bisect_right(LEAP_SECONDS_UNIX_S, unix_s)
 
 
@@ -57,3 +61,22 @@ def unwrap(gps_mod_s: int, near_gps_s: float) -> int:
     half = WRAP_S // 2
     base = int(near_gps_s)
     return base + ((gps_mod_s - base + half) % WRAP_S) - half
+
+
+class GpsTime:
+    """GPS time at a moment of the radio's clock: by the wall clock, unless gateways with GPS know that it is wrong."""
+
+    def __init__(self, wall: WallTime) -> None:
+        self._wall = wall
+        self._ahead_s: deque[float] = deque(maxlen=5)  # of the radio's clock; most are right, though some come late
+
+    def at(self, when: float) -> float:
+        by_wall = gps_from_unix(self._wall.unix(when))
+        if not self._ahead_s:
+            return by_wall
+        told = when + median(self._ahead_s)
+        return by_wall if abs(told - by_wall) <= AGREES_S else told
+
+    def heard(self, gps_s: float, now: float) -> None:
+        """A gateway's time of an uplink that came now."""
+        self._ahead_s.append(gps_s - now)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from radios.lorawan.discovery import Discovery
 from radios.lorawan.fragment_size import FRAGMENT_LEAST_BYTES, FRAGMENT_MOST_BYTES
-from radios.lorawan.gps_time import WRAP_S, gps_from_unix
+from radios.lorawan.gps_time import WRAP_S, GpsTime
 from radios.lorawan.journal_codec import Known
 from radios.lorawan.link import smoothed
 from radios.lorawan.messages import Unicast
@@ -17,6 +17,7 @@ from radios.lorawan.network_server import Device, DeviceClass, Uplink
 from radios.lorawan.packages import clock_sync, firmware_management, fragmentation, multicast
 from radios.lorawan.session_node import NodeProfile, Ports
 from radios.radio import NodeId, NodeObservation, Power
+from radios.wall_time import WallTime
 
 HARDWARE_TAG = "gatewayd-hardware"
 """Device tag: the hardware (8 hex digits) of a node without TS006, which cannot tell it."""
@@ -24,6 +25,8 @@ REDUNDANCY_TAG = "gatewayd-redundancy"
 """Device tag: lost fragments that the node's firmware was built to make up."""
 FRAGMENT_TAG = "gatewayd-fragment"
 """Device tag: largest FragSize, in bytes, that the node's firmware was built for (LoRaMac-node as delivered: 50)."""
+
+_BY_UNIX = GpsTime(WallTime())
 
 PORT_TAGS = {
     "clock": "gatewayd-port-clock",
@@ -267,7 +270,9 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 223
 
 
-def time_answer(device: Device, ports: Ports, uplink: Uplink, now: float) -> Unicast | None:
+def time_answer(
+    device: Device, ports: Ports, uplink: Uplink, now: float, gps_time: GpsTime = _BY_UNIX
+) -> Unicast | None:
     """AppTimeAns to the AppTimeReq in an uplink, by the time of its reception; it is worthless when late."""
     if device.answers_time or uplink.port != ports.clock:
         return None
@@ -275,7 +280,7 @@ def time_answer(device: Device, ports: Ports, uplink: Uplink, now: float) -> Uni
         if isinstance(command, clock_sync.AppTimeReq):
             gps = next((r.gps_time_s for r in uplink.receptions if r.gps_time_s is not None), None)
             if gps is None:
-                gps = gps_from_unix(uplink.received_at if uplink.received_at is not None else now)
+                gps = gps_time.at(uplink.received_at if uplink.received_at is not None else now)
             correction = (round(gps) - command.device_time + WRAP_S // 2) % WRAP_S - WRAP_S // 2
             if not correction and not command.ans_required:
                 return None

@@ -29,7 +29,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Unicast:
-    """A downlink to one node; not sent after `expires` (Unix seconds), because it is asked again then."""
+    """A downlink to one node; not sent after `expires`, because it is asked again then."""
 
     dev_eui: str
     port: int

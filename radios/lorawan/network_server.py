@@ -1,7 +1,7 @@
 """The contract towards a LoRaWAN network server, in this project's own words; no server's API shows through it.
 
 A network server moves frames and knows devices. What the frames mean is the business of the application packages, and
-when they are sent that of the FUOTA session. Every call raises LinkError when the same call may succeed later and
+when they are sent that of the FUOTA session. Times are seconds of the radio's clock. Every call raises LinkError when the same call may succeed later and
 Unsupported when it never can. Identifiers (DevEUI, gateway id, McAddr) are lower-case hex, most significant byte first.
 """
 
@@ -38,7 +38,7 @@ class Device:
     battery_percent: float | None = None
     external_power: bool | None = None
     margin_db: int | None = None
-    last_seen: float | None = None  # Unix seconds
+    last_seen: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
     answers_time: bool = False  # the server answers AppTimeReq itself
@@ -57,7 +57,7 @@ class Reception:
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """An application frame from a device. `received_at`: Unix seconds by gateway or server, None when neither said."""
+    """An application frame from a device. `received_at`: by gateway or server, None when neither said."""
 
     dev_eui: str
     port: int
@@ -71,7 +71,7 @@ class Uplink:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A downlink that waits for a device; not sent after `expires` (Unix seconds), though it may be listed until then."""
+    """A downlink that waits for a device; not sent after `expires`, though it may be listed until then."""
 
     port: int
     data: bytes
@@ -117,7 +117,7 @@ class NetworkServer(Protocol):
         ...
 
     async def enqueue(self, dev_eui: str, port: int, data: bytes, expires: float | None = None) -> str:
-        """Queue an unconfirmed downlink; its id. Not sent after `expires` (Unix seconds)."""
+        """Queue an unconfirmed downlink; its id. Not sent after `expires`."""
         ...
 
     async def queue_length(self, dev_eui: str) -> int: ...

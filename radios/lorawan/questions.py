@@ -13,7 +13,7 @@ from radios.lorawan.cohort import (
     beacon_time_out_for,
     time_out_for,
 )
-from radios.lorawan.gps_time import WRAP_S, gps_from_unix
+from radios.lorawan.gps_time import WRAP_S
 from radios.lorawan.keys import Key
 from radios.lorawan.packages import clock_sync, firmware_management, fragmentation, multicast
 from radios.lorawan.session_node import SessionNode, Step
@@ -83,8 +83,8 @@ def question(
             return _firmware("cancel", node, cancel)
         case Step.INSTALLING if node.suspect:
             return _upgrade_image(node)
-        case Step.INSTALLING if node.asked % 2 == 0 or reboot.is_ahead(node, now):
-            return _firmware("install", node, reboot.command(node, settings.reboot_countdown_s, now))
+        case Step.INSTALLING if node.asked % 2 == 0 or reboot.is_ahead(node, settings.wall, now):
+            return _firmware("install", node, reboot.command(node, settings, now))
         case Step.CONFIRMING if node.suspect:
             return _upgrade_image(node)
         case Step.INSTALLING | Step.CONFIRMING | Step.RUNNING:
@@ -98,12 +98,12 @@ def question(
 
 
 def session_start(node: SessionNode, cohort: Cohort, settings: SessionSettings, now: float) -> float:
-    """SessionTime (Unix seconds) of a McClassC/BSessionReq sent now: late ones start when they can have arrived."""
+    """SessionTime (of the radio's clock) of a McClassC/BSessionReq sent now: late ones start when they can have arrived."""
     arrives_s = settings.answer_timeout_s / 2 if node.profile.always_on else node.profile.answer_timeout_s
     if node.prompt:
         arrives_s = min(arrives_s, PROMPT_S)
     start = max(cohort.window_start, now + arrives_s)
-    return start if cohort.ping_periodicity is None else beacon_at(start)
+    return start if cohort.ping_periodicity is None else beacon_at(start, settings.gps)
 
 
 def _group_setup(node: SessionNode, cohort: Cohort, mc_key: Key) -> Question | None:
@@ -145,7 +145,7 @@ def _session(node: SessionNode, cohort: Cohort, settings: SessionSettings, now: 
     if cohort.ping_periodicity is not None:
         class_b = multicast.McClassBSessionReq(
             mc_group_id=node.mc_group_id,
-            session_time=round(gps_from_unix(start)) % WRAP_S,  # beacons keep the node's clock
+            session_time=round(settings.gps.at(start)) % WRAP_S,  # beacons keep the node's clock
             time_out=beacon_time_out_for(cohort.window_end - start),
             periodicity=cohort.ping_periodicity,
             dl_frequency_hz=cohort.frequency_hz,
@@ -154,7 +154,7 @@ def _session(node: SessionNode, cohort: Cohort, settings: SessionSettings, now: 
         return _multicast("McClassBSessionReq", node, class_b)
     command = multicast.McClassCSessionReq(
         mc_group_id=node.mc_group_id,
-        session_time=int(gps_from_unix(start + node.clock_error_s)) % WRAP_S,
+        session_time=int(settings.gps.at(start) + node.clock_error_s) % WRAP_S,
         time_out=time_out_for(cohort.window_end - start),
         dl_frequency_hz=cohort.frequency_hz,
         dr=cohort.data_rate,

@@ -6,34 +6,40 @@ after it. Until then it can be taken back. One that cannot, or whose answer show
 
 from typing import Final
 
-from radios.lorawan.gps_time import WRAP_S, gps_from_unix
+from radios.lorawan.cohort import SessionSettings
+from radios.lorawan.gps_time import WRAP_S
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.packages import firmware_management
 from radios.lorawan.session_node import SessionNode, Step
 from radios.radio import Fact, Want
+from radios.wall_time import WallTime
 
 LEAD_S: Final = 60.0  # at least so long before it is told
 _TOLD_OR_AFTER = (Step.INSTALLING, Step.CONFIRMING)
 
 
-def begins_at(node: SessionNode) -> float:
-    """When it is told, in Unix seconds: room for two requests before the moment, where it can tell the time. 0: at once."""
+def moment(node: SessionNode, wall: WallTime) -> float:
+    """When it is to start, on the radio's clock, whatever the wall clock's steps made of the hour; 0: at once."""
+    return 0.0 if node.install_at is None else wall.at(node.install_at)
+
+
+def begins_at(node: SessionNode, wall: WallTime) -> float:
+    """When it is told: room for two requests before the moment, where it can tell the time. 0: at once."""
     if node.install_at is None:
         return 0.0
-    return node.install_at - (max(LEAD_S, 2 * node.profile.answer_timeout_s) if _knows_time(node) else 0.0)
+    return moment(node, wall) - (max(LEAD_S, 2 * node.profile.answer_timeout_s) if _knows_time(node) else 0.0)
 
 
-def is_ahead(node: SessionNode, now: float) -> bool:
+def is_ahead(node: SessionNode, wall: WallTime, now: float) -> bool:
     """Whether the moment is still to come."""
-    return node.install_at is not None and now < node.install_at
+    return now < moment(node, wall)
 
 
-def command(node: SessionNode, countdown_s: int, now: float) -> firmware_management.DownlinkCommand:
-    if not is_ahead(node, now) or node.install_at is None:
-        return firmware_management.DevRebootCountdownReq(countdown=countdown_s)
-    return firmware_management.DevRebootTimeReq(
-        reboot_time=int(gps_from_unix(node.install_at + node.clock_error_s)) % WRAP_S
-    )
+def command(node: SessionNode, settings: SessionSettings, now: float) -> firmware_management.DownlinkCommand:
+    if not is_ahead(node, settings.wall, now):
+        return firmware_management.DevRebootCountdownReq(countdown=settings.reboot_countdown_s)
+    gps_s = settings.gps.at(moment(node, settings.wall)) + node.clock_error_s
+    return firmware_management.DevRebootTimeReq(reboot_time=int(gps_s) % WRAP_S)
 
 
 def to_cancel(node: SessionNode, now: float) -> bool:
@@ -41,14 +47,14 @@ def to_cancel(node: SessionNode, now: float) -> bool:
     return node.told_at > now and (node.want is not Want.INSTALL or node.timeless)
 
 
-def silent_until(node: SessionNode, settle_s: float, now: float) -> float:
+def silent_until(node: SessionNode, settings: SessionSettings, now: float) -> float:
     """Nothing is asked before: it waits for the moment, as told, or we do."""
     if node.step not in _TOLD_OR_AFTER or to_cancel(node, now):
         return now
     if node.step is Step.CONFIRMING and node.told_at:
-        return max(now, node.told_at + settle_s)
-    waits = node.step is Step.INSTALLING and is_ahead(node, now) and not _knows_time(node)
-    return node.install_at if waits and node.install_at is not None else now
+        return max(now, node.told_at + settings.settle_s)
+    waits = node.step is Step.INSTALLING and not _knows_time(node)
+    return max(now, moment(node, settings.wall)) if waits else now
 
 
 def come(out: Outgoing, node: SessionNode, now: float) -> None:
@@ -61,7 +67,7 @@ def directed(out: Outgoing, node: SessionNode, now: float) -> None:
     """Something else is wanted of the node."""
     if node.told_at <= now:
         return
-    if node.want is Want.INSTALL and node.install_at != node.told_at and node.step is Step.CONFIRMING:
+    if node.want is Want.INSTALL and moment(node, out.settings.wall) != node.told_at and node.step is Step.CONFIRMING:
         out.move(node, Step.INSTALLING)  # told of another moment
     node.ask_afresh()
 

@@ -114,7 +114,7 @@ def _air(
     book = AirBook(plan, frequency_hz)
     for record in records:
         try:
-            book.restore(record)
+            book.restore(record, now)
         except ValueError:
             continue
     book.know(gateways)

@@ -98,6 +98,10 @@ class Runner:
         self.session.hand_over(dev_eui, detail, self._clock.now())
         self._wake.set()
 
+    def clock_stepped(self) -> None:
+        self.session.clock_stepped()
+        self._wake.set()
+
     def wake(self) -> None:
         self._wake.set()
 

@@ -90,7 +90,8 @@ class SessionNode:
     block: BlockStatus
     step: Step = Step.GROUP
     install_at: float | None = None  # Unix seconds
-    told_at: float = 0.0  # the moment that it was told to reboot at; 0: none
+    said_late: bool = False  # that the order expired before it was set up
+    told_at: float = 0.0  # the moment, on the radio's clock, that it was told to reboot at; 0: none
     session_cnt: int = 0  # of this session; 0: not chosen yet
     attempt: int = 1
     reboots: int = 0  # reboot commands sent

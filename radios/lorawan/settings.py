@@ -61,8 +61,8 @@ class LorawanSettings:
         return self.plan.rx2_dr if self.multicast_data_rate is None else self.multicast_data_rate
 
     def minute_of_day(self, now: float) -> int:
-        """The site's own minutes since midnight."""
-        local = datetime.fromtimestamp(now, self.timezone)
+        """The site's own minutes since midnight at this moment of the radio's clock."""
+        local = datetime.fromtimestamp(self.session.wall.unix(now), self.timezone)
         return local.hour * 60 + local.minute
 
     def foreign(self, tags: Mapping[str, str]) -> bool:

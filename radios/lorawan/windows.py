@@ -174,7 +174,7 @@ class Windows:
     def _plan_window(self, start: float, room_s: float) -> None:
         """`room_s`: beside what the fragments take."""
         cohort = self._out.cohort
-        cohort.window_start = start if cohort.ping_periodicity is None else beacon_at(start)
+        cohort.window_start = start if cohort.ping_periodicity is None else beacon_at(start, self._out.settings.gps)
         planned = room_s + self._rounds.planned_s() + 2 * self._out.settings.window_guard_s
         cohort.window_end = cohort.window_start + window_length_s(cohort, planned)
         self._out.cohort_changed()

@@ -62,7 +62,7 @@ class ZigbeeRadio:
     def __init__(self, settings: ZigbeeSettings, clock: Clock, application: type | None = None) -> None:
         self._settings = settings
         self._clock = clock
-        self._pacer = Pacer(settings.pacing, settings.minute_of_day)
+        self._pacer = Pacer(settings.pacing, lambda at: settings.minute_of_day(clock.wall.unix(at)))
         self._feed = ObservationFeed()
         self._traffic = Traffic(settings.traffic_queue)
 

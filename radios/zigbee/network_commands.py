@@ -102,4 +102,5 @@ class NetworkCommands:
         return CommandResult(True, value=self._memory.network)
 
     def _now(self) -> float:
-        return self._clock.now()
+        """Unix seconds: how old a backup is."""
+        return self._clock.wall.unix(self._clock.now())

@@ -176,7 +176,7 @@ class OtaSession(SessionPages):
         elif self._want is Want.HOLD:
             self._proven(request.offset, now)
             self._wait(request, limits.hold_wait_s, tsn, now)
-        elif self._stage is Stage.OFFERED and now >= self.terms.expires_at and request.offset == 0:
+        elif self._stage is Stage.OFFERED and self._expired(now) and request.offset == 0:
             self._reply(ImageBlockRefused(Status.NO_IMAGE_AVAILABLE), tsn, now)
             self._stalled("expired", now, "the transfer may start on no further node")
         else:
@@ -342,6 +342,7 @@ class OtaSession(SessionPages):
     def _adopt(self, directive: NodeDirective, now: float) -> None:
         self._want = directive.want
         self._install_at = directive.install_at.timestamp() if directive.install_at else None
+        self._start = None
         self._sequence += 1
         for timer in (Timer.NOTIFY, Timer.STALL):
             self._timers.pop(timer, None)

@@ -72,6 +72,7 @@ class OtaService:
         self._started_at = clock.now()
         self._armed = _NEVER
         self._rearmed = asyncio.Event()
+        clock.wall.watch(self._clock_stepped)
 
     def broadcast_by(self, at_least: int, broadcast: Callable[[bytes], Coroutine[Any, Any, bool]]) -> None:
         """Tell nodes of an image by broadcast when so many are silent."""
@@ -282,7 +283,7 @@ class OtaService:
             return self._images.read(digest, offset, length)
 
         limits = self._limits_of(state.node, state.image.file)
-        session = OtaSession(state, read, self._pacer, limits, now, reconciled=reconciled)
+        session = OtaSession(state, read, self._pacer, limits, now, reconciled=reconciled, wall=self._clock.wall)
         session.cluster_revision = self._revisions.get(state.node)
         session.sleeps = self._sleeps(state.node)
         if state.stage in _BEFORE_INSTALL and not self._prepare(state.node):
@@ -352,6 +353,11 @@ class OtaService:
         session.delivered(outgoing, ok, now)
         if not ok or outgoing.purpose is Purpose.PAGE:
             self._rearm(session)
+
+    def _clock_stepped(self, _by_s: float) -> None:
+        for session in list(self._sessions.values()):
+            session.clock_stepped(self._clock.now())
+            self._kick(session)
 
     # -- time ----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from math import ceil
 from typing import Final
 
 from radios.radio import Fact, TransferEvent, Want
+from radios.wall_time import WallTime
 from radios.zigbee.block_period import period_for
 from radios.zigbee.ota_commands import (
     FileId,
@@ -49,7 +50,15 @@ class SessionCore:
     """See the module. `read` gives bytes of the image; `reconciled` is False for a session restored from the journal."""
 
     def __init__(
-        self, state: SessionState, read: Reader, pacer: Pacer, limits: SessionLimits, now: float, *, reconciled: bool
+        self,
+        state: SessionState,
+        read: Reader,
+        pacer: Pacer,
+        limits: SessionLimits,
+        now: float,
+        *,
+        reconciled: bool,
+        wall: WallTime | None = None,
     ) -> None:
         self.node = state.node
         self.transfer = state.transfer
@@ -60,7 +69,9 @@ class SessionCore:
         self._limits = limits
         self._generation = state.generation
         self._want = state.want
-        self._install_at = state.install_at
+        self.wall = wall or WallTime()
+        self._install_at = state.install_at  # Unix seconds
+        self._start: float | None = None  # of the image, once the installation has begun: no step moves that any more
         self._stage = state.stage
         self._confirmed = state.confirmed
         self._failures = state.failures
@@ -154,7 +165,7 @@ class SessionCore:
             return None if self._told else AWAKE_S
         if not self._reconciled or self._want not in WANTS_IMAGE:
             return None
-        if self._stage is Stage.DOWNLOADING or (self._stage is Stage.OFFERED and now < self.terms.expires_at):
+        if self._stage is Stage.DOWNLOADING or (self._stage is Stage.OFFERED and not self._expired(now)):
             blocks = (self.image.ref.size - self._confirmed) / self._limits.max_block_bytes
             return AWAKE_S + blocks * AWAKE_PER_BLOCK_S
         return None
@@ -224,6 +235,13 @@ class SessionCore:
             return self._answer[0]
         return deadline
 
+    def clock_stepped(self, now: float) -> None:
+        """The wall clock was: the hour of an installation, and the order's expiry, lie elsewhere in the radio's time."""
+        if self._stage is Stage.READY:
+            self._install_if_due(now)
+        elif self._stage is Stage.OFFERED and self._reconciled and Timer.NOTIFY not in self._timers:
+            self._arm(now)
+
     # -- timers and steps ------------------------------------------------------------------------------------------
 
     def _arm(self, now: float) -> None:
@@ -250,7 +268,7 @@ class SessionCore:
         if self._stage is Stage.OFFERED:
             if self._want not in WANTS_IMAGE or not self._reconciled:
                 return
-            if now >= self.terms.expires_at:
+            if self._expired(now):
                 self._stalled("expired", now, "the transfer may start on no further node")
                 return
             if not self._pacer.invite(self.node, now, self.terms.priority):
@@ -286,7 +304,7 @@ class SessionCore:
             if now < self._unprepared_until:
                 self._timers[Timer.INSTALL] = self._unprepared_until
                 return
-        self._stage = Stage.INSTALLING
+        self._stage, self._start = Stage.INSTALLING, None
         self._rebooted = self._told = self._may_be_told = False
         self._told_at = None
         self._install_tries = 0
@@ -308,7 +326,18 @@ class SessionCore:
 
     def _starts_at(self, now: float) -> float:
         """When the image is to be started that the node is told to start now."""
-        return now if self._install_at is None else max(now, self._install_at)
+        if self._install_at is None:
+            return now
+        if self._stage is not Stage.INSTALLING:
+            return max(now, self.wall.at(self._install_at))
+        if self._start is None:
+            # It began at most so long before; what lies further ahead, a step of the clock has moved there.
+            self._start = min(self.wall.at(self._install_at), now + self._limits.hand_out_s)
+        return max(now, self._start)
+
+    def _expired(self, now: float) -> bool:
+        """No node that has not begun may begin any more."""
+        return self.wall.unix(now) >= self.terms.expires_at
 
     def _notification(self) -> ImageNotify:
         """A version in it would be for offers alone: a node that runs it does not answer the question what it runs."""

@@ -41,7 +41,7 @@ class Terms:
 
     priority: int = 0
     air_share: float = 1.0
-    expires_at: float = float("inf")
+    expires_at: float = float("inf")  # Unix seconds
 
 
 def terms_of(order: TransferOrder) -> Terms:
@@ -56,7 +56,7 @@ class SessionState:
     transfer: str
     generation: int
     want: Want
-    install_at: float | None
+    install_at: float | None  # Unix seconds
     image: OtaImage
     stage: Stage
     confirmed: int = 0

@@ -25,6 +25,7 @@ from gatewayd.nodes.inventory import Inventory
 from gatewayd.payload.cache import PayloadCache
 from radios.radio import ImageRef, NodeDirective, TransferOrder, Want
 from radios.simulated.zigbee.firmware import build_ota_file
+from radios.wall_time import WallTime
 from radios.zigbee.driver import ZigbeeRadio
 from radios.zigbee.nodes import node_id
 from radios.zigbee.pacing import PacingLimits
@@ -49,6 +50,7 @@ class SteppedClock:
     """`radios.clock.Clock` that only moves when told."""
 
     def __init__(self) -> None:
+        self.wall = WallTime()
         self._now = _START
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._count = 0

@@ -2,11 +2,14 @@
 
 import asyncio
 
+from radios.wall_time import WallTime
+
 
 class ManualClock:
     """radios.clock.Clock."""
 
     def __init__(self, now: float = 1000.0) -> None:
+        self.wall = WallTime()
         self.time = now
         self._moved = asyncio.Event()
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
+from radios.wall_time import WallTime
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 START_S = 1_700_000_000.0  # Unix time at which virtual time starts
@@ -127,6 +129,7 @@ class LoopClock:
     scale = 1.0
 
     def __init__(self, loop: VirtualLoop | None = None) -> None:
+        self.wall = WallTime()
         self._loop = loop or asyncio.get_running_loop()
 
     def now(self) -> float:

@@ -93,6 +93,17 @@ def test_every_counter_leaves_a_gap_and_the_store_is_marked(made: Path, state: P
         )
 
 
+def test_a_radio_is_told_by_its_own_clock(made: Path, state: Path, tmp_path: Path) -> None:
+    """Which the steps of the old machine's wall clock did not move."""
+    with store(state) as db, db:
+        db.execute("INSERT INTO meta (key, value) VALUES ('radio_time.ahead_s', '1000.5')")
+    target = tmp_path / "stepped.backup"
+    take(state, GATEWAY, target, MADE)
+    asked: list[float] = []
+    again(target, tmp_path / "new", {"lorawan": lambda r, made_at, now, n: asked.extend((made_at, now)) or []})
+    assert asked == [MADE.timestamp() - 1000.5, NOW - 1000.5]
+
+
 def test_an_old_store_is_migrated(state: Path, tmp_path: Path) -> None:
     with store(state) as db:
         db.execute("PRAGMA user_version = 1")

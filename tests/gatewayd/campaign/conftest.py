@@ -191,7 +191,7 @@ class Gateway:
         self.authority.view_changed = self._judge_again
         await self.inventory.observe(
             NodeObservation(
-                METER, self.clock.now(), hardware=HARDWARE, version=self.node_version, power=Power.MAINS, joined=True
+                METER, self.radio_now(), hardware=HARDWARE, version=self.node_version, power=Power.MAINS, joined=True
             )
         )
         self._task = asyncio.create_task(self.coordinator.run())
@@ -251,6 +251,10 @@ class Gateway:
 
     def supplied(self) -> tuple[VerifiedRelease, Payload]:
         return self.authority.releases[self.release], self.payload()
+
+    def radio_now(self) -> float:
+        """By which what radios say is stored."""
+        return self.radio_time.moved("lorawan", self.clock.now())
 
     async def event(self, fact: Fact, name: str = "meters", **more: object) -> TransferEvent:
         update = await self.update(name)

@@ -191,7 +191,7 @@ async def test_when_time_comes_no_tier_has_soaked_for_half_a_century(gateway: Ga
     gate = Gate(kind="local", minimum_executed=1, success_ratio=1.0, failure_ratio=0.0, soak_s=3600)
     await install(gateway, rollout=Rollout(tiers=tiers, gate=gate, stage_by=StageBy.TRANSFER))
     await confirm_in_1970(gateway)
-    second = NodeObservation(SECOND, gateway.clock.now(), hardware=HARDWARE, version=1, power=Power.MAINS, joined=True)
+    second = NodeObservation(SECOND, gateway.radio_now(), hardware=HARDWARE, version=1, power=Power.MAINS, joined=True)
     await gateway.inventory.observe(second)
     gateway.times.passed_s += SELF_TEST_S + 1
     await a_round(gateway)
@@ -219,36 +219,39 @@ async def test_when_time_comes_no_installation_is_lost(gateway: Gateway) -> None
     await a_round(gateway)
     update = await gateway.update()
     assert (update.state, update.want) == (State.INSTALLING, Want.INSTALL)
-    assert 0 <= gateway.clock.now() - update.installing_at < 60
+    assert 0 <= gateway.radio_now() - update.installing_at < 60
     gateway.times.passed_s += 3 * DAY_S + 1
     await a_round(gateway)
     assert ((await gateway.update()).state, (await gateway.update()).code) == (State.FAILED, "lost")
 
 
-@pytest.mark.parametrize("code", ["lost", "unproven"])
-async def test_a_radio_whose_timers_ran_out_with_the_step_gives_no_installation_up(gateway: Gateway, code: str) -> None:
-    """To its session the step was half a century of waiting. It goes on listening, and the node comes back."""
-    await deliver(gateway)
-    assert await gateway.wall.store(gateway.database)
+async def test_a_radios_own_clock_goes_on_through_steps_and_restarts(gateway: Gateway) -> None:
+    """Whatever it keeps by its clock stays true, and the daemon stores what it says by the wall clock."""
+    begun = gateway.clock.now()
+    await leap(gateway)
+    assert 0 <= gateway.clock.now() - begun < 60
+    assert gateway.radio_now() == pytest.approx(gateway.times.wall(), abs=5)
     await gateway.stop()
-    into_1970(gateway)
-    gateway.times.boot = "boot-2"
-    await gateway.start(refresh=False)
-    await ready(gateway)
-    await gateway.fact(Fact.INSTALLING)
+    gateway.times.ahead_s -= 3600
+    await gateway.start()
+    assert -1 < gateway.clock.now() - begun < 60
+    assert gateway.radio_now() == pytest.approx(gateway.times.wall(), abs=5)
+    await leap_back(gateway)
+    gateway.times.passed_s += 100
+    assert 100 <= gateway.clock.now() - begun < 160
+    assert gateway.radio_now() == pytest.approx(gateway.times.wall(), abs=5)
+
+
+async def test_nor_do_power_cuts_make_it_leap(without_rtc: Gateway) -> None:
+    gateway = without_rtc
+    await gateway.start()
+    begun = gateway.clock.now()
+    await gateway.stop()
     time_comes(gateway)
-    await gateway.radio_time.follow()
-    await gateway.fact(Fact.FAILED, code=code)
-    assert (await gateway.update()).state is State.INSTALLING
-    await gateway.fact(Fact.RUNNING, version=NEW)
-    assert (await gateway.update()).state is State.CONFIRMING
-
-
-async def test_a_node_that_is_not_heard_of_for_an_hour_is_given_up(gateway: Gateway) -> None:
-    await install(gateway)
-    gateway.times.passed_s += 3600
-    await gateway.fact(Fact.FAILED, code="lost")
-    assert ((await gateway.update()).state, (await gateway.update()).code) == (State.FAILED, "lost")
+    gateway.times.boot = "boot-2"
+    await gateway.start()
+    assert -1 < gateway.clock.now() - begun < 60
+    assert gateway.radio_now() == pytest.approx(gateway.times.wall(), abs=5)
 
 
 # -- a synchronised leap -------------------------------------------------------------------------------------------------
@@ -259,7 +262,7 @@ async def test_a_leap_to_2036_and_back_ends_nothing_and_refuses_nothing(gateway:
     await leap(gateway)
     await gateway.until_state("waiting")
     assert (await gateway.row()).code == "trust_expired"
-    second = NodeObservation(SECOND, gateway.clock.now(), hardware=HARDWARE, version=1, power=Power.MAINS, joined=True)
+    second = NodeObservation(SECOND, gateway.radio_now(), hardware=HARDWARE, version=1, power=Power.MAINS, joined=True)
     await gateway.inventory.observe(second)
     await gateway.issue(gateway.document("other"))
     await a_round(gateway)
@@ -355,7 +358,7 @@ async def test_metadata_that_expire_in_mid_transfer_start_nobody_and_stop_nobody
 ) -> None:
     await deliver(gateway)
     gateway.times.passed_s = 2 * DAY_S
-    second = NodeObservation(SECOND, gateway.clock.now(), hardware=HARDWARE, version=1, power=Power.MAINS, joined=True)
+    second = NodeObservation(SECOND, gateway.radio_now(), hardware=HARDWARE, version=1, power=Power.MAINS, joined=True)
     await gateway.inventory.observe(second)
     await gateway.authority.refresh()
     gateway.coordinator.wake()

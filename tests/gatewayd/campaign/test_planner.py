@@ -309,6 +309,20 @@ def test_after_expiry_nothing_starts_and_what_runs_finishes() -> None:
     assert (site.of(2).state, site.of(2).code) == (State.CANCELLED, "expired")
 
 
+def test_whom_its_radio_lets_begin_no_more_is_let_go_when_the_campaign_has_expired() -> None:
+    """The radio goes by its clock alone, and gives no verdict."""
+    site = Site(campaign(expires=START + timedelta(days=1)), node(1), node(2))
+    site.step()
+    for number in (1, 2):
+        site.fact(number, Input.PREPARE)
+    site.updates[site.of(1).node] = replace(site.of(1), code="expired")
+    site.step()
+    assert (site.of(1).state, site.of(1).want) == (State.PREPARING, Want.DELIVER)
+    site.step(2 * 86400)
+    assert (site.of(1).state, site.of(1).code, site.of(1).want) == (State.CANCELLED, "expired", Want.DROP)
+    assert (site.of(2).state, site.of(2).want) == (State.PREPARING, Want.DELIVER)
+
+
 def test_nothing_starts_while_trust_is_stale_and_what_runs_goes_on() -> None:
     site = Site(campaign(policy=Policy(concurrency=1)), node(1), node(2))
     site.step()

@@ -1,5 +1,7 @@
 """What a step of the clock does to what is stored, and what another boot does."""
 
+from dataclasses import replace
+
 import pytest
 
 from gatewayd.campaign.radio_time import Era, Step, begun, followed
@@ -21,7 +23,7 @@ def test_a_restart_within_a_boot_follows_what_was_stepped_meanwhile() -> None:
     assert begun(kept, "b", NOON + 60, UP_S + 60, 0.0) == (kept, None)
     after, step = begun(kept, "b", NOON + 3660, UP_S + 60, 0.0)
     assert step == Step(NOON - 500, NOON + 60, 3600.0)
-    assert after == Era("b", NOON - UP_S + 3600, NOON - 500 + 3600, True)
+    assert after == Era("b", NOON - UP_S + 3600, NOON - 500 + 3600, True, ahead_s=3600.0)
 
 
 def test_a_restart_begins_with_the_exact_time() -> None:
@@ -53,6 +55,23 @@ def test_after_another_boot_nothing_stays_in_the_future() -> None:
     _, step = begun(era(), "other", NOON - 86400 * 3650, 5.0, newest=NOON)
     assert step is not None
     assert step.moved(NOON) == NOON - 86400 * 3650
+
+
+def test_a_radios_own_time_is_moved_by_no_step() -> None:
+    kept = era()
+    own_s = kept.offset_s - kept.ahead_s
+    for after in (
+        followed(kept, NOON + 7200, UP_S)[0],
+        followed(followed(kept, NOON + 7200, UP_S)[0], NOON, UP_S)[0],
+        begun(kept, "b", NOON - 7200, UP_S, 0.0)[0],
+    ):
+        assert after.offset_s - after.ahead_s == own_s
+    held = replace(era(since=100.0, believed=False), ahead_s=40.0)
+    after, step = begun(held, "other", NOON, 5.0, newest=160.0)
+    assert step is not None
+    assert 5.0 + after.offset_s - after.ahead_s == 120.0, "as it was when the newest was written"
+    off, _ = begun(replace(era(), ahead_s=40.0), "other", NOON + 100, 5.0, newest=NOON)
+    assert 5.0 + off.offset_s - off.ahead_s == NOON + 60, "the time off counts"
 
 
 def test_only_what_is_of_the_time_before_is_moved() -> None:

@@ -37,6 +37,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("pki"))
 
 
+AHEAD_S = 1e6  # the wall clock's of the radio's
+
+
 @pytest.fixture
 def broker(tmp_path: Path, authority: Authority) -> Iterator[Mosquitto]:
     with Mosquitto(tmp_path / "broker", authority, {GATEWAY: (), "gw-b": ()}) as broker:
@@ -106,7 +109,9 @@ async def bridged(
         ),
         "all",
     )
-    bridge = NodeBridge(replace(settings, **changes), GATEWAY, {"zigbee": world.radio})
+    bridge = NodeBridge(
+        replace(settings, **changes), GATEWAY, {"zigbee": world.radio}, moved=lambda _kind, at: at + AHEAD_S
+    )
     running = asyncio.create_task(bridge.run())
     try:
         yield bridge
@@ -190,6 +195,7 @@ async def test_green_power_devices_have_topics_of_their_own(broker: Mosquitto, a
         told = GreenPowerTraffic.model_validate_json(json.dumps(document))
         assert (told.kind, told.security, told.sequence, told.commissioned) == ("command", "proven", 7, False)
         assert told.data == {"command": "Toggle", "command_id": 0x22, "arguments": {}}
+        assert told.at.timestamp() == pytest.approx(world.clock.now() + AHEAD_S, abs=600)
         assert bridge.status()["dropped"] == {"overflow": 0, "refused": 0, "responses_overflow": 0}
 
 

@@ -152,7 +152,7 @@ def test_every_gateway_and_sub_band_has_its_own_ledger_in_the_journal():
     assert {r.key for r in records} == {f"air/{GATEWAY}/869.4-869.65", f"air/{OTHER}/868.0-868.6"}
     again = AirBook(EU868, RX2_HZ)
     for record in records:
-        again.restore(record)
+        again.restore(record, 1e10)
     again.know([GATEWAY, OTHER])
     used = [again.ledger(g, f).used(T0 + 1) for g in (GATEWAY, OTHER) for f in (RX2_HZ, RX1_HZ)]
     assert used == pytest.approx([3.0, 0.0, 0.0, 2.0], abs=0.01)
@@ -162,11 +162,23 @@ def test_records_of_before_and_of_elsewhere():
     old = DutyCycleLedger(0.1)
     old.add(T0, 5.0)
     made = AirBook(EU868, RX2_HZ)
-    made.restore(Record("network", f"air/{GATEWAY}", 1, old.to_bytes()))
-    made.restore(Record("network", f"air/{OTHER}/902-928", 1, old.to_bytes()))
+    made.restore(Record("network", f"air/{GATEWAY}", 1, old.to_bytes()), 1e10)
+    made.restore(Record("network", f"air/{OTHER}/902-928", 1, old.to_bytes()), 1e10)
     assert made.ledger(GATEWAY, RX2_HZ).used(T0) == pytest.approx(5.0, abs=0.01)
     with pytest.raises(ValueError, match="duty cycle record"):
-        made.restore(Record("network", f"air/{GATEWAY}/865.0-868.0", 1, b"?"))
+        made.restore(Record("network", f"air/{GATEWAY}/865.0-868.0", 1, b"?"), 1e10)
+
+
+def test_a_record_from_years_ahead_is_an_hour_of_silence_at_most():
+    """A restored store, or one of a program that followed the steps of the clock."""
+    ahead = DutyCycleLedger(0.1)
+    ahead.add(T0 + 1e8, 360.0)
+    made = AirBook(EU868, RX2_HZ)
+    made.restore(Record("network", f"air/{GATEWAY}/869.4-869.65", 1, ahead.to_bytes()), T0)
+    ledger = made.ledger(GATEWAY, RX2_HZ)
+    assert ledger.used(T0 + 3599) == pytest.approx(360.0, abs=0.01)
+    assert ledger.earliest(T0 + 5, 1.0) == pytest.approx(T0 + 3600, abs=0.1)
+    assert ledger.used(T0 + 3601) == 0.0
 
 
 # The gateway bus.

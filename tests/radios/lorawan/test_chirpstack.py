@@ -17,6 +17,7 @@ from radios.lorawan.network_server import DeviceClass, MulticastGroup, NotThere,
 from radios.simulated.chirpstack.mqtt import MqttSettings
 from radios.simulated.chirpstack.network import NetworkSettings
 from radios.simulated.chirpstack.site import LorawanSite
+from radios.wall_time import WallTime
 from tests.radios.lorawan.world import GATEWAY, spec, verify
 from tests.support.mosquitto import Mosquitto, free_port
 
@@ -207,6 +208,23 @@ async def test_a_wrong_token_and_no_server_are_errors_of_the_link(site):
         await client.close()
 
 
+async def test_chirpstack_counts_in_unix_time_and_its_callers_in_their_own(site):
+    ahead_s = 10 * 365 * 86400.0
+    wall = WallTime(ahead_s)
+    client = ChirpStack(settings(site.grpc_target), wall)
+    now = wall.at(site.network.devices[spec(1).dev_eui].last_seen_at or time.time())
+    await client.enqueue(spec(2).dev_eui, 201, b"1", now + 1e6)
+    (waiting,) = await client.queued(spec(2).dev_eui)
+    assert waiting.expires == pytest.approx(now + 1e6, abs=0.01)
+    (item,) = site.network.devices[spec(2).dev_eui].queue
+    assert item.expires_at == pytest.approx(now + 1e6 + ahead_s, abs=0.01)
+    for device in await client.devices():
+        seen = site.network.devices[device.dev_eui].last_seen_at
+        assert (device.last_seen is None) is (seen is None)
+        assert seen is None or device.last_seen == pytest.approx(seen - ahead_s, abs=1.0)
+    await client.close()
+
+
 @pytest.mark.services
 async def test_uplinks_go_on_after_the_broker_was_away(tmp_path):
     with Mosquitto(tmp_path) as broker:
@@ -218,9 +236,11 @@ async def test_uplinks_go_on_after_the_broker_was_away(tmp_path):
             LorawanSite(specs, clock, verify=verify, settings=network, api_token=TOKEN, mqtt=mqtt) as site,
             asyncio.timeout(30),
         ):
-            client = ChirpStack(settings(site.grpc_target, broker.port))
+            client = ChirpStack(settings(site.grpc_target, broker.port), WallTime(1e6))
             uplinks = client.uplinks()
-            assert (await anext(uplinks)).dev_eui == spec(1).dev_eui
+            uplink = await anext(uplinks)
+            assert uplink.dev_eui == spec(1).dev_eui
+            assert uplink.received_at == pytest.approx(clock.now() - 1e6, abs=2000.0)
             assert client.link_up()["mqtt"]
             await asyncio.to_thread(broker.restart)
             before = site.network.nodes[spec(1).dev_eui].counters.uplinks

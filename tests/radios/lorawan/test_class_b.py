@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from radios.lorawan.cohort import beacon_at, beacon_time_out_for, periodicity_for
-from radios.lorawan.gps_time import gps_from_unix
+from radios.lorawan.gps_time import GpsTime
 from radios.lorawan.messages import Unicast
 from radios.lorawan.packages import multicast
 from radios.lorawan.placement import Candidate, assign
 from radios.radio import Fact
 from radios.simulated.lorawan.packages.fragmentation import StatusStyle
+from radios.wall_time import WallTime
 from tests.radios.lorawan.world import T0, World, all_running, new_image, spec
 
 GATEWAY = "00800000a0000001"
@@ -98,12 +99,14 @@ def test_class_b_and_class_c_nodes_are_in_different_cohorts():
     assert [place.class_b for place, _ in single] == [True]
 
 
-def test_a_beacon_is_a_multiple_of_128_gps_seconds():
+@pytest.mark.parametrize("ahead_s", [0.0, 3607.5, 60.0 - T0])
+def test_a_beacon_is_a_multiple_of_128_gps_seconds(ahead_s):
+    gps = GpsTime(WallTime(ahead_s))
     for when in (T0, T0 + 0.5, T0 + 127.99):
-        at = beacon_at(when)
+        at = beacon_at(when, gps)
         assert 0 <= at - when < 128
-        assert round(gps_from_unix(at), 6) % 128 == 0
-        assert beacon_at(at) == at
+        assert round(gps.at(at), 6) % 128 == 0
+        assert beacon_at(at, gps) == at
 
 
 def test_windows_and_slots_are_as_long_as_needed():

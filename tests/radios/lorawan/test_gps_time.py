@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radios.lorawan.gps_time import LEAP_SECONDS_UNIX_S, gps_from_unix, unix_from_gps, unwrap
+from radios.lorawan.gps_time import (
+    GPS_EPOCH_UNIX_S,
+    LEAP_SECONDS_UNIX_S,
+    WRAP_S,
+    GpsTime,
+    gps_from_unix,
+    unix_from_gps,
+    unwrap,
+)
+from radios.wall_time import WallTime
 
 
 def utc(*moment: int) -> float:
@@ -55,9 +64,9 @@ def test_fractions_are_kept():
     assert unix_from_gps(1_300_000_000.5) % 1 == 0.5
 
 
-def test_before_the_epoch_is_refused():
-    with pytest.raises(ValueError, match="1980-01-06"):
-        gps_from_unix(utc(1980, 1, 6) - 1)
+def test_before_the_epoch_a_clock_that_was_never_set_still_counts():
+    assert gps_from_unix(utc(1980, 1, 6) - 1) == -1
+    assert gps_from_unix(60.0) % WRAP_S == WRAP_S - GPS_EPOCH_UNIX_S + 60
     with pytest.raises(ValueError, match="negative"):
         unix_from_gps(-1)
 
@@ -65,3 +74,22 @@ def test_before_the_epoch_is_refused():
 @given(st.integers(0, 1 << 34), st.integers(-(1 << 31) + 1, (1 << 31) - 1))
 def test_unwrap_finds_the_nearest_second(near, away):
     assert unwrap((near + away) % (1 << 32), near) == near + away
+
+
+def test_gateways_with_gps_know_better_than_a_wrong_wall_clock():
+    wall = WallTime()
+    gps, now = GpsTime(wall), utc(2027, 1, 1)
+    assert gps.at(now) == gps_from_unix(now)
+    wall.step(10 * 365 * 86400.0)
+    assert gps.at(now) == gps_from_unix(wall.unix(now))
+    gps.heard(gps_from_unix(now) - 2.0, now)  # it was on its way for so long
+    assert gps.at(now + 100) == gps_from_unix(now) + 98
+    wall.step(0.0)
+    assert gps.at(now + 100) == gps_from_unix(now + 100), "as exact as it was before"
+
+
+def test_one_gateway_without_a_fix_and_an_uplink_that_comes_late_move_no_time():
+    gps, now = GpsTime(WallTime()), utc(2027, 1, 1)
+    for wrong_s in (0.0, -300.0, 0.0, -1024 * 7 * 86400.0, 0.0):
+        gps.heard(gps_from_unix(now) + wrong_s, now)
+    assert gps.at(now) == gps_from_unix(now)

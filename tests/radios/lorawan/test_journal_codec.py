@@ -103,3 +103,11 @@ def test_known_with_nonsense_is_named(value):
 def test_another_encoding_is_refused():
     with pytest.raises(BadRecord, match="encoding 9"):
         read_cohort(replace(cohort_record(cohort()), version=9))
+
+
+def test_a_window_of_another_clocks_time_was_never_agreed():
+    found = read_cohort(cohort_record(cohort(window_start=1e9, window_end=1e9 + 256)))
+    found.found_at(1e9 - 86400)
+    assert (found.window_start, found.window_end) == (1e9, 1e9 + 256)
+    found.found_at(1e8)
+    assert (found.window_start, found.window_end) == (0.0, 0.0)

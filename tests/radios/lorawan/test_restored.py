@@ -260,7 +260,7 @@ def test_the_air_of_the_last_hour_counts_as_used():
         now = T0 + age_s
         after = AirBook(PLAN, FREQUENCY_HZ)
         for record in restored(book.records(), age_s).values():
-            after.restore(record)
+            after.restore(record, T0 + 1e6)
         return after.of(FREQUENCY_HZ)[GATEWAY].used(now)
 
     assert used(20.0) == pytest.approx(120.0, abs=0.01)  # it cannot have sent longer than that

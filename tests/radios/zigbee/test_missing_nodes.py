@@ -18,6 +18,7 @@ from radios.simulated.zigbee.ota_terms import OtaTiming
 from radios.simulated.zigbee.virtual_time import LoopClock, VirtualLoop, run_virtual
 from radios.simulated.zigbee.zdo import neighbour
 from radios.simulated.zigbee.zigpy_radio import radio_library
+from radios.wall_time import WallTime
 from radios.zigbee.driver import ZigbeeRadio
 from radios.zigbee.missing_nodes import ASK_AGAIN_AFTER_S, LOOK_AFTER_S, QUESTIONS_MOST, MissingNodes
 from radios.zigbee.settings import ZigbeeSettings
@@ -179,6 +180,7 @@ def test_a_node_that_speaks_is_asked_itself_who_it_is(play: Callable[..., None],
 
 class SteppedClock:
     def __init__(self) -> None:
+        self.wall = WallTime()
         self.time = 1000.0
 
     def now(self) -> float:
