@@ -127,7 +127,7 @@ class BlockStatus:
             return False
         if self.style is StatusStyle.COUNT:
             # Where the last fragments were lost, as many as before, the last counter seen and the losses read like a count.
-            return highest - max(self.same_since, self.nb_frag) >= _UNCHANGED
+            return highest - max(self.same_since, self.nb_frag, self.refuted_at) >= _UNCHANGED
         expected = self.demand(highest)
         return expected is None or expected.at(-_PLAUSIBLE) <= 0
 

@@ -1,5 +1,7 @@
 """What is made of the numbers of status answers when few of them arrive."""
 
+import pytest
+
 from radios.lorawan.block_status import BlockStatus, StatusStyle
 from radios.radio import Fact
 from radios.simulated.lorawan.packages.fragmentation import StatusStyle as Style
@@ -73,3 +75,16 @@ def test_a_style_that_was_misread_is_doubted_when_fragments_have_no_effect():
     assert block.doubtful(3, 38)
     block.take(36, 2, 39, still=True)  # it is not, after all
     assert not block.doubtful(2, 39)
+
+
+@pytest.mark.parametrize(
+    "answers", [[(12, 3), (19, 3), (19, 3), (19, 3)], [(14, 3), (21, 3), (29, 3), (37, 3)], [(12, 3)]]
+)
+def test_an_image_that_was_refuted_is_not_asked_about_again_before_more_was_sent(answers):
+    """Else a node that answers at once would be asked without end."""
+    block = BlockStatus(nb_frag=14)
+    for (received, missing), highest in zip(answers, (15, 22, 30, 38), strict=False):
+        block.take(received, missing, highest, still=True)
+    block.refuted(38)
+    assert not block.doubtful(0, 38)
+    assert not block.doubtful(3, 38)
