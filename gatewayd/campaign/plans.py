@@ -6,7 +6,6 @@ for nodes that have begun stays, so that it can be compared with what came of it
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -71,19 +70,19 @@ def is_due(group: Group, plan: PlanRow | None, asked_s: float | None) -> bool:
 
 
 class Plans:
-    """`radios` by kind; `now` is the wall clock's, `monotonic` measures between two questions."""
+    """`radios` by kind; `now` is the wall clock's, `monotonic` measures between two questions (default: the loop's time)."""
 
     def __init__(
         self,
         database: Database,
         radios: Mapping[str, Radio],
         now: Callable[[], float],
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
         self._database = database
         self._radios = radios
         self._now = now
-        self._monotonic = monotonic
+        self._monotonic = monotonic or (lambda: asyncio.get_running_loop().time())
         self._kept: dict[str, dict[tuple[int, str, str], PlanRow]] = {}
         self._asked_at: dict[tuple[str, int, str, str], float] = {}
         self._cohorts: dict[str, tuple[tuple[str, frozenset[str]], float, dict[str, str]]] = {}

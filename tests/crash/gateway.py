@@ -40,6 +40,7 @@ from radios.lorawan.keys import Key
 from radios.radio import Radio
 from radios.simulated.zigbee.virtual_time import LoopClock, VirtualLoop
 from radios.simulated.zigbee.zigpy_radio import radio_library
+from radios.wall_time import WallTime
 from radios.zigbee.driver import ZigbeeRadio
 from radios.zigbee.session_state import SessionLimits
 from radios.zigbee.settings import ZigbeeSettings
@@ -263,6 +264,7 @@ class _FastClock:
     def __init__(self, loop: SteadyLoop, origin: float) -> None:
         self._loop = loop
         self._origin = origin
+        self.wall = WallTime()
 
     def now(self) -> float:
         return self._origin + (self._loop.time() - self._origin) * self.scale

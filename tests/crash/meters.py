@@ -15,7 +15,6 @@ from gatewayd.demo import scenario
 from radios.errors import FrameError
 from radios.lorawan.keys import Key
 from radios.lorawan.network_server import Device, MulticastGroup
-from radios.simulated.chirpstack.bus import encoded
 from radios.simulated.lorawan import firmware
 from radios.simulated.lorawan.node import VirtualNode
 from radios.simulated.lorawan.packages.commands import split_commands
@@ -167,10 +166,7 @@ class Meters(World):
         while simulated.events:
             if (event := simulated.events.popleft()).kind == "up":
                 self.news.append(("up", "", json.dumps(event.body).encode()))
-        while simulated.bus:
-            said = simulated.bus.popleft()
-            payload = encoded(said, "", as_json=False)[1]
-            self.news.append(("down" if said.statuses is None else "ack", said.gateway_id, payload))
+        simulated.bus.clear()
 
     def gateway_gone(self) -> None:
         super().gateway_gone()

@@ -1,5 +1,6 @@
 """Which payload files stay while the cache is too small for all: nothing that a node is part-way with is ever lost."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ OTHER = "releases/meter/1.3.0.json"
 def rival(publisher: Publisher, tmp_path: Path) -> KeyFolder:
     """Another release, with an image of its own, and another key for campaigns."""
     publisher.image.write_bytes(bytes(range(255, -1, -1)) * 700)
-    publisher.add(spec("1.3.0", sequence=4))
+    publisher.add(replace(spec("1.3.0", sequence=4), node_version=0x01030000))
     return generate_all(tmp_path / "rival")
 
 
