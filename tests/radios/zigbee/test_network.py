@@ -76,9 +76,12 @@ async def eventually(condition: Callable[[], object], seconds: float = 40.0) -> 
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[ZigbeeSite]:
-    """A dongle that never had a network; the nodes are in one that it is to get."""
-    async with ZigbeeSite([FIRST], SystemClock(), formed=False) as site:
+async def site(tmp_path: Path) -> AsyncIterator[ZigbeeSite]:
+    """A dongle that never had a network; the nodes are in one that it is to get.
+
+    On a serial port: on TCP bellows waits 2 s, at every reset, for one that the dongle might do by itself.
+    """
+    async with ZigbeeSite([FIRST], SystemClock(), formed=False, pty=tmp_path / "usb-Dongle-if00") as site:
         yield site
 
 
@@ -207,7 +210,7 @@ async def test_a_backup_of_ours_restores_on_another_dongle(
     }
     await gateway.stop()
     (tmp_path / "other").mkdir()
-    async with ZigbeeSite([], SystemClock(), formed=False) as site:
+    async with ZigbeeSite([], SystemClock(), formed=False, pty=tmp_path / "usb-Other-if00") as site:
         other = Gateway(site, type(journal)(), images, tmp_path / "other", form_network=False)
         await other.start()
         try:
