@@ -36,7 +36,7 @@ async def started(site: ZigbeeSite, journal: Any, images: Any, folder: Path, rec
 async def test_a_dongle_without_a_network_gets_that_of_the_restored_gateway(
     journal: Any, images: Any, tmp_path: Path
 ) -> None:
-    async with ZigbeeSite([], SystemClock(), formed=False) as site:
+    async with ZigbeeSite([], SystemClock(), formed=False, pty=tmp_path / "usb-Dongle-if00") as site:
         gateway = await started(site, journal, images, tmp_path, waits(backups.zha(OWN)))
         try:
             await gateway.up()
@@ -54,7 +54,7 @@ async def test_a_dongle_without_a_network_gets_that_of_the_restored_gateway(
 
 async def test_a_dongle_with_the_network_keeps_it_as_it_is(journal: Any, images: Any, tmp_path: Path) -> None:
     """The computer broke, the dongle did not: its own counters are the truth."""
-    async with ZigbeeSite([], SystemClock(), formed=False) as site:
+    async with ZigbeeSite([], SystemClock(), formed=False, pty=tmp_path / "usb-Dongle-if00") as site:
         site.dongle.ncp.network = network = ready_made("0")
         network.nwk_frame_counter = 77
         same = backups.zha(
@@ -73,7 +73,7 @@ async def test_a_dongle_with_the_network_keeps_it_as_it_is(journal: Any, images:
 
 
 async def test_a_dongle_with_another_network_is_never_overwritten(journal: Any, images: Any, tmp_path: Path) -> None:
-    async with ZigbeeSite([], SystemClock(), formed=False) as site:
+    async with ZigbeeSite([], SystemClock(), formed=False, pty=tmp_path / "usb-Dongle-if00") as site:
         site.dongle.ncp.network = ready_made("other")
         gateway = await started(site, journal, images, tmp_path, waits(backups.zha(OWN)))
         try:
@@ -94,7 +94,7 @@ async def test_a_dongle_with_another_network_is_never_overwritten(journal: Any, 
 async def test_an_address_is_burnt_or_kept_as_the_operator_said(
     journal: Any, images: Any, tmp_path: Path, option: str, address: str
 ) -> None:
-    async with ZigbeeSite([], SystemClock(), formed=False) as site:
+    async with ZigbeeSite([], SystemClock(), formed=False, pty=tmp_path / "usb-Dongle-if00") as site:
         gateway = await started(site, journal, images, tmp_path, waits(backups.zha()))
         try:
             await eventually(lambda: "once in its life" in gateway.error)
@@ -114,7 +114,7 @@ async def test_an_address_is_burnt_or_kept_as_the_operator_said(
 async def test_a_record_that_cannot_be_read_leaves_the_dongle_alone_and_shows_no_key(
     journal: Any, images: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with ZigbeeSite([], SystemClock(), formed=False) as site:
+    async with ZigbeeSite([], SystemClock(), formed=False, pty=tmp_path / "usb-Dongle-if00") as site:
         record = replace(waits(backups.zha(OWN)), version=9)
         gateway = await started(site, journal, images, tmp_path, record)
         gateway.settings = replace(gateway.settings, form_network=False)
