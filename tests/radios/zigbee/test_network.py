@@ -244,6 +244,7 @@ async def test_a_network_is_formed_as_configured_once_and_every_frame_is_handled
         assert (network.pan_id, network.network_key) == (0x1234, key)
         assert network.extended_pan_id[::-1].hex() == "00d0d1d2d3d4d5d6"
         app = gateway.radio._link.app
+        site.reboot(FIRST.id)  # it announces itself, also when it has been asked already while the network was formed
         await eventually(lambda: any(d.is_initialized and int(d.nwk) for d in app.devices.values()))
         heard: list[tuple[int, bytes]] = []
         handle = app.packet_received
