@@ -13,6 +13,9 @@ WORKERS ?= 3
 demo: .venv/.runtime
 	@$(BIN)/gatewayd demo $(ARGS)
 
+# Byte code is kept: the tests start some hundred processes, and each would compile the whole program anew.
+test check unit: export PYTHONDONTWRITEBYTECODE :=
+
 # In the order of the folders: the long ones, which start processes, come first and the many short ones fill up behind them.
 test: .venv/.dev lint services
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
