@@ -170,6 +170,7 @@ class Site(Process):
         self.lorawan_target = ""
         self._reading: asyncio.Task[None] | None = None
         self._came = asyncio.Condition()
+        self._told = self._obeyed = 0  # commands
 
     async def start(self, settings: SiteSettings) -> None:
         await self.spawn([sys.executable, "-m", "gatewayd.demo.site"], pipes=True)
@@ -189,17 +190,18 @@ class Site(Process):
         self._reading = asyncio.create_task(self._read(process.stdout), name="demo-site")
 
     async def do(self, what: str) -> None:
-        """To the dongle: unplug, plug, reset, replace (`site.Controls`); done when the next snapshot has come."""
+        """To the dongle: unplug, plug, reset, replace (`site.Controls`); done when a snapshot has come that knows of it."""
         if self.process is None or self.process.stdin is None:
             raise Unavailable("the simulated site does not run")
+        self._told += 1
+        told = self._told
         self.process.stdin.write(json.dumps({"do": what}).encode() + b"\n")
-        await self.snapshot()
+        async with self._came, asyncio.timeout(START_LIMIT_S):
+            await self._came.wait_for(lambda: self._obeyed >= told)
 
     async def snapshot(self) -> None:
-        """Wait for one that was begun after this call: the next may have been on its way already."""
-        async with self._came, asyncio.timeout(START_LIMIT_S):
-            for _ in range(2):
-                await self._came.wait()
+        """Wait for one that is begun after this call: the next may be on its way already."""
+        await self.do("look")
 
     async def finish(self) -> None:
         """Let it end by itself; `nodes` and `flash` are then the last word."""
@@ -213,6 +215,7 @@ class Site(Process):
     async def _read(self, stdout: asyncio.StreamReader) -> None:
         while line := await stdout.readline():
             said = json.loads(line)
+            self._obeyed = said.get("obeyed", self._obeyed)
             self.nodes = said.get("nodes", self.nodes)
             self.flash = said.get("flash", self.flash)
             self.reports = said.get("reports", self.reports)

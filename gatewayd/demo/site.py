@@ -1,12 +1,13 @@
 """The demo's nodes as a process of their own: `python -m gatewayd.demo.site` with a JSON line of settings on stdin.
 
-It outlives the daemon, as nodes do. On stdout it writes JSON lines: first where the radios are, then twice a second what
-every node holds; when stdin closes, what is in every node's flash, and it ends. Until then stdin takes what is done to the
-dongle (`Controls`).
+It outlives the daemon, as nodes do. On stdout it writes JSON lines: first where the radios are, then every `snapshot_s`, and
+after each command, what every node holds; when stdin closes, what is in every node's flash, and it ends. Until then stdin
+takes commands (`Controls`); how many have been obeyed is in every snapshot.
 """
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import math
@@ -38,7 +39,6 @@ from radios.simulated.zigbee.node_spec import NodeSpec as ZigbeeSpec
 from radios.simulated.zigbee.ota_terms import OtaHabits
 from radios.simulated.zigbee.site import ZigbeeSite
 
-SNAPSHOT_S = 0.5
 NEW_DONGLE_EUI64 = 0x00_0D_6F_FF_FE_51_4D_99
 GATEWAY_ID = "0016c001ff000001"
 GATEWAY_BUS_PREFIX = "eu868"
@@ -63,6 +63,7 @@ class SiteSettings:
     lorawan_nodes: Sequence[scenario.LorawanNode] = scenario.LORAWAN_NODES
     shared_channel: bool = False  # the Zigbee nodes' frames wait for each other
     reports_per_s: float = 0.0  # of all Zigbee nodes together, on their clock, from the first image block on
+    snapshot_s: float = 0.5
 
     @classmethod
     def from_json(cls, line: bytes) -> Self:
@@ -179,10 +180,12 @@ def arrived(reports: Foreground) -> dict[str, list[int]]:
 
 
 class Controls:
-    """What tests do to the dongle while the site runs: {"do": ...}, a JSON line each on stdin."""
+    """What tests do to the dongle while the site runs, or "look", which asks for a snapshot: {"do": ...} lines on stdin."""
 
     def __init__(self, site: ZigbeeSite) -> None:
         self._site = site
+        self.obeyed = 0
+        self.news = asyncio.Event()  # stdin said something, or is closed
 
     async def obey(self, line: bytes) -> None:
         """KeyError or ValueError when that is none of them."""
@@ -196,8 +199,12 @@ class Controls:
                 dongle.reset_ncp()
             case "replace":  # by one that comes from the factory, in the same socket
                 await self._site.replace_dongle(NEW_DONGLE_EUI64)
+            case "look":
+                pass
             case other:
                 raise ValueError(f"the site cannot {other!r}")
+        self.obeyed += 1
+        self.news.set()
 
 
 def dongle(site: ZigbeeSite) -> dict[str, object]:
@@ -225,8 +232,11 @@ def air(channel: Channel | None) -> dict[str, object]:
 
 async def _obey(reader: asyncio.StreamReader, controls: Controls) -> None:
     """Until stdin is closed."""
-    while line := await reader.readline():
-        await controls.obey(line)
+    try:
+        while line := await reader.readline():
+            await controls.obey(line)
+    finally:
+        controls.news.set()
 
 
 def _say(document: Mapping[str, object]) -> None:
@@ -277,8 +287,10 @@ async def main() -> None:
                     reports.start(zigbee_site.clock.now())
                 for frames in broken:
                     frames.start(zigbee_site.clock.now())
+            controls.news.clear()
             _say(
                 {
+                    "obeyed": controls.obeyed,
                     "nodes": {**zigbee_site.snapshot(), **lorawan_site.snapshot()},
                     "reports": arrived(reports),
                     "dongle": dongle(zigbee_site),
@@ -288,7 +300,8 @@ async def main() -> None:
                     "headless_frames": sum(frames.headless for frames in broken),
                 }
             )
-            await asyncio.wait({closed}, timeout=SNAPSHOT_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(controls.news.wait(), settings.snapshot_s)
         closed.result()
         _say(
             {"nodes": {**zigbee_site.snapshot(), **lorawan_site.snapshot()}, "flash": flash(zigbee_site, lorawan_site)}

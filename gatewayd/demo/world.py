@@ -41,6 +41,7 @@ class WorldOptions:
     extra_config: str = ""  # tables at the end of the daemon's configuration
     shared_channel: bool = False  # of the Zigbee nodes, of which updates then take less in quiet hours, which it is
     reports_per_s: float | None = None  # of the Zigbee nodes, which a program then uses over MQTT; None: nothing of it
+    snapshot_s: float = 0.5  # between two looks at the nodes
     broker_binary: str | None = None  # None: mosquitto where it is installed; "": amqtt
 
 
@@ -103,11 +104,25 @@ class World:
 
     async def lose_reports(self) -> None:
         """The cloud's collector loses all that it had stored, and begins again."""
+        await self._end_collecting()
+        self.cloud.lose_reports()
+        self._collect()
+
+    async def stop_cloud(self) -> None:
+        """Web server, broker and collector go away."""
+        await self._end_collecting()
+        await self.cloud.stop_serving()
+        await self.broker.stop()
+
+    async def start_broker(self) -> None:
+        """Broker and collector are there again after `stop_cloud`, the web server is not."""
+        await self.broker.start()
+        self._collect()
+
+    async def _end_collecting(self) -> None:
         if self._collector is not None:
             self._collector.cancel()
             await asyncio.wait({self._collector})
-        self.cloud.lose_reports()
-        self._collect()
 
     def _collect(self) -> None:
         self._collector = asyncio.create_task(self.cloud.collecting(self.cloud_broker), name="collector")
@@ -131,6 +146,7 @@ class World:
             lorawan_nodes=self.options.lorawan_nodes,
             shared_channel=self.options.shared_channel,
             reports_per_s=self.options.reports_per_s or 0.0,
+            snapshot_s=self.options.snapshot_s,
         )
 
     def _write_config(self, token: str, origin: float) -> None:

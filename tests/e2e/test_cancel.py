@@ -1,5 +1,6 @@
 """A signed cancel in mid-transfer, through the daemon, to nodes of both radios: all of it ends, and nothing is left behind."""
 
+import asyncio
 import hashlib
 import sqlite3
 from pathlib import Path
@@ -40,6 +41,7 @@ async def test_a_cancel_in_mid_transfer_ends_it_on_both_radios(tmp_path: Path) -
         await rig.until(lambda: wants(world) == {""})
         await world.site.snapshot()
         received = held_by_nodes(rig)
+        await asyncio.sleep(1.0)  # 4 s of the lamps and a minute of the meters, in which something could come
         await world.site.snapshot()
         assert held_by_nodes(rig) == received
         for node in NODES.values():

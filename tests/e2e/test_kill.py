@@ -72,15 +72,14 @@ async def test_a_restart_offline_goes_on_with_what_was_verified(tmp_path: Path) 
         await rig.issue(rig.campaign("lamps"))
         await rig.until(lambda: rig.blocks_received() > 30)
         await world.daemon.kill()
-        await world.cloud.stop_serving()
-        await world.broker.stop()
+        await world.stop_cloud()
         await world.daemon.start()
         new = {lamp.id: 0x02000000 for lamp in LAMPS}
         await rig.until(lambda: {n.id: world.site.nodes[n.id]["version"] for n in LAMPS} == new)
         assert rig.log("trust_restored")[-1]["campaigns"] == 1
         assert rig.log("trust_restored")[-1]["releases"] == 1
         assert rig.updated("lamps") == set()
-        await world.broker.start()
+        await world.start_broker()
         await rig.until(lambda: rig.updated("lamps") == {n.id for n in LAMPS}, 90.0)
         for lamp in LAMPS:
             assert world.site.nodes[lamp.id]["downloads_started_at_zero"] == 1

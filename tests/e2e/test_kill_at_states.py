@@ -3,7 +3,6 @@ again, every outcome is told once."""
 
 import asyncio
 import hashlib
-import json
 import sqlite3
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from gatewayd.campaign.node_update import State
 from gatewayd.cloud.messages import Policy, Selection
 from gatewayd.demo import scenario
 from gatewayd.demo.world import World
+from tests.support.log_lines import LogLines
 from tests.support.rig import Rig, lamp_firmware, lamp_options
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]
@@ -66,8 +66,7 @@ class Entered:
     """Follows the daemon's log over its restarts, line by line: a state may last no longer than a tenth of a second."""
 
     def __init__(self, log: Path) -> None:
-        self._log = log
-        self._read = 0
+        self._log = LogLines(log)
         self._updated: set[object] = set()
 
     def all_updated(self, count: int) -> bool:
@@ -80,13 +79,7 @@ class Entered:
                 await asyncio.sleep(0.002)
 
     def _new(self) -> list[object]:
-        with self._log.open("rb") as file:
-            file.seek(self._read)
-            text = file.read()
-        text = text[: text.rfind(b"\n") + 1]
-        self._read += len(text)
-        lines = [json.loads(line) for line in text.splitlines() if line.startswith(b"{")]
-        moves = [line for line in lines if line.get("event") == "node_update"]
+        moves = [line for line in self._log.read() if line.get("event") == "node_update"]
         self._updated |= {line["node"] for line in moves if line["state"] == State.UPDATED}
         return [line["state"] for line in moves]
 

@@ -1,9 +1,8 @@
 """A small world for end-to-end tests: the demo's, with a few nodes and small images, and eyes on what the cloud is told."""
 
 import asyncio
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gatewayd.cloud.messages import (
     TOPIC_ROOT,
@@ -22,8 +21,10 @@ from gatewayd.demo.cloud_side import GATEWAY, Firmware
 from gatewayd.demo.world import World, WorldOptions
 from gatewayd.publisher.broker import connected
 from gatewayd.publisher.campaigns import new_campaign, sign_campaign
+from gatewayd.publisher.collector import ReportStore
 from gatewayd.publisher.firmware import ReleaseSpec
 from gatewayd.publisher.keys import KeyKind, Role
+from tests.support.log_lines import LogLines
 
 AUDIENCE = f"gateway:{GATEWAY}"
 LIMIT_S = 90.0
@@ -73,8 +74,27 @@ def lamp_options(**changes: object) -> WorldOptions:
         "firmware": (lamp_firmware(),),
         "manufacturer": KeyKind.ECDSA_P256,
         "trust_refresh_s": 2,
+        "snapshot_s": 0.1,
     }
     return WorldOptions(**{**values, **changes})  # type: ignore[arg-type]
+
+
+class ToldReports:
+    """What the cloud has stored, read again only when there is more: tests ask twenty times a second."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._store: ReportStore | None = None
+        self._changes = -1
+        self._reports: list[Report] = []
+
+    def now(self) -> Sequence[Report]:
+        store = self._world.cloud.reports
+        changes = store._db.total_changes
+        if store is not self._store or changes != self._changes:
+            self._store, self._changes = store, changes
+            self._reports = [report for _, report in store.reports()]
+        return self._reports
 
 
 class Rig:
@@ -83,6 +103,8 @@ class Rig:
     def __init__(self, world: World) -> None:
         self.world = world
         self.signer = world.cloud.keys.signer(Role.CAMPAIGN)
+        self._lines = LogLines(world.daemon.log)
+        self._told = ToldReports(world)
 
     # -- what the cloud does -------------------------------------------------------------------------------------------
 
@@ -117,7 +139,7 @@ class Rig:
     # -- what is seen --------------------------------------------------------------------------------------------------
 
     def reports(self, campaign: str | None = None) -> list[Report]:
-        return [report for _, report in self.world.cloud.reports.reports(campaign)]
+        return [report for report in self._told.now() if campaign in (None, report.campaign)]
 
     def told(self, campaign: str, state: str, code: str | None = None) -> list[Report]:
         return [r for r in self.reports(campaign) if r.state == state and code in (None, r.code)]
@@ -130,10 +152,9 @@ class Rig:
         return sum(int(str(self.world.site.nodes[n.id]["blocks_received"])) for n in LAMPS)
 
     def log(self, event: str) -> list[dict[str, object]]:
-        """The daemon's log lines of one event."""
-        lines = self.world.daemon.log.read_text(errors="replace").splitlines()
-        parsed = [json.loads(line) for line in lines if line.startswith("{")]
-        return [line for line in parsed if line.get("event") == event]
+        """The daemon's log lines of one event, over all its lives."""
+        self._lines.read()
+        return list(self._lines.of(event))
 
     async def until(self, what: Callable[[], object], limit_s: float = LIMIT_S) -> None:
         """Wait for something that real processes bring about; AssertionError with the daemon's log when it never comes."""
