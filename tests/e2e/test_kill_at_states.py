@@ -40,7 +40,8 @@ async def test_sigkill_in_every_state_of_a_node_update(tmp_path: Path) -> None:
         await rig.until(lambda: stored(world, "SELECT id FROM node WHERE power = 'mains'") >= {n.id for n in SITE})
         everyone = Selection(nodes=tuple(lamp.id for lamp in SITE))
         policy = Policy(max_attempts=1, retry_after_s=1, concurrency=1)
-        await rig.issue(rig.campaign("lamps", policy=policy, selection=everyone))
+        one_by_one = rig.campaign("lamps", policy=policy, selection=everyone)
+        await rig.issue(one_by_one)
         entered = Entered(world.daemon.log)
         hit: set[State] = set()
         while not hit >= STATES and not entered.all_updated(len(SITE)):
@@ -50,6 +51,8 @@ async def test_sigkill_in_every_state_of_a_node_update(tmp_path: Path) -> None:
             hit |= {State(state) for state in stored(world, "SELECT DISTINCT state FROM node_update")}
             await world.daemon.start()
         assert STATES - hit == set()
+        at_once = policy.model_copy(update={"concurrency": None})
+        await rig.issue(one_by_one.model_copy(update={"revision": 2, "policy": at_once}))
         await rig.until(lambda: rig.updated("lamps") == {lamp.id for lamp in SITE}, 120.0)
         await world.daemon.stop()
         await world.site.finish()

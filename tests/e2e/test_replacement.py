@@ -74,7 +74,7 @@ async def running_is_not_disturbed(rig: Rig) -> None:
 
 
 async def test_new_hardware_takes_over_in_mid_transfer(tmp_path: Path) -> None:
-    lamps, meters = lamp_firmware(size=40_000), meter_firmware(size=60_000)
+    lamps, meters = lamp_firmware(size=30_000), meter_firmware(size=40_000)
     options = lamp_options(lorawan_nodes=METERS, firmware=(lamps, meters))
     state, backup, passphrase = tmp_path / "state", tmp_path / "gw.backup", tmp_path / "passphrase"
     passphrase.write_text("correct horse battery staple\n")
@@ -82,10 +82,10 @@ async def test_new_hardware_takes_over_in_mid_transfer(tmp_path: Path) -> None:
     async with World(tmp_path, options) as world:
         rig = Rig(world)
         await running_is_not_disturbed(rig)
-        await rig.issue(rig.campaign("meters", release="releases/meter/1.3.0.json", rollout=EVERYONE))
-        await rig.until(lambda: fragments(rig) > 10, 90.0)
         await rig.issue(rig.campaign("lamps"))
         await rig.until(lambda: rig.blocks_received() > 60)
+        await rig.issue(rig.campaign("meters", release="releases/meter/1.3.0.json", rollout=EVERYONE))
+        await rig.until(lambda: fragments(rig) > 10, 90.0)
         done, said = await gatewayd(rig, "backup", "--out", str(backup), *sealed)
         assert done == 0, said
         assert "none was made now" not in said, "the daemon was asked for a fresh backup of the network"
