@@ -6,7 +6,10 @@ the gateway's requests tell, so a run is the same every time. While no gateway l
 goes on from that moment by itself.
 """
 
+import os
+import socket
 import sqlite3
+import struct
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -22,7 +25,7 @@ from radios.simulated.zigbee.virtual_time import Agenda, run_agenda
 from tests.crash.cloud import Published
 
 COMMITTED = ("installing", "confirming", "updated", "rolled_back")
-ANSWER_WITHIN_S = 60.0  # real time; a gateway that says nothing for so long is stuck
+ANSWER_WITHIN_S = 60  # real time; a gateway that says nothing for so long is stuck
 HELD_AT_BYTES = 1500  # of the story's first node: when the operator holds its campaign
 HELD_FOR_S = 5.0
 STILL_AFTER_S = 2.0  # of a hold: what was on its way when it was given has come
@@ -86,10 +89,16 @@ class World(ABC):
     def serve(self, connection: Connection) -> bool:
         """Answer the gateway until it ends; False when it said nothing for too long."""
         self.begin_life()
-        while connection.poll(ANSWER_WITHIN_S):
-            if not self.answer(connection):
-                return True
-        return False
+        with socket.socket(
+            fileno=os.dup(connection.fileno())
+        ) as end:  # the kernel's limit: `poll` makes a selector each time
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", ANSWER_WITHIN_S, 0))
+        try:
+            while self.answer(connection):
+                pass
+        except BlockingIOError:
+            return False
+        return True
 
     def begin_life(self) -> None:
         self.life += 1
