@@ -192,9 +192,13 @@ async def test_a_killed_daemon_goes_on_where_it_was(tmp_path):
         await radio.put(order(image))
         await radio.direct(directives)
         async with running(radio, journal, Store(image)):
-            while not any(cohort["sent"] > 40 for cohort in radio.status()["cohorts"]):
-                await asyncio.sleep(0.05)
+            while not any(cohort["sent"] > 40 for cohort in radio.status()["cohorts"]) or not all(
+                site.nodes[node].fragment_counters.fragments_received for node in nodes
+            ):
+                await asyncio.sleep(0.01)
         journal.pending = {}
+        # Not 1: where the machine is slow, an answer is late by minutes of the nodes' time, and a request is made again.
+        set_up = [site.nodes[node].fragment_counters.sessions_set_up for node in nodes]
         groups = set(site.network.multicast.groups)
         again = LorawanRadio(settings, clock)
         async with running(again, journal, Store(image)):
@@ -203,9 +207,8 @@ async def test_a_killed_daemon_goes_on_where_it_was(tmp_path):
             await journal.until({Fact.RUNNING, Fact.FAILED}, nodes)
         assert {e.fact for e in journal.events} >= {Fact.RUNNING}
         assert Fact.FAILED not in {e.fact for e in journal.events}
-        for node in nodes:
-            assert site.nodes[node].running_image == image
-            assert site.nodes[node].fragment_counters.sessions_set_up == 1
+        assert all(site.nodes[node].running_image == image for node in nodes)
+        assert [site.nodes[node].fragment_counters.sessions_set_up for node in nodes] == set_up
         assert set(site.network.multicast.groups) <= groups
 
 
