@@ -13,23 +13,23 @@ from dataclasses import replace
 
 import structlog
 
-from gatewayd.campaign import rows
+from gatewayd.campaign import decided, rows
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.moves import unexplained
-from gatewayd.campaign.node_update import COMMITTED, EXECUTED, NodeUpdate
+from gatewayd.campaign.node_update import EXECUTED, NodeUpdate
 from gatewayd.campaign.payloads import as_stated, deltas_for, full_image, order_for, payload_of
 from gatewayd.campaign.planner import Decision, Situation, decide, wishes
 from gatewayd.campaign.plans import Plans
 from gatewayd.campaign.radio_time import RadioTime
-from gatewayd.campaign.reports import campaign_report, news_of, node_report, summary
+from gatewayd.campaign.reports import summary
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.campaign.situation import Site
 from gatewayd.campaign.supply import FETCHING, Supply
 from gatewayd.campaign.versions import Versions
 from gatewayd.cloud import outbox
 from gatewayd.cloud.link import CloudLink
-from gatewayd.cloud.messages import Campaign, Desired, Payload, Report, Rollout, dump, utc
+from gatewayd.cloud.messages import Campaign, Desired, Payload, Report, Rollout, utc
 from gatewayd.errors import StoreError, Unavailable
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.node import Node
@@ -269,7 +269,10 @@ class Coordinator:
                 own_versions=rows.own_versions(db, document.id, unexplained(before.values(), nodes)),
             )
             decision = decide(situation)
-            reported = self._store(db, current, before, decision, floor, now)
+            reported = decided.store(db, current, before, decision, now)
+            if floor is not None:
+                for node in decision.proven:
+                    self._inventory.raise_floor(db, node, floor)
             return decision, {**before, **{u.node: u for u in decision.updates}}, reported
 
         return await self._database.write(transaction)
@@ -309,62 +312,12 @@ class Coordinator:
         refused = frozenset(p.sha256 for p in deltas if self._supply.forbidden(release, p))
         return missing, refused, frozenset(d for d, p in wanted.items() if self._supply.doubted(release, p))
 
-    def _store(
-        self,
-        db: sqlite3.Connection,
-        current: CampaignRow,
-        before: Mapping[str, NodeUpdate],
-        decision: Decision,
-        floor: int | None,
-        now: float,
-    ) -> list[Report]:
-        """Inside the transaction: the rows and the reports about them, together or not at all."""
-        reports: list[Report] = []
-        row = decision.row
-        if decision.evidence is not None:
-            row = replace(row, evidence=dump(decision.evidence).decode())
-        told = (row.state, row.code, row.open_tiers)
-        if told != (current.state, current.code, current.open_tiers):
-            reports.append(campaign_report(row, now, decision.evidence))
-        if replace(row, updated_at=current.updated_at) != current:
-            rows.put_campaign(db, replace(row, updated_at=now))
-        for update in decision.updates:
-            old = before.get(update.node)
-            if old is None or news_of(old) != news_of(update):
-                reports.append(node_report(update, now))
-        reports.extend(node_report(update, now) for update in decision.superseded)
-        rows.put_updates(db, (*decision.updates, *decision.superseded), now)
-        if floor is not None:
-            for node in decision.proven:
-                self._inventory.raise_floor(db, node, floor)
-        if reports:
-            outbox.append(db, reports)
-        return reports
-
     async def _freeze(self, row: CampaignRow, code: str, detail: str) -> None:
         """A campaign that cannot be believed (any more): nothing is done in its name, what runs is held."""
         now = self._wall.now()
-
-        def transaction(db: sqlite3.Connection) -> tuple[CampaignRow, dict[str, NodeUpdate]] | None:
-            current = rows.campaign(db, row.id)
-            if current is None or current.revision != row.revision:
-                return None  # a newer revision was adopted meanwhile
-            updates = rows.updates_of_campaign(db, row.id)
-            held = {
-                node: replace(update, want=Want.HOLD, install_at=0.0, generation=update.generation + 1)
-                for node, update in updates.items()
-                if update.want == Want.DELIVER or (update.want == Want.INSTALL and update.state not in COMMITTED)
-            }
-            rows.put_updates(db, held.values(), now)
-            if current.code != code:
-                current = replace(current, state=CampaignState.WAITING, code=code, detail=detail)
-                rows.put_campaign(db, replace(current, updated_at=now))
-                outbox.append(db, [campaign_report(current, now)])
-            return current, updates | held
-
-        result = await self._database.write(transaction)
+        result = await self._database.write(lambda db: decided.freeze(db, row, code, detail, now))
         if result is not None:
-            await self._tell({n: u for n, u in result[1].items() if not _needs_payload(u)})
+            await self._tell({n: u for n, u in result[1].items() if not u.needs_payload})
             await self._summarise(None, *result, now)
             self._outbox.notify()
 
@@ -382,7 +335,7 @@ class Coordinator:
                 await self._order(document, release, payload, transfer, kind)
                 ready.add(transfer)
         # A node past recall has its image.
-        await self._tell({n: u for n, u in updates.items() if u.transfer in ready or not _needs_payload(u)})
+        await self._tell({n: u for n, u in updates.items() if u.transfer in ready or not u.needs_payload})
 
     async def _order(
         self, document: Campaign, release: VerifiedRelease, payload: Payload, transfer: str, kind: str
@@ -431,7 +384,3 @@ class Coordinator:
         if self._logged.get(row.id) != told:
             self._logged[row.id] = told
             log.info("campaign", campaign=row.id, state=row.state, code=row.code, detail=row.detail)
-
-
-def _needs_payload(update: NodeUpdate) -> bool:
-    return update.want == Want.DELIVER or (update.want == Want.INSTALL and update.state not in COMMITTED)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gatewayd.errors import Bug
+from radios.radio import Want
 
 
 class State(StrEnum):
@@ -166,6 +167,11 @@ class NodeUpdate:
     def effective(self) -> State:
         """The state a deferral interrupts, or the state itself."""
         return self.resume if self.state is State.DEFERRED else self.state
+
+    @property
+    def needs_payload(self) -> bool:
+        """Whether the wish is for a node that may still take bytes; one past recall has its image."""
+        return self.want == Want.DELIVER or (self.want == Want.INSTALL and self.state not in COMMITTED)
 
 
 def advance(
