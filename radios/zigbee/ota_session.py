@@ -53,12 +53,12 @@ class OtaSession(SessionPages):
         first = not self._reconciled
         self._reconciled = True
         refused, self._install_refused = self._install_refused, False
-        if directive.generation > self._generation:
-            self._generation = directive.generation
+        if directive.generation > self._facts.generation:
+            self._facts.generation = directive.generation
             self._adopt(directive, now)
         elif first:
             self._arm(now)
-        elif refused and directive.generation == self._generation:
+        elif refused and directive.generation == self._facts.generation:
             self._install_if_due(now)
 
     def receive(self, frame: bytes, endpoint: int, now: float) -> None:
@@ -105,9 +105,7 @@ class OtaSession(SessionPages):
     def refuse_install(self, now: float) -> bool:
         """The daemon did not take the commit. If it was to begin the installation, the node is told nothing and waits for
         the next directive; unless the commit without it fails too, which is a journal that fails and no refusal."""
-        if self._stage is Stage.INSTALLING and any(event.fact is Fact.INSTALLING for event in self._events):
-            self._events = [event for event in self._events if event.fact is not Fact.INSTALLING]
-            self._sequence += 1
+        if self._stage is Stage.INSTALLING and self._facts.take_back(Fact.INSTALLING):
             self._stage, self._install_refused = Stage.READY, True
             self._timers.clear()
             if self._install_answer is not None:  # without an answer it might start the image by itself
@@ -225,19 +223,10 @@ class OtaSession(SessionPages):
         self._timers.pop(Timer.NOTIFY, None)
         confirmed = min(self._confirmed, offset) if self._restarts else max(self._confirmed, offset)
         self._restarts = False
-        if started or self._is_worth_telling(confirmed, now):
-            self._progress_at = now
-            self._progress_told = confirmed
-            self._progress = self._make_event(Fact.PROGRESS, now, confirmed=confirmed)
+        moved = confirmed != self._confirmed
+        if started or (moved and self._facts.is_due(confirmed, self.image.ref.size, self._limits, now)):
+            self._facts.progressed(confirmed, now)
         self._confirmed = confirmed
-
-    def _is_worth_telling(self, confirmed: int, now: float) -> bool:
-        """With many nodes each gets few blocks a second: to tell of each block would cost more than to serve it."""
-        if confirmed == self._confirmed:
-            return False
-        limits, since = self._limits, now - self._progress_at
-        moved = abs(confirmed - self._progress_told) >= limits.progress_step * self.image.ref.size
-        return since >= (limits.progress_interval_s if moved else limits.max_progress_interval_s)
 
     def _other_command(self, command: ClientCommand, command_id: int, tsn: int, now: float) -> None:
         if isinstance(command, QueryNextImageRequest):
@@ -332,7 +321,7 @@ class OtaSession(SessionPages):
             self._fail(code, now, f"the node ended {self._failures} downloads, last with status {status:#04x}")
             return
         self._stage = Stage.OFFERED
-        self._sequence += 1
+        self._facts.changed()
         self._stalled(code, now, f"the node ended the download with status {status:#04x}; it may start again")
         self._notifies = self._failures
         self._timers[Timer.NOTIFY] = now + self._limits.notify_interval_s * 2**self._failures
@@ -343,7 +332,7 @@ class OtaSession(SessionPages):
         self._want = directive.want
         self._install_at = directive.install_at.timestamp() if directive.install_at else None
         self._start = None
-        self._sequence += 1
+        self._facts.changed()
         for timer in (Timer.NOTIFY, Timer.STALL):
             self._timers.pop(timer, None)
         if self._want is Want.DROP:
@@ -367,9 +356,9 @@ class OtaSession(SessionPages):
             self._running_version = None
             self._rebooted = False
             self._timers.clear()
-            self._event(Fact.PREPARING, now)
+            self._facts.event(Fact.PREPARING, now)
         elif self._stage is Stage.RUNNING:
-            self._event(Fact.RUNNING, now, version=self._running_version)
+            self._facts.event(Fact.RUNNING, now, version=self._running_version)
         self._arm(now)
 
 

@@ -1,6 +1,7 @@
-"""What every part of a session stands on: its fields, its timers, the commit barrier, and the facts it states.
+"""What every part of a session stands on: its fields, its timers, and what it sends when.
 
-`OtaSession` adds what comes from the node and the daemon. Nothing here reads a frame.
+`OtaSession` adds what comes from the node and the daemon; what must be durable before anything is sent, `SessionFacts`
+holds. Nothing here reads a frame.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from radios.zigbee.ota_commands import (
 )
 from radios.zigbee.ota_frames import default_response, reply
 from radios.zigbee.pacing import Pacer
+from radios.zigbee.session_facts import SessionFacts
 from radios.zigbee.session_output import Commit, Outgoing, Purpose
 from radios.zigbee.session_state import (
     SessionLimits,
@@ -67,7 +69,7 @@ class SessionCore:
         self._read = read
         self._pacer = pacer
         self._limits = limits
-        self._generation = state.generation
+        self._facts = SessionFacts(state.transfer, state.node, state.generation)
         self._want = state.want
         self.wall = wall or WallTime()
         self._install_at = state.install_at  # Unix seconds
@@ -104,13 +106,8 @@ class SessionCore:
         self._asides: list[Outgoing] = []  # to what is no matter of this download, and takes no place of its answers
         self._install_answer: tuple[float, int] | None = None  # asked, tsn
         self._notify = False
-        self._events: list[TransferEvent] = []
-        self._progress: TransferEvent | None = None
-        self._progress_at = float("-inf")
-        self._progress_told = 0  # bytes
-        self._sequence = self._committed = 0
         if reconciled:
-            self._event(Fact.PREPARING, now)
+            self._facts.event(Fact.PREPARING, now)
             self._arm(now)
 
     # -- what the shell asks -------------------------------------------------------------------------------------
@@ -175,7 +172,7 @@ class SessionCore:
         return SessionState(
             self.node,
             self.transfer,
-            self._generation,
+            self._facts.generation,
             self._want,
             self._install_at,
             self.image,
@@ -190,23 +187,19 @@ class SessionCore:
 
     def pending_commit(self) -> Commit | None:
         """The state and the events that must be durable before `to_send` goes on; None when nothing has changed."""
-        if self._sequence == self._committed:
-            return None
-        return Commit(self.state(), tuple(self._events), self._sequence)
+        return None if self._facts.settled else self._facts.commit(self.state())
 
     def committed(self, commit: Commit) -> None:
         """The commit is durable."""
-        del self._events[: len(commit.events)]
-        self._committed = commit.sequence
+        self._facts.committed(commit)
 
     def progress(self) -> TransferEvent | None:
         """PROGRESS or STALLED that may be lost in a crash, once."""
-        event, self._progress = self._progress, None
-        return event
+        return self._facts.take_progress()
 
     def to_send(self, now: float) -> list[Outgoing]:
         """Frames to send now, none while something is uncommitted."""
-        if self._sequence != self._committed:
+        if not self._facts.settled:
             return []
         frames, self._asides = self._asides, []
         if self._answer is not None and self._answer[0] <= now:
@@ -229,7 +222,7 @@ class SessionCore:
     def next_deadline(self) -> float | None:
         """When `handle_timeout` and `to_send` are to be called, if nothing comes before."""
         deadline = min(self._timers.values(), default=None)
-        if self._answer is None or self._sequence != self._committed:
+        if self._answer is None or not self._facts.settled:
             return deadline
         if deadline is None or self._answer[0] < deadline:
             return self._answer[0]
@@ -313,7 +306,7 @@ class SessionCore:
             Timer.NOTIFY: self._starts_at(now) + self._limits.probe_installing_after_s,
         }
         self._notifies = 0
-        self._event(Fact.INSTALLING, now)
+        self._facts.event(Fact.INSTALLING, now)
 
     def _install_frame(self, now: float) -> Outgoing:
         self._told = self._may_be_told = True
@@ -352,49 +345,23 @@ class SessionCore:
         self._rebooted = False
         self._pacer.release(self.node)
         self._timers.clear()
-        self._event(Fact.RUNNING, now, version=version)
+        self._facts.event(Fact.RUNNING, now, version=version)
 
     def _fail(self, code: str, now: float, detail: str) -> None:
         self._stage = Stage.FAILED
         self._code = code
         self._pacer.release(self.node)
         self._timers.clear()
-        self._event(Fact.FAILED, now, code=code, detail=detail)
+        self._facts.event(Fact.FAILED, now, code=code, detail=detail)
 
     def _dropped(self, now: float) -> None:
         self._stage = Stage.DROPPED
         self._timers.clear()
         self._notify = False
-        self._event(Fact.DROPPED, now)
+        self._facts.event(Fact.DROPPED, now)
 
     def _stalled(self, code: str, now: float, detail: str) -> None:
-        self._progress_at = float("-inf")  # that it moves again is worth telling at once
-        self._progress = self._make_event(Fact.STALLED, now, code=code, detail=detail, confirmed=self._confirmed)
-
-    def _event(
-        self,
-        fact: Fact,
-        now: float,
-        *,
-        confirmed: int | None = None,
-        version: int | None = None,
-        code: str = "",
-        detail: str = "",
-    ) -> None:
-        self._events.append(self._make_event(fact, now, confirmed=confirmed, version=version, code=code, detail=detail))
-        self._sequence += 1
-
-    def _make_event(
-        self,
-        fact: Fact,
-        now: float,
-        *,
-        confirmed: int | None = None,
-        version: int | None = None,
-        code: str = "",
-        detail: str = "",
-    ) -> TransferEvent:
-        return TransferEvent(self.transfer, self.node, self._generation, fact, now, confirmed, version, code, detail)
+        self._facts.stalled(code, now, detail, self._confirmed)
 
     def _wait(self, request: ImageBlockRequest | ImagePageRequest, seconds: int, tsn: int, now: float) -> None:
         if self._stage is Stage.DOWNLOADING and self._want in WANTS_IMAGE and self._reconciled:

@@ -22,7 +22,7 @@ class SessionPages(SessionTruth):
 
     def to_send(self, now: float) -> list[Outgoing]:
         frames = super().to_send(now)
-        if self._page is not None and self._sequence == self._committed:
+        if self._page is not None and self._facts.settled:
             block = self._page_block(self._page, now)
             if block is not None:
                 frames.append(block)
@@ -30,7 +30,7 @@ class SessionPages(SessionTruth):
 
     def next_deadline(self) -> float | None:
         deadline, page = super().next_deadline(), self._page
-        if page is None or page.on_its_way or self._sequence != self._committed:
+        if page is None or page.on_its_way or not self._facts.settled:
             return deadline
         return page.due if deadline is None else min(deadline, page.due)
 

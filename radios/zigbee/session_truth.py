@@ -120,12 +120,11 @@ class SessionTruth(SessionCore):
             return
         if self._stage is not Stage.DOWNLOADING:
             self._stage = Stage.DOWNLOADING
-            self._sequence += 1
+            self._facts.changed()
         self._restarts = False
         self._notifies = 0
         self._confirmed = offset
-        self._progress_at, self._progress_told = now, offset
-        self._progress = self._make_event(Fact.PROGRESS, now, confirmed=offset)
+        self._facts.progressed(offset, now)
 
     def _forgotten(self, now: float) -> None:
         """It holds nothing of the image (any more): offered again, as soon as that can destroy nothing."""
@@ -134,7 +133,7 @@ class SessionTruth(SessionCore):
         self._pacer.release(self.node)
         self._timers.clear()
         self._stage = Stage.OFFERED
-        self._sequence += 1
+        self._facts.changed()
         self._confirmed = 0
         self._restarts = False
         self._notifies = 0
@@ -149,7 +148,7 @@ class SessionTruth(SessionCore):
             self._pacer.release(self.node)
             self._stage = Stage.READY
             self._restarts = False
-            self._progress = None
+            self._facts.no_progress()
             self._confirmed = self.image.ref.size
-            self._event(Fact.COMPLETE, now, confirmed=self._confirmed)
-            self._event(Fact.READY, now, confirmed=self._confirmed)
+            self._facts.event(Fact.COMPLETE, now, confirmed=self._confirmed)
+            self._facts.event(Fact.READY, now, confirmed=self._confirmed)
