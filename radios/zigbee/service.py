@@ -7,7 +7,7 @@ sessions. Knows nodes by id and a way to send bytes, nothing of zigpy.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final
 
@@ -26,14 +26,13 @@ from radios.zigbee.quirks import QuirkTable
 from radios.zigbee.reconcile import ClientAttributes
 from radios.zigbee.session_output import Outgoing, Purpose
 from radios.zigbee.session_state import SessionLimits, SessionState, Stage, terms_of
-from radios.zigbee.sleep import sleep_until_or
+from radios.zigbee.sleep import Alarm
 from radios.zigbee.strangers import answer_stranger
+from radios.zigbee.tasks import RadioTasks, guarded
 from radios.zigbee.transmit import Transmit
 
 _LOG = logging.getLogger(__name__)
 _COMMIT_RETRY_S: Final = 2.0
-_SHORTEST_TIMER_S: Final = 0.005
-_NEVER: Final = float("inf")
 _BEFORE_INSTALL: Final = (Stage.OFFERED, Stage.DOWNLOADING, Stage.READY)
 
 
@@ -68,10 +67,10 @@ class OtaService:
         self._revisions: dict[NodeId, int] = {}  # of the OTA cluster on the nodes
         self._journal: Journal | None = None
         self._images: ImageStore | None = None
-        self._tasks: asyncio.TaskGroup | None = None
+        self._tasks = RadioTasks()
+        self.spawn = self._tasks.spawn  # of the whole radio
         self._started_at = clock.now()
-        self._armed = _NEVER
-        self._rearmed = asyncio.Event()
+        self._alarm = Alarm(clock)
         clock.wall.watch(self._clock_stepped)
 
     def broadcast_by(self, at_least: int, broadcast: Callable[[bytes], Coroutine[Any, Any, bool]]) -> None:
@@ -108,14 +107,15 @@ class OtaService:
 
     async def run(self, tasks: asyncio.TaskGroup) -> None:
         """Serve until cancelled; `tasks` owns what is spawned."""
-        self._tasks = tasks
+        self._tasks.begin(tasks)
         try:
             self._apply_waiting()
             while True:
-                await _guarded(self._timer())
+                await guarded(self._timer())
                 await self._clock.sleep_until(self._clock.now() + _COMMIT_RETRY_S)
         finally:
-            self._tasks = self._journal = self._images = None
+            self._tasks.end()
+            self._journal = self._images = None
 
     # -- the daemon's side ---------------------------------------------------------------------------------------
 
@@ -211,25 +211,10 @@ class OtaService:
             session.link_up(self._endpoint_of(session.node), now)
             self._kick(session)
 
-    def spawn(self, work: Coroutine[Any, Any, object] | Awaitable[object]) -> None:
-        """Run as a task of this radio; what it raises is our own mistake, is logged, and ends nothing else."""
-        guarded = _guarded(work)
-        try:
-            if self._tasks is not None:
-                task = self._tasks.create_task(guarded)
-                if isinstance(work, Coroutine):
-                    task.add_done_callback(lambda _: work.close())  # one that is cancelled before its first step
-                return
-        except RuntimeError:
-            pass  # the group is shutting down
-        guarded.close()
-        if isinstance(work, Coroutine):
-            work.close()
-
     # -- sessions ------------------------------------------------------------------------------------------------
 
     def _apply_waiting(self) -> None:
-        if self._tasks is None:
+        if not self._tasks.open:
             return
         for key, directive in list(self._waiting.items()):
             if self._apply(directive):
@@ -364,8 +349,7 @@ class OtaService:
     async def _timer(self) -> None:
         while True:
             now = self._clock.now()
-            self._rearmed.clear()
-            self._armed = _NEVER
+            self._alarm.clear()
             for session in list(self._sessions.values()):
                 deadline = session.next_deadline()
                 if deadline is not None and deadline <= now:
@@ -374,9 +358,7 @@ class OtaService:
                 self._rearm(session)
             self._wake_invited()
             self._broadcast_if_due(now)
-            self._rearmed.clear()
-            until = None if self._armed == _NEVER else max(self._armed, now + _SHORTEST_TIMER_S)
-            await sleep_until_or(self._clock, until, self._rearmed)
+            await self._alarm.wait(now)
 
     def _wake_invited(self) -> None:
         """Nodes that waited for a place, and have one now, are offered their image."""
@@ -388,7 +370,7 @@ class OtaService:
                 continue
             session.invited(now)
             self._rearm(session)
-        self._rearm_at(self._pacer.next_deadline())
+        self._alarm.set(self._pacer.next_deadline())
 
     def _broadcast_if_due(self, now: float) -> None:
         if self._broadcast is None or not self._broadcasts.is_due_to_look(now):
@@ -399,16 +381,4 @@ class OtaService:
             self.spawn(self._broadcast(reply(notify, 0)))
 
     def _rearm(self, session: OtaSession) -> None:
-        self._rearm_at(session.next_deadline())
-
-    def _rearm_at(self, deadline: float | None) -> None:
-        if deadline is not None and deadline < self._armed:
-            self._armed = deadline
-            self._rearmed.set()
-
-
-async def _guarded(work: Awaitable[object]) -> None:
-    try:
-        await work
-    except Exception:  # noqa: BLE001  # the top of every task of the radio
-        _LOG.exception("Zigbee radio: a task failed")
+        self._alarm.set(session.next_deadline())
