@@ -11,32 +11,31 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import structlog
 
+from gatewayd import radio_parts
 from gatewayd.backup import restore
 from gatewayd.backup.scheduled import ScheduledBackups
 from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.commands import Commands
 from gatewayd.campaign.coordinator import Coordinator
 from gatewayd.campaign.intake import Intake
-from gatewayd.campaign.journal import RadioJournal
 from gatewayd.campaign.payloads import FORMATS_TAG, RAM_TAG, as_stated
 from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.situation import Site
 from gatewayd.campaign.supply import Supply
 from gatewayd.cloud.link import CloudLink
 from gatewayd.cloud.outbox import Outbox
-from gatewayd.cloud_settings import broker_settings, cloud_settings, inventory_site
+from gatewayd.cloud_settings import cloud_settings, inventory_site
 from gatewayd.config import Config
 from gatewayd.download_settings import fetch_settings, session, throttle
-from gatewayd.errors import ConfigError, GatewaydError, StoreError
+from gatewayd.errors import GatewaydError, StoreError
 from gatewayd.health import Health
 from gatewayd.identity import Identity
 from gatewayd.live_view import DaemonView
-from gatewayd.nodes.bridge import BridgeSettings, NodeBridge
+from gatewayd.nodes.bridge import NodeBridge
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.network_backup import NetworkBackups
 from gatewayd.nodes.node import Node
@@ -44,10 +43,9 @@ from gatewayd.nodes.pages import InventoryPages
 from gatewayd.old_store import examined, watch_acks
 from gatewayd.payload.cache import PayloadCache
 from gatewayd.payload.fetch import Fetcher
-from gatewayd.radio_settings import lorawan_settings, zigbee_settings
+from gatewayd.radio_parts import RadioParts
 from gatewayd.service import logging as service_logging
 from gatewayd.service.sd_notify import Notifier
-from gatewayd.service.serial_names import better_name
 from gatewayd.service.version import version
 from gatewayd.service.wall_clock import WallClock
 from gatewayd.status.server import StatusServer
@@ -55,11 +53,7 @@ from gatewayd.store.database import Database
 from gatewayd.store.lock import StateLock
 from gatewayd.trust.client import TrustSettings
 from gatewayd.trust.repository import TrustRepository
-from radios.clock import Clock, ScaledClock, SystemClock
-from radios.errors import RadioError
-from radios.lorawan.driver import LorawanRadio
 from radios.radio import Radio
-from radios.zigbee.driver import ZigbeeRadio
 
 STOP_LIMIT_S = 5.0
 TASKS_LIMIT_S = 3.0  # of it, for what the tasks still have to say
@@ -68,15 +62,6 @@ OUTBOX_MAX_BYTES = 32 * 2**20
 MIB = 2**20
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class RadioParts:
-    """One configured radio and what belongs to it."""
-
-    radio: Radio
-    clock: Clock
-    journal: RadioJournal
 
 
 def run(config: Config) -> int:
@@ -259,7 +244,7 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         times = RadioTime(database, wall, inventory)
         intake = Intake(authority, database, outbox, wall, witness)
         doorbell = _Doorbell()
-        radios = _radios(config, database, wall, times, doorbell.ring, outbox.notify, state)
+        radios = radio_parts.built(config, database, wall, times, doorbell.ring, outbox.notify, state)
         handlers = _Handlers()
         settings, gateway = cloud_settings(config.cloud), config.gateway
         link = CloudLink(settings, gateway.id, gateway.fleets, outbox, handlers, version=version())
@@ -292,19 +277,19 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
 
         authority.view_changed = judge_again
         wall.stepped = lambda _: times.wake()
-        bridge = _bridge(config, radios, times)
+        bridge = radio_parts.bridge(config, radios, times)
         from_backup = await database.read(restore.restored)
         if from_backup:
             log.info("store_restored", **from_backup)
-        backups = _backups(config, radios, wall, state)
+        backups = radio_parts.network_backups(config, radios, wall, state)
         scheduled = ScheduledBackups.configured(config, wall.now, lambda: _each_taken(backups))
         view = DaemonView(
             config.gateway.id,
             authority,
             coordinator,
             link,
-            radios_of(radios),
-            journals_of(radios),
+            radio_parts.radios_of(radios),
+            radio_parts.journals_of(radios),
             wall,
             database.set_aside,
             bridge,
@@ -345,14 +330,6 @@ async def built(config: Config) -> AsyncIterator[Daemon]:
         )
 
 
-def radios_of(parts: dict[str, RadioParts]) -> dict[str, Radio]:
-    return {kind: p.radio for kind, p in parts.items()}
-
-
-def journals_of(parts: dict[str, RadioParts]) -> dict[str, RadioJournal]:
-    return {kind: p.journal for kind, p in parts.items()}
-
-
 class _Doorbell:
     """Lets the journals be made before the coordinator, whom they wake."""
 
@@ -376,60 +353,6 @@ class _Handlers:
         await self.commands.take(topic, payload)
 
 
-def _radios(
-    config: Config,
-    database: Database,
-    wall: WallClock,
-    times: RadioTime,
-    changed: Callable[[], None],
-    reported: Callable[[], None],
-    state: Path,
-) -> dict[str, RadioParts]:
-    radios: dict[str, RadioParts] = {}
-    scale = config.lab.time_scale if config.lab else None
-    if config.zigbee is not None:
-        clock = _clock(config, scale.zigbee if scale else 1.0)
-        zone = ZoneInfo(config.gateway.timezone)
-        if (better := better_name(config.zigbee.device)) is not None:
-            log.warning("device_name_unstable", device=config.zigbee.device, better=better)
-        zigbee = ZigbeeRadio(zigbee_settings(config.zigbee, state, zone, config.models), clock)
-        radios["zigbee"] = RadioParts(zigbee, clock, RadioJournal("zigbee", database, wall, changed, reported, times))
-    if config.lorawan is not None:
-        clock = _clock(config, scale.lorawan if scale else 1.0)
-        try:
-            zone = ZoneInfo(config.gateway.timezone)
-            lorawan = LorawanRadio(lorawan_settings(config.lorawan, config.gateway.id, zone), clock)
-        except (ValueError, RadioError) as error:
-            raise ConfigError(f"[lorawan]: {error}") from error
-        journal = RadioJournal("lorawan", database, wall, changed, reported, times)
-        radios["lorawan"] = RadioParts(lorawan, clock, journal)
-    for kind, parts in radios.items():
-        times.take(kind, parts.clock)
-    if not radios:
-        log.warning("no_radio_configured")
-    return radios
-
-
-def _clock(config: Config, scale: float) -> Clock:
-    return SystemClock() if config.lab is None else ScaledClock(scale, config.lab.time_origin)
-
-
-def _backups(config: Config, radios: dict[str, RadioParts], wall: WallClock, state: Path) -> dict[str, NetworkBackups]:
-    """A LoRaWAN network is its network server's to back up."""
-    if config.zigbee is None:
-        return {}
-    every_s, keep = config.zigbee.backup_every_h * 3600.0, config.zigbee.backup_keep_days
-    return {"zigbee": NetworkBackups(radios["zigbee"].radio, state / "backups", every_s, keep, wall.now)}
-
-
 async def _each_taken(backups: dict[str, NetworkBackups]) -> None:
     for of_radio in backups.values():
         await of_radio.take()  # else the newest one is kept
-
-
-def _bridge(config: Config, radios: dict[str, RadioParts], times: RadioTime) -> NodeBridge | None:
-    """LoRaWAN nodes' data are handed on by ChirpStack's own integrations."""
-    if "zigbee" not in radios or not config.bridge.enabled:
-        return None
-    settings = BridgeSettings(broker_settings(config.bridge.mqtt or config.cloud), config.bridge.requests)
-    return NodeBridge(settings, config.gateway.id, {"zigbee": radios["zigbee"].radio}, moved=times.moved)
