@@ -1,8 +1,8 @@
-"""The link to the cloud over MQTT: stays connected, drains the outbox, hands on what arrives. SHELL.
+"""The link to the cloud over MQTT: stays connected, publishes state and documents, hands on what arrives. SHELL.
 
 Desired state is retained by the broker, so every connection brings all of it again, and reports are forgotten only below
-the cloud's watermark: neither depends on a message having arrived once. Not responsible for what a campaign or command
-means, nor for whether it is genuine (handlers).
+the cloud's watermark: neither depends on a message having arrived once. Not responsible for which reports go out when
+(`report_stream.py`), for what a campaign or command means, nor for whether it is genuine (handlers).
 """
 
 import asyncio
@@ -21,8 +21,9 @@ from gatewayd.cloud.connection import FAREWELL_S, CloudSettings, Connection, Rej
 from gatewayd.cloud.drain import Drain
 from gatewayd.cloud.failures import code_of, outcome_of, text_of
 from gatewayd.cloud.kept_commands import KeptCommands
-from gatewayd.cloud.outbox import BATCH_MAX_REPORTS, Outbox
+from gatewayd.cloud.outbox import Outbox
 from gatewayd.cloud.reconnect import keep_trying
+from gatewayd.cloud.report_stream import ReportStream
 from gatewayd.cloud.retained import Retained
 from gatewayd.errors import GatewaydError, Refused, StoreError, Unavailable
 
@@ -31,7 +32,6 @@ __all__ = ["CloudLink", "CloudSettings", "Handlers", "LinkStatus", "TlsFiles"]
 log = structlog.get_logger()
 
 INBOX_MAX_MESSAGES = 64  # above every broker's window, so never reached by an honest one
-POLL_S = 30.0  # how long a report can wait whose writer forgot to notify
 STATE_PAUSE_S = 0.05  # between two publications of `state`
 
 
@@ -94,15 +94,11 @@ class CloudLink:
         self._last_error = ""
         self._last_error_at: float | None = None
         self._refused = 0
-        self._sent_seq = 0
-        self._resend_at = 0.0
-        self._again = False
+        self._reports = ReportStream(settings, outbox, self._drain, self._send_reports, self._failed)
         self._retained = Retained()
         self._retained_news = asyncio.Event()
         self._state_news = asyncio.Event()
         self._missed = asyncio.Event()  # a campaign could not be taken, for a reason that may pass
-        self._acks: messages.Acks | None = None
-        self._acks_news = asyncio.Event()
         self._inbox: asyncio.Queue[tuple[Connection, aiomqtt.Message]] = asyncio.Queue(INBOX_MAX_MESSAGES)
         self._handling = asyncio.Lock()  # handlers are called one at a time
         self._commands = KeptCommands(self._do_command, settings.ask_again_s, rng)
@@ -113,7 +109,7 @@ class CloudLink:
             group.create_task(self._stay_connected(), name="cloud-connection")
             group.create_task(self._handle_inbox(), name="cloud-inbox")
             group.create_task(self._commands.run(), name="cloud-commands")
-            group.create_task(self._apply_acks(), name="cloud-acks")
+            group.create_task(self._reports.apply_acks(), name="cloud-acks")
             group.create_task(self._keep_bounded(), name="cloud-outbox")
 
     async def publish_retained(self, topic_leaf: str, document: messages.Document | None) -> None:
@@ -136,11 +132,10 @@ class CloudLink:
 
     def resend(self) -> None:
         """Publish again every report and every retained document that is kept (the cloud's request to resync)."""
-        self._again = True
+        self._reports.all_again()
         self._retained.all_again()
         self._state_news.set()
         self._retained_news.set()
-        self._outbox.notify()
 
     def status(self) -> LinkStatus:
         depth = self._outbox.depth
@@ -152,7 +147,7 @@ class CloudLink:
             last_error_at=self._last_error_at,
             outbox_reports=depth.reports,
             outbox_bytes=depth.bytes,
-            sent_seq=self._sent_seq,
+            sent_seq=self._reports.sent_seq,
             refused_publishes=self._refused,
         )
 
@@ -193,7 +188,7 @@ class CloudLink:
                     await connection.listen(topic_filter)
                 except Rejected as error:  # the rest of the work goes on
                     self._failed("not subscribed", error)
-            group.create_task(self._send_reports(connection), name="cloud-reports")
+            group.create_task(self._reports.run(connection), name="cloud-reports")
             group.create_task(self._send_retained(connection), name="cloud-retained")
             group.create_task(self._ask_again(connection), name="cloud-ask-again")
 
@@ -229,12 +224,9 @@ class CloudLink:
         if not payload:
             return
         try:
-            self._acks = messages.parse(messages.Acks, payload, "acks")
+            self._reports.take_acks(messages.parse(messages.Acks, payload, "acks"))
         except Refused as error:
             self._failed("acks refused", error)
-            return
-        self._outbox.heard(self._acks)
-        self._acks_news.set()
 
     def _take_state(self, payload: bytes) -> None:
         if not payload:
@@ -300,29 +292,6 @@ class CloudLink:
             for topic_filter in self._filters:
                 await connection.listen(topic_filter)  # subscribing again brings everything retained again
 
-    async def _apply_acks(self) -> None:
-        while True:
-            await self._acks_news.wait()
-            self._acks_news.clear()
-            acks, self._acks = self._acks, None
-            if acks is None:
-                continue
-            now = asyncio.get_running_loop().time()
-            try:
-                if await self._outbox.acknowledge(acks):
-                    self._resend_at = now + self._settings.resend_after_s
-                if acks.epoch == self._outbox.epoch and acks.seq < self._sent_seq:
-                    # The cloud speaks, and has less than we sent: it may have come after us and missed some.
-                    self._resend_at = min(self._resend_at, now + self._settings.resend_missed_s)
-                    self._outbox.notify()
-            except StoreError as error:
-                self._failed("acks not stored", error)
-                # Kept, unless there are newer ones: the cloud need not say them again.
-                self._acks = self._acks or acks
-                self._acks_news.set()
-                await asyncio.sleep(self._settings.ask_again_s)
-            await asyncio.sleep(self._settings.ack_interval_s)
-
     # -- what is sent --------------------------------------------------------------------------------------------------
 
     async def _send_state(self, connection: Connection) -> None:
@@ -347,41 +316,8 @@ class CloudLink:
             await self._retained_news.wait()
             self._retained_news.clear()
 
-    async def _send_reports(self, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        # From the watermark: what lies below it is no longer in the outbox.
-        self._sent_seq = 0
-        self._again = False
-        self._resend_at = loop.time() + self._settings.resend_after_s
-        last_sent = loop.time() - self._settings.progress_interval_s
-        while True:
-            if self._again or loop.time() >= self._resend_at:
-                self._again = False
-                self._sent_seq = 0
-                self._resend_at = loop.time() + self._settings.resend_after_s
-            pending = await self._outbox.pending(self._sent_seq)
-            left_s = last_sent + self._settings.progress_interval_s - loop.time()
-            if not pending.reports:
-                await self._outbox.wait(min(POLL_S, max(0.1, self._resend_at - loop.time())))
-            elif pending.outcomes or pending.reports >= BATCH_MAX_REPORTS or left_s <= 0:
-                await self._drain.turn()
-                if await self._send_batch(connection):
-                    last_sent = loop.time()
-                else:
-                    await asyncio.sleep(self._settings.refused_retry_s)
-            else:
-                await self._outbox.wait(left_s)
-
-    async def _send_batch(self, connection: Connection) -> bool:
-        batch = await self._outbox.batch(self._sent_seq)
-        if batch is None:
-            return True  # trimmed away in between
-        if not await self._try_to_send(connection, self._topic("reports"), batch.payload):
-            return False
-        if not self._again:
-            self._sent_seq = batch.last
-        log.debug("reports sent", first=batch.first, last=batch.last, reports=batch.count)
-        return True
+    async def _send_reports(self, connection: Connection, batch: bytes) -> bool:
+        return await self._try_to_send(connection, self._topic("reports"), batch)
 
     async def _try_to_send(self, connection: Connection, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """False when the broker has refused it; a dead link raises."""
