@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from gatewayd.cloud.connection import CloudSettings, TlsFiles
 from gatewayd.cloud.messages import InventorySite
-from gatewayd.config import Broker, Cloud, CloudTls, Config
+from gatewayd.config import Cloud, Config
+from gatewayd.config_tables import Broker, CloudTls
 
 
 def cloud_settings(cloud: Cloud) -> CloudSettings:

@@ -5,7 +5,8 @@ from dataclasses import replace
 from datetime import UTC, tzinfo
 from pathlib import Path
 
-from gatewayd.config import GatewayBus, Lorawan, Model, SecretFile, Zigbee
+from gatewayd.config_radios import GatewayBus, Lorawan, Model, Zigbee
+from gatewayd.config_values import SecretFile
 from gatewayd.errors import ConfigError
 from radios.lorawan.air import AirLimits
 from radios.lorawan.chirpstack import ChirpStackSettings, GatewayBusSettings

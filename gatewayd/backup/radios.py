@@ -1,7 +1,8 @@
 """What each configured radio makes of its journal after a restore: the radios' own rules, given the operator's settings."""
 
 from gatewayd.backup.restore import AfterRestore
-from gatewayd.config import Config, Lorawan
+from gatewayd.config import Config
+from gatewayd.config_radios import Lorawan
 from radios.lorawan import restored as lorawan_restored
 from radios.lorawan.regions import region
 from radios.lorawan.session_factory import new_group

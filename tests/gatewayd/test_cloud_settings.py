@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from gatewayd.cloud_settings import broker_settings, cloud_settings
-from gatewayd.config import Broker, Cloud
+from gatewayd.config import Cloud
+from gatewayd.config_tables import Broker
 
 
 def test_the_rate_of_draining_is_in_thousands_of_bytes() -> None:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gatewayd.config import Lorawan
+from gatewayd.config_radios import Lorawan
 from gatewayd.errors import ConfigError
 from gatewayd.radio_settings import lorawan_settings
 from radios.lorawan.session_node import Ports

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.cloud.messages import DeltaFormat
-from gatewayd.config import Model, ResetCause, Zigbee
+from gatewayd.config_radios import Model, ResetCause, Zigbee
 from gatewayd.errors import ConfigError
 from gatewayd.radio_settings import zigbee_settings
 from radios.zigbee.reset_cause import ResetCauseAttribute

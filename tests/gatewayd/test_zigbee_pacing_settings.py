@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import ValidationError
 
-from gatewayd.config import Zigbee
+from gatewayd.config_radios import Zigbee
 from gatewayd.radio_settings import zigbee_settings
 from radios.quiet_hours import QuietHours
 from radios.zigbee.air import ShareLimits
