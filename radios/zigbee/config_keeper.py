@@ -20,7 +20,7 @@ from radios.radio import Journal, Json, NodeId
 from radios.zigbee.errands import Errands, ErrandTerms
 from radios.zigbee.exchanges import read_bindings, read_reporting, restore
 from radios.zigbee.node_config import MAX_BINDINGS, Binding, NodeConfig, config_record, is_config, lost, node_config
-from radios.zigbee.nodes import eui64, is_sleepy
+from radios.zigbee.nodes import device_of, is_sleepy
 from radios.zigbee.settings import ZigbeeSettings
 
 _LOG = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class ConfigKeeper:
         config, app = self.wanted(node), self._app()
         if not config.wishes:
             return
-        device = None if app is None else app.devices.get(eui64(node))
+        device = device_of(app, node)
         if device is None:
             raise LinkError(f"{node} is not in this network")
         if not config.due:

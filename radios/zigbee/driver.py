@@ -1,7 +1,7 @@
 """The Zigbee radio of the contract: sessions on one side, zigpy's application on the other.
 
-Owns the link to the dongle, what is observed of nodes, and sending; downloads are the business of `service`. Nodes are
-keyed by EUI64, as zigpy replaces its device objects.
+Owns the link to the dongle, what is observed of nodes, and sending; downloads are the business of `service`, what is
+asked of nodes that of `interviews` and `survey`. Nodes are keyed by EUI64, as zigpy replaces its device objects. SHELL.
 """
 
 import asyncio
@@ -30,19 +30,17 @@ from radios.radio import (
 )
 from radios.zigbee import management, network_commands, nodes, packets
 from radios.zigbee.config_keeper import ConfigKeeper
-from radios.zigbee.exchanges import check_in_binding
 from radios.zigbee.green_power import Handled
+from radios.zigbee.interviews import Interviews
 from radios.zigbee.link import RadioLink
 from radios.zigbee.missing_nodes import MissingNodes
 from radios.zigbee.network_memory import NetworkMemory
 from radios.zigbee.observations import ObservationFeed
-from radios.zigbee.ota_commands import OTA_CLUSTER_ID, CommandId, ImageNotify
-from radios.zigbee.ota_frames import reply
+from radios.zigbee.ota_commands import OTA_CLUSTER_ID, CommandId
 from radios.zigbee.pacing import Pacer
 from radios.zigbee.poll_control import POLL_CONTROL_CLUSTER_ID, FastPolls, fast_poll_stop
 from radios.zigbee.queries import decode_query, queried
 from radios.zigbee.requests import NodeRequests
-from radios.zigbee.reset_cause import read_reset_cause
 from radios.zigbee.service import OtaService
 from radios.zigbee.session_state import MAX_BLOCK_BYTES
 from radios.zigbee.settings import ZigbeeSettings, forming_config, quirk_table, zigpy_config
@@ -96,12 +94,17 @@ class ZigbeeRadio:
         self._peers: dict[NodeId, Peer] = {}
         self._node_ids: dict[bytes, NodeId] = {}
         self._link_said_at: dict[NodeId, float] = {}
-        self._uninterviewed: set[NodeId] = set()
-        self._uncompared: set[NodeId] = set()  # with what they were configured with, once they are interviewed
-        self._announcements: dict[NodeId, int] = {}
-        self._resets: dict[NodeId, int] = {}
         self._polls = FastPolls()
-        self._interviews = asyncio.Semaphore(settings.concurrent_interviews)
+        self._interviews = Interviews(
+            clock,
+            settings,
+            lambda: self._link.app,
+            self._feed,
+            self._keeper,
+            self._polls,
+            self._service,
+            self._transmit,
+        )
 
     # -- the contract --------------------------------------------------------------------------------------------
 
@@ -187,7 +190,7 @@ class ZigbeeRadio:
             if self._service.concerns(node, query.manufacturer, query.image_type):
                 self._feed.put(queried(node, query, now))
                 self._keeper.version_seen(node, query.version)
-            self._interview_if_due(node)
+            self._interviews.heard(node)
         self._keeper.heard(node)
         self._surveys.heard(node)
         self._service.receive(node, peer.endpoint, frame)
@@ -204,7 +207,7 @@ class ZigbeeRadio:
         now = self._clock.now()
         node = self._node_id(device.ieee)
         self._observe_link(device, node, now)
-        self._interview_if_due(node)
+        self._interviews.heard(node)
         self._keeper.heard(node)
         self._surveys.heard(node)
         self._service.heard(node)
@@ -245,14 +248,8 @@ class ZigbeeRadio:
     def announced(self, ieee: Any) -> None:
         node = self._node_id(ieee)
         self._feed.put(NodeObservation(node, self._clock.now(), joined=True))
-        self._uninterviewed.add(node)  # asked with its next frame
-        self._announcements[node] = self._announcements.get(node, 0) + 1
         self._service.rebooted(node)
-        device = self._device(node)
-        if device is not None and nodes.is_sleepy(device):
-            self._uncompared.add(node)  # its few waking moments are for its version first
-        else:
-            self._keeper.check(node)
+        self._interviews.announced(node)
 
     def device_initialized(self, device: Any) -> None:
         """zigpy's event: the interview of endpoints and clusters is complete."""
@@ -262,7 +259,7 @@ class ZigbeeRadio:
         self._feed.put(nodes.describe(device, self._clock.now()))
         self._service.described(self._node_id(device.ieee))
         self._surveys.look(self._node_id(device.ieee))
-        self._service.spawn(self._interview(self._node_id(device.ieee)))
+        self._interviews.begin(self._node_id(device.ieee))
 
     def device_left(self, device: Any) -> None:
         """zigpy's event."""
@@ -283,56 +280,13 @@ class ZigbeeRadio:
             self._feed.put(nodes.describe(device, now))
             self._surveys.look(node)
             if nodes.is_sleepy(device):
-                self._uninterviewed.add(node)
+                self._interviews.when_heard(node)
             else:
-                self._service.spawn(self._interview(node))
+                self._interviews.begin(node)
         self._service.link_up()
         self._keeper.link_up()
         self._surveys.link_up()
         self._service.spawn(self._missing.look())
-
-    async def _interview(self, node: NodeId) -> None:
-        try:
-            await self._learn(node)
-        finally:
-            if node in self._uncompared:
-                self._uncompared.discard(node)
-                self._keeper.check(node)
-
-    async def _learn(self, node: NodeId) -> None:
-        """Learn versions, hardware and battery of a node; where attributes say no version, provoke a query."""
-        async with self._interviews:
-            device = self._device(node)
-            if device is None:
-                return
-            announcements, asked_at = self._announcements.get(node, 0), self._clock.now()
-            try:
-                async with asyncio.timeout(self._settings.interview_timeout_s):
-                    said = await nodes.interview(device, asked_at)
-                    # Only after a reset that was heard of: what is told later may be of one long ago.
-                    cause = await self._reset_cause(device, said) if announcements else None
-            except TimeoutError:
-                self._uninterviewed.add(node)
-                return
-        if self._announcements.get(node, 0) != announcements:
-            # It rebooted in between: a version read before would be taken for the one after, a rollback that never was.
-            self._uninterviewed.add(node)
-            return
-        observation = replace(said.observation, reset_cause=cause)
-        self._feed.put(observation)
-        if observation.version is not None:
-            self._keeper.version_seen(node, observation.version)
-        if said.fast_poll_timeout_max is not None:
-            self._polls.limit(node, said.fast_poll_timeout_max)
-        if (binding := check_in_binding(self._link.app, device)) is not None:
-            self._service.spawn(self._keeper.ensure(node, binding))
-        if self._counts_reset(node, said.resets):
-            self._service.rebooted(node)
-        if self._service.client_described(node, said.client, asked_at):
-            return  # its session sends notifications, and none in mid-download
-        endpoint = nodes.ota_endpoint(device)
-        if endpoint is not None and (observation.version is None or observation.hardware is None):
-            await self._transmit(node, endpoint, reply(ImageNotify(100), 0))
 
     async def _transmit(
         self, node: NodeId, endpoint: int, frame: bytes, cluster: int = OTA_CLUSTER_ID, *, acknowledged: bool = True
@@ -358,23 +312,12 @@ class ZigbeeRadio:
                 stop = fast_poll_stop(device.get_sequence())
                 self._service.spawn(self._transmit(node, endpoint, stop, POLL_CONTROL_CLUSTER_ID))
 
-    async def _reset_cause(self, device: Any, said: nodes.Interview) -> str | None:
-        where = self._settings.reset_causes.get(said.observation.hardware or "")
-        return None if where is None else await read_reset_cause(device, where)
-
     def _said(self, node: NodeId, packet: Any, now: float) -> None:
         """What a frame of a node's own says of the node."""
         if packet.cluster_id == nodes.POWER_CLUSTER_ID:
             battery = nodes.said_battery(node, packet.data.serialize(), now)
             if battery is not None:
                 self._feed.put(battery)
-
-    def _counts_reset(self, node: NodeId, resets: int | None) -> bool:
-        """Whether the node counted a reset since it was asked before: the proof of a reboot that was not announced."""
-        before = self._resets.get(node)
-        if resets is not None:
-            self._resets[node] = resets
-        return before is not None and resets is not None and resets != before
 
     def _node_id(self, ieee: Any) -> NodeId:
         octets = bytes(ieee)  # zigpy's own hash of it makes a text first
@@ -384,8 +327,7 @@ class ZigbeeRadio:
         return node
 
     def _device(self, node: NodeId) -> Any:
-        app = self._link.app
-        return None if app is None else app.devices.get(nodes.eui64(node))
+        return nodes.device_of(self._link.app, node)
 
     def _endpoint(self, node: NodeId) -> int:
         peer, device = self._peers.get(node), self._device(node)
@@ -407,8 +349,3 @@ class ZigbeeRadio:
             if device.relays is not None:
                 self._pacer.route(node, 1 + len(device.relays))
             self._feed.put(nodes.link_quality(node, device, now))
-
-    def _interview_if_due(self, node: NodeId) -> None:
-        if node in self._uninterviewed:
-            self._uninterviewed.discard(node)
-            self._service.spawn(self._interview(node))

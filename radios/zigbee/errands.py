@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from radios.clock import Clock
 from radios.radio import NodeId
-from radios.zigbee.nodes import eui64, is_sleepy
+from radios.zigbee.nodes import device_of, is_sleepy
 from radios.zigbee.sleep import sleep_until_or
 
 _LOG = logging.getLogger(__name__)
@@ -182,5 +182,4 @@ class Errands:
 
     def _device(self, node: NodeId) -> Any:
         """zigpy's object; None when the network does not know the node."""
-        app = self._app()
-        return None if app is None else app.devices.get(eui64(node))
+        return device_of(self._app(), node)

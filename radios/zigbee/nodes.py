@@ -73,6 +73,11 @@ def eui64(node: NodeId) -> Any:
     return _Eui64(zigpy.types.EUI64.convert(node.partition(":")[2]))
 
 
+def device_of(app: Any, node: NodeId) -> Any:
+    """zigpy's device as it is now; None when it knows none, or there is no application."""
+    return None if app is None else app.devices.get(eui64(node))
+
+
 @functools.lru_cache(maxsize=4096)
 def nwk_address(nwk: int) -> Any:
     """A short address as packets carry it; shared between packets, not to be changed."""
