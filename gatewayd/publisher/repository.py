@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import TargetFile  # type: ignore[attr-defined] # a public name, but not in its __all__
-
 from gatewayd.cloud import messages
 from gatewayd.errors import ConfigError
 from gatewayd.folders import make_folder
 from gatewayd.publisher import trust_lists
 from gatewayd.publisher.delta import make_delta
+from gatewayd.publisher.documents import Documents
 from gatewayd.publisher.files import check_file, copy_file, write_file
 from gatewayd.publisher.firmware import (
     NO_DELTAS,
@@ -39,7 +37,6 @@ from gatewayd.publisher.metadata import (
     MetadataSet,
     locked,
     system_clock,
-    target_file,
 )
 from gatewayd.publisher.review import RoleReview, review
 from gatewayd.publisher.staging import Pending, Staged, add_signatures, outstanding, overlay, read_change
@@ -76,6 +73,7 @@ class Repository:
         self._metadata = path / "metadata"
         self._targets = path / "targets"
         self._payloads = path / "payloads"
+        self._documents = Documents(self._targets)
         self._pending = Pending(path)
 
     @classmethod
@@ -100,8 +98,8 @@ class Repository:
             for folder in (repository._metadata, repository._targets, repository._payloads):
                 make_folder(folder)
             current = MetadataSet.create(repository._metadata, keys, lifetimes, clock(), thresholds)
-            repository._put(current, CAMPAIGN_KEYS, messages.dump(messages.CampaignKeys(keys=())))
-            repository._put(current, MANUFACTURERS, messages.dump(messages.Manufacturers(keys=())))
+            repository._documents.put(current, CAMPAIGN_KEYS, messages.dump(messages.CampaignKeys(keys=())))
+            repository._documents.put(current, MANUFACTURERS, messages.dump(messages.Manufacturers(keys=())))
             repository._publish(current, OFFLINE)
         return repository
 
@@ -124,7 +122,7 @@ class Repository:
             self._check_new(current, document, spec)
             made = list(self._deltas(current, spec, firmware, payload, deltas))
             document = with_deltas(spec, document, [entry for entry, _ in made])
-            manufacturers = self._manufacturers(current)
+            manufacturers = self._documents.manufacturers(current)
             with firmware.path.open("rb") as file:
                 blocks = iter(lambda: file.read(1 << 20), b"")
                 verify_file(blocks, payload, document, manufacturers, self._clock())
@@ -133,7 +131,7 @@ class Repository:
             copy_file(firmware.path, self.path / payload.path, payload.sha256)
             for entry, data in made:
                 write_file(self.path / entry.path, data)
-            self._put_release(current, spec.path, messages.dump(document))
+            self._documents.put_release(current, spec.path, messages.dump(document))
             self._publish(current, (Role.RELEASES,))
         return document
 
@@ -147,16 +145,16 @@ class Repository:
 
     def releases(self) -> list[messages.Release]:
         """Every published release, by name and sequence."""
-        found = [document for _, document in self._listed(self._load())]
+        found = [document for _, document in self._documents.releases(self._load())]
         return sorted(found, key=lambda document: (document.name, document.sequence))
 
     def campaign_keys(self) -> messages.CampaignKeys:
         """Who may sign campaigns now."""
-        return self._campaign_keys(self._load())
+        return self._documents.campaign_keys(self._load())
 
     def manufacturers(self) -> messages.Manufacturers:
         """The manufacturers' keys and the floors now."""
-        return self._manufacturers(self._load())
+        return self._documents.manufacturers(self._load())
 
     def set_campaign_keys(self, keys: Sequence[messages.CampaignKey]) -> None:
         """Replace the list; needs the keys of targets, snapshot and timestamp, as all that follow."""
@@ -208,7 +206,7 @@ class Repository:
         """The change that waits for signatures, role by role; empty when none does."""
         if not self._pending.load():
             return []
-        return review(self._base(), self._open(*OFFLINE), self._document)
+        return review(self._base(), self._open(*OFFLINE), self._documents.read)
 
     def sign(self, others: Path | None = None) -> None:
         """Add the signatures of the keys at hand, and those of another copy of the staged change; publish when they are enough.
@@ -268,7 +266,7 @@ class Repository:
         self, current: MetadataSet, spec: ReleaseSpec, firmware: FirmwareFile, full: messages.Payload, plan: DeltaPlan
     ) -> Iterator[tuple[messages.Payload, bytes]]:
         """Deltas that were proven and are worth it, with their bytes. ConfigError for a base that cannot be one."""
-        published = dict(self._listed(current)) if plan.bases else {}
+        published = dict(self._documents.releases(current)) if plan.bases else {}
         for path in plan.bases:
             base = published.get(path)
             if base is None or base.name != spec.name:
@@ -328,27 +326,21 @@ class Repository:
             for path, target in after.signed.targets.items():
                 if before.signed.targets.get(path) == target:
                     continue
-                raw = self._document(current, path)
+                raw = self._documents.read(current, path)
                 if role is Role.RELEASES:
                     for payload in messages.parse(messages.Release, raw, path, messages.RELEASE_MAX_BYTES).payloads:
                         check_file(self.path / payload.path, payload.sha256)
 
-    def _campaign_keys(self, current: MetadataSet) -> messages.CampaignKeys:
-        return messages.parse(messages.CampaignKeys, self._document(current, CAMPAIGN_KEYS), CAMPAIGN_KEYS)
-
-    def _manufacturers(self, current: MetadataSet) -> messages.Manufacturers:
-        return messages.parse(messages.Manufacturers, self._document(current, MANUFACTURERS), MANUFACTURERS)
-
     def _change_campaign_keys(self, change: Callable[[messages.CampaignKeys], messages.CampaignKeys]) -> None:
         with locked(self.path):
             current = self._open(Role.TARGETS)
-            self._put(current, CAMPAIGN_KEYS, messages.dump(change(self._campaign_keys(current))))
+            self._documents.put(current, CAMPAIGN_KEYS, messages.dump(change(self._documents.campaign_keys(current))))
             self._publish(current, (Role.TARGETS,))
 
     def _change_manufacturers(self, change: Callable[[messages.Manufacturers], messages.Manufacturers]) -> None:
         with locked(self.path):
             current = self._open(Role.TARGETS)
-            self._put(current, MANUFACTURERS, messages.dump(change(self._manufacturers(current))))
+            self._documents.put(current, MANUFACTURERS, messages.dump(change(self._documents.manufacturers(current))))
             self._publish(current, (Role.TARGETS,))
 
     def _check_new(self, current: MetadataSet, document: messages.Release, spec: ReleaseSpec) -> None:
@@ -360,7 +352,7 @@ class Repository:
             raise ConfigError(
                 f"{spec.path} was published and withdrawn: nodes may run it, other bytes need a new version"
             )
-        for path, other in self._listed(current):
+        for path, other in self._documents.releases(current):
             if other.name == document.name and other.sequence == document.sequence:
                 raise ConfigError(f"sequence {document.sequence} of {document.name} is taken by {path}")
             shared = sorted(set(other.hardware) & set(document.hardware))
@@ -370,34 +362,3 @@ class Repository:
                     f"node version {document.node_version:#x} of {shared[0]} is taken by {path}: nodes that report it could run"
                     " either, and would be called updated without a transfer"
                 )
-
-    def _listed(self, current: MetadataSet) -> Iterator[tuple[str, messages.Release]]:
-        for path in current.releases.signed.targets:
-            raw = self._document(current, path)
-            yield path, messages.parse(messages.Release, raw, path, messages.RELEASE_MAX_BYTES)
-
-    def _document(self, current: MetadataSet, path: str) -> bytes:
-        """The bytes of a listed target. ConfigError when they are not here as listed."""
-        listed = current.releases if path.startswith("releases/") else current.targets
-        target = listed.signed.targets[path]
-        place = self._targets / target.get_prefixed_paths()[0]
-        try:
-            raw = place.read_bytes()
-            target.verify_length_and_hashes(raw)
-        except OSError as error:
-            raise ConfigError(f"{place}: {error.strerror}") from error
-        except RepositoryError as error:
-            raise ConfigError(f"{place}: {error}") from error
-        return raw
-
-    def _put(self, current: MetadataSet, path: str, data: bytes) -> None:
-        current.targets.signed.targets[path] = target = target_file(path, data)
-        self._write_target(target, data)
-
-    def _put_release(self, current: MetadataSet, path: str, data: bytes) -> None:
-        current.releases.signed.targets[path] = target = target_file(path, data)
-        self._write_target(target, data)
-
-    def _write_target(self, target: TargetFile, data: bytes) -> None:
-        for name in target.get_prefixed_paths():
-            write_file(self._targets / name, data)
