@@ -69,14 +69,14 @@ class OtaSession(SessionPages):
             header, payload = decode_header(frame)
         except FrameError:
             return  # no sequence number, so no answer could be matched
-        self._asked_from = endpoint
+        self._answers.to = endpoint
         if not knows(header):
-            self._reply_default(header.command, Status.UNSUP_CLUSTER_COMMAND, header.tsn, now)
+            self._answers.default(header.command, Status.UNSUP_CLUSTER_COMMAND, header.tsn, now)
             return
         try:
             command = decode_command(header, payload)
         except FrameError:
-            self._reply_default(header.command, Status.MALFORMED_COMMAND, header.tsn, now)
+            self._answers.default(header.command, Status.MALFORMED_COMMAND, header.tsn, now)
             return
         if isinstance(command, ImageBlockRequest):
             self._image_block(command, header.tsn, now)
@@ -109,11 +109,11 @@ class OtaSession(SessionPages):
             self._stage, self._install_refused = Stage.READY, True
             self._timers.clear()
             if self._install_answer is not None:  # without an answer it might start the image by itself
-                self._reply(UpgradeEndResponse(self._file, 0, WAIT_FOREVER), self._install_answer[1], now)
+                self._answers.reply(UpgradeEndResponse(self._file, 0, WAIT_FOREVER), self._install_answer[1], now)
             return True
         if self._install_refused:
             self._install_refused = False
-            self._answer = None
+            self._answers.withdraw()
             self._timers[Timer.INSTALL] = now
         return False
 
@@ -161,21 +161,24 @@ class OtaSession(SessionPages):
             wait = min(max(limits.unreconciled_wait_s, waited // 4), limits.max_unreconciled_wait_s)
             self._wait(request, wait, tsn, now)
         elif self._stage in (Stage.DROPPING, Stage.DROPPED):
-            self._reply(ImageBlockRefused(Status.ABORT), tsn, now)
+            self._answers.reply(ImageBlockRefused(Status.ABORT), tsn, now)
             if self._stage is Stage.DROPPING:
                 self._dropped(now)
         elif self._stage in (Stage.FAILED, Stage.RUNNING) or not self._is_ours(request.file):
             mine = self.image.file.covers(request.file.manufacturer, request.file.image_type)
-            (self._reply if mine else self._reply_aside)(ImageBlockRefused(Status.NO_IMAGE_AVAILABLE), tsn, now)
+            if mine:
+                self._answers.reply(ImageBlockRefused(Status.NO_IMAGE_AVAILABLE), tsn, now)
+            else:
+                self._answers.aside(ImageBlockRefused(Status.NO_IMAGE_AVAILABLE), tsn)
             if mine and self._stage is Stage.OFFERED and self._want in WANTS_IMAGE:
                 self._timers[Timer.NOTIFY] = now + limits.notify_interval_s  # it holds another file: offer ours
         elif request.offset >= size or request.max_data == 0 or (page is not None and page.page_size == 0):
-            self._reply_default(0x03 if page is None else 0x04, Status.MALFORMED_COMMAND, tsn, now)
+            self._answers.default(0x03 if page is None else 0x04, Status.MALFORMED_COMMAND, tsn, now)
         elif self._want is Want.HOLD:
             self._proven(request.offset, now)
             self._wait(request, limits.hold_wait_s, tsn, now)
         elif self._stage is Stage.OFFERED and self._expired(now) and request.offset == 0:
-            self._reply(ImageBlockRefused(Status.NO_IMAGE_AVAILABLE), tsn, now)
+            self._answers.reply(ImageBlockRefused(Status.NO_IMAGE_AVAILABLE), tsn, now)
             self._stalled("expired", now, "the transfer may start on no further node")
         else:
             self._serve(request, tsn, now)
@@ -194,9 +197,9 @@ class OtaSession(SessionPages):
             self._wait(request, grant.come_back_s, tsn, now)
             return
         if isinstance(request, ImagePageRequest):
-            self._answer = None
+            self._answers.withdraw()
             size, most = self.image.ref.size, self._limits.max_block_bytes
-            self._page = page_run(request, size, most, tsn, self._asked_from, grant.serve_at, now)
+            self._page = page_run(request, size, most, tsn, self._answers.to, grant.serve_at, now)
             return
         length = min(request.max_data, self._limits.max_block_bytes, self.image.ref.size - request.offset)
         try:
@@ -209,7 +212,8 @@ class OtaSession(SessionPages):
         if request.offset + length == self.image.ref.size:
             self._pacer.release(self.node)  # it verifies now, which may take long
         frame = reply(ImageBlock(self._file, request.offset, data), tsn)
-        self._answer = (grant.serve_at, now, Outgoing(frame, self._endpoint, Purpose.BLOCK, grant.acknowledged))
+        block = Outgoing(frame, self._endpoint, Purpose.BLOCK, grant.acknowledged)
+        self._answers.put(block, grant.serve_at, now)
 
     def _proven(self, offset: int, now: float) -> None:
         """A request for `offset` proves [0, offset): the client asks in order and asks again for what it lost."""
@@ -237,9 +241,9 @@ class OtaSession(SessionPages):
             if self._limits.page_requests:
                 self._image_block(command, tsn, now)
             else:  # the client falls back to block requests
-                self._reply_default(command_id, Status.UNSUP_CLUSTER_COMMAND, tsn, now)
+                self._answers.default(command_id, Status.UNSUP_CLUSTER_COMMAND, tsn, now)
         elif isinstance(command, QuerySpecificFileRequest):
-            self._reply_aside(QuerySpecificFileResponse(Status.NO_IMAGE_AVAILABLE), tsn, now)
+            self._answers.aside(QuerySpecificFileResponse(Status.NO_IMAGE_AVAILABLE), tsn)
 
     def _query(self, query: QueryNextImageRequest, tsn: int, now: float) -> None:
         offer = self._reconciled and self._want in WANTS_IMAGE
@@ -248,7 +252,7 @@ class OtaSession(SessionPages):
             # A node may hold several images and ask for each; what it says of one says nothing of the others.
             if offer and self._stage is Stage.OFFERED and not self._client_known:
                 self._stalled("other_hardware", now, f"asks for {query.manufacturer:04x}-{query.image_type:04x}")
-            self._reply_aside(QueryNextImageResponse(Status.NO_IMAGE_AVAILABLE), tsn, now)
+            self._answers.aside(QueryNextImageResponse(Status.NO_IMAGE_AVAILABLE), tsn)
             return
         self.version_read(query.version, now)
         offer = offer and self._stage in (Stage.OFFERED, Stage.DOWNLOADING, Stage.READY)
@@ -259,12 +263,12 @@ class OtaSession(SessionPages):
             self._stalled("expired", now, "the transfer may start on no further node")
             offer = False
         if not offer:
-            self._reply(QueryNextImageResponse(Status.NO_IMAGE_AVAILABLE), tsn, now)
+            self._answers.reply(QueryNextImageResponse(Status.NO_IMAGE_AVAILABLE), tsn, now)
             return
         self._restarts = True
         if self._stage is Stage.OFFERED:
             self._timers[Timer.NOTIFY] = now + self._limits.renotify_stalled_after_s
-        self._reply(QueryNextImageResponse(Status.SUCCESS, self._file, self.image.ref.size), tsn, now)
+        self._answers.reply(QueryNextImageResponse(Status.SUCCESS, self._file, self.image.ref.size), tsn, now)
 
     def _is_ours(self, file: FileId) -> bool:
         """Whether the node speaks of the file that is to be delivered. Its names replace wildcards: a client checks that an
@@ -274,7 +278,7 @@ class OtaSession(SessionPages):
             if file.version != header.version or not header.covers(file.manufacturer, file.image_type):
                 return False
             self._file = file
-        self._endpoint = self._asked_from
+        self._endpoint = self._answers.to
         self._client_known = True
         return True
 
@@ -288,13 +292,13 @@ class OtaSession(SessionPages):
     def _upgrade_end(self, request: UpgradeEndRequest, tsn: int, now: float) -> None:
         ours = request.file is None or self._is_ours(request.file)
         if request.status != Status.SUCCESS or request.file is None:
-            self._reply_default(0x06, Status.SUCCESS, tsn, now)
+            self._answers.default(0x06, Status.SUCCESS, tsn, now)
             if ours:
                 self._download_failed(request.status, now)
             return
         if not ours or self._stage in (Stage.FAILED, Stage.DROPPED, Stage.DROPPING):
             # Without an answer it might start the image by itself.
-            self._reply(UpgradeEndResponse(request.file, 0, WAIT_FOREVER), tsn, now)
+            self._answers.reply(UpgradeEndResponse(request.file, 0, WAIT_FOREVER), tsn, now)
             if self._stage is Stage.DROPPING:
                 self._dropped(now)
             return
@@ -305,7 +309,7 @@ class OtaSession(SessionPages):
             self._told = False
             self._timers.pop(Timer.INSTALL, None)
         else:
-            self._reply(UpgradeEndResponse(self._file, 0, WAIT_FOREVER), tsn, now)
+            self._answers.reply(UpgradeEndResponse(self._file, 0, WAIT_FOREVER), tsn, now)
 
     def _download_failed(self, status: int, now: float) -> None:
         offered = self._stage is Stage.OFFERED and self._restarts  # it may refuse an image for its size alone

@@ -1,7 +1,7 @@
-"""What every part of a session stands on: its fields, its timers, and what it sends when.
+"""What every part of a session stands on: its fields, its timers, and what it sends when. PURE.
 
-`OtaSession` adds what comes from the node and the daemon; what must be durable before anything is sent, `SessionFacts`
-holds. Nothing here reads a frame.
+`OtaSession` adds what comes from the node and the daemon; `SessionFacts` holds what must be durable before anything is
+sent, `SessionAnswers` what the node waits for. Nothing here reads a frame.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from radios.zigbee.ota_commands import (
     ImageBlockRequest,
     ImageNotify,
     ImagePageRequest,
-    ServerCommand,
     UpgradeEndResponse,
     WaitForData,
 )
-from radios.zigbee.ota_frames import default_response, reply
+from radios.zigbee.ota_frames import reply
 from radios.zigbee.pacing import Pacer
+from radios.zigbee.session_answers import SessionAnswers
 from radios.zigbee.session_facts import SessionFacts
 from radios.zigbee.session_output import Commit, Outgoing, Purpose
 from radios.zigbee.session_state import (
@@ -78,7 +78,7 @@ class SessionCore:
         self._confirmed = state.confirmed
         self._failures = state.failures
         self._code = state.code
-        self._endpoint = self._asked_from = state.endpoint
+        self._endpoint = state.endpoint
         self._client_known = False  # the node spoke of this image: it has a client for it
         self._running_version = state.running_version
         self._rebooted = state.rebooted
@@ -102,8 +102,7 @@ class SessionCore:
         self._unprepared_until = float("inf")  # from when it could have been installed
         self._period_set_at = float("-inf")
         self._served_offset = -1  # of the last block
-        self._answer: tuple[float, float, Outgoing] | None = None  # due, asked, frame
-        self._asides: list[Outgoing] = []  # to what is no matter of this download, and takes no place of its answers
+        self._answers = SessionAnswers(state.endpoint)
         self._install_answer: tuple[float, int] | None = None  # asked, tsn
         self._notify = False
         if reconciled:
@@ -201,12 +200,7 @@ class SessionCore:
         """Frames to send now, none while something is uncommitted."""
         if not self._facts.settled:
             return []
-        frames, self._asides = self._asides, []
-        if self._answer is not None and self._answer[0] <= now:
-            _, asked, frame = self._answer
-            self._answer = None
-            if now - asked <= self._limits.reply_stale_after_s:
-                frames.append(frame)
+        frames = self._answers.take(now, self._limits.reply_stale_after_s)
         if (
             self._stage is Stage.INSTALLING
             and self._reconciled
@@ -222,11 +216,10 @@ class SessionCore:
     def next_deadline(self) -> float | None:
         """When `handle_timeout` and `to_send` are to be called, if nothing comes before."""
         deadline = min(self._timers.values(), default=None)
-        if self._answer is None or not self._facts.settled:
+        due = self._answers.due
+        if due is None or not self._facts.settled:
             return deadline
-        if deadline is None or self._answer[0] < deadline:
-            return self._answer[0]
-        return deadline
+        return due if deadline is None else min(due, deadline)
 
     def clock_stepped(self, now: float) -> None:
         """The wall clock was: the hour of an installation, and the order's expiry, lie elsewhere in the radio's time."""
@@ -366,7 +359,7 @@ class SessionCore:
     def _wait(self, request: ImageBlockRequest | ImagePageRequest, seconds: int, tsn: int, now: float) -> None:
         if self._stage is Stage.DOWNLOADING and self._want in WANTS_IMAGE and self._reconciled:
             self._timers[Timer.STALL] = now + seconds + self._limits.stall_after_s
-        self._reply(WaitForData(0, seconds, self._block_period(request, now)), tsn, now)
+        self._answers.reply(WaitForData(0, seconds, self._block_period(request, now)), tsn, now)
 
     def _block_period(self, request: ImageBlockRequest | ImagePageRequest, now: float) -> int | None:
         """What WAIT_FOR_DATA says of it: the wanted one where the node's unit is known, else its own, or nothing."""
@@ -375,17 +368,6 @@ class SessionCore:
             return None if self._limits.wait_short_form else own
         wanted = period_for(self.cluster_revision, self._pacer.block_period_s(now, self.terms.air_share))
         return own if wanted is None else wanted
-
-    def _reply(self, command: ServerCommand, tsn: int, now: float) -> None:
-        self._answer = (now, now, Outgoing(reply(command, tsn), self._asked_from, Purpose.ANSWER))
-
-    def _reply_aside(self, command: ServerCommand, tsn: int, now: float) -> None:
-        del now
-        self._asides = [*self._asides[-3:], Outgoing(reply(command, tsn), self._asked_from, Purpose.ANSWER)]
-
-    def _reply_default(self, command: int, status: int, tsn: int, now: float) -> None:
-        frame = default_response(command, status, tsn)
-        self._answer = (now, now, Outgoing(frame, self._asked_from, Purpose.ANSWER))
 
     def _next_tsn(self) -> int:
         self._tsn = (self._tsn + 1) & 0xFF
