@@ -1,7 +1,8 @@
 """Runs the campaigns: gathers what is known, lets the planner decide, stores it, then tells the radios and the cloud.
 
 The order is always the same: decide inside one store transaction, commit, act. Acting (put, direct) is idempotent and is
-repeated in full after a restart, so a crash between commit and action loses nothing.
+repeated in full after a restart, so a crash between commit and action loses nothing. SHELL. Not responsible for what is
+written of a decision (`decided.py`), nor for what the radios have heard of it (`orders.py`).
 """
 
 import asyncio
@@ -18,8 +19,9 @@ from gatewayd.campaign.authority import Authority
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.moves import unexplained
 from gatewayd.campaign.node_update import EXECUTED, NodeUpdate
-from gatewayd.campaign.payloads import as_stated, deltas_for, full_image, order_for, payload_of
-from gatewayd.campaign.planner import Decision, Situation, decide, wishes
+from gatewayd.campaign.orders import Orders
+from gatewayd.campaign.payloads import as_stated, deltas_for, full_image
+from gatewayd.campaign.planner import Decision, Situation, decide
 from gatewayd.campaign.plans import Plans
 from gatewayd.campaign.radio_time import RadioTime
 from gatewayd.campaign.reports import summary
@@ -29,7 +31,7 @@ from gatewayd.campaign.supply import FETCHING, Supply
 from gatewayd.campaign.versions import Versions
 from gatewayd.cloud import outbox
 from gatewayd.cloud.link import CloudLink
-from gatewayd.cloud.messages import Campaign, Desired, Payload, Report, Rollout, utc
+from gatewayd.cloud.messages import Campaign, Desired, Payload, Report, Rollout
 from gatewayd.errors import StoreError, Unavailable
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.nodes.node import Node
@@ -39,8 +41,7 @@ from gatewayd.store.database import Database
 from gatewayd.store.witness import Witness
 from gatewayd.trust.release import VerifiedRelease
 from radios.clock import Clock
-from radios.errors import RadioError
-from radios.radio import NodeDirective, NodeId, Radio, TransferOrder, Want, radio_of
+from radios.radio import Radio
 
 TICK_S = 1.0
 SUMMARY_MIN_S = 2.0
@@ -85,9 +86,8 @@ class Coordinator:
         self._radios = radios
         self._wall = wall
         self._plans = Plans(database, {kind: radio for kind, (radio, _) in radios.items()}, wall.now)
+        self._orders = Orders(authority, supply, self._radio)
         self._wake = asyncio.Event()
-        self._orders: dict[tuple[str, str], TransferOrder] = {}  # by transfer and radio
-        self._directed: dict[tuple[str, str], int] = {}
         self._summaries: dict[str, tuple[object, float]] = {}
         self._logged: dict[str, tuple[str, str]] = {}
         self._turned_at = time.monotonic()
@@ -184,6 +184,10 @@ class Coordinator:
                 await self._act(verified.document, release, now, *decided)
         transfers = frozenset().union(*under_way.values())
         await self._supply.keep(frozenset(needed), transfers, complete=not in_the_dark)
+
+    def _radio(self, kind: str) -> Radio | None:
+        found = self._radios.get(kind)
+        return None if found is None else found[0]
 
     def _nodes(self) -> list[Node]:
         nodes = (as_stated(node, self._models) for node in self._inventory.all())
@@ -296,7 +300,7 @@ class Coordinator:
             if decision.proven and self._witness is not None:
                 await self._witness.write()
         await self._plans.make(document, release, updates)
-        await self._direct(document, release, updates)
+        await self._orders.give(document, release, updates)
         await self._summarise(document.rollout, decision.row, updates, now)
         if reported:
             self._outbox.notify()
@@ -317,57 +321,9 @@ class Coordinator:
         now = self._wall.now()
         result = await self._database.write(lambda db: decided.freeze(db, row, code, detail, now))
         if result is not None:
-            await self._tell({n: u for n, u in result[1].items() if not u.needs_payload})
+            await self._orders.hold_and_drop(result[1])
             await self._summarise(None, *result, now)
             self._outbox.notify()
-
-    async def _direct(
-        self, document: Campaign, release: VerifiedRelease | None, updates: Mapping[str, NodeUpdate]
-    ) -> None:
-        """Order and direct, where the radios have not heard it from this process. Without a release only hold and drop."""
-        ready: set[str] = set()
-        for transfer, kind in sorted({(u.transfer, radio_of(u.node)) for u in wishes(updates)}):
-            payload = None if release is None else payload_of(transfer, release)
-            # Begun with another payload, or with one that is not verified in this process: not a byte on air.
-            if release is None or payload is None or not self._authority.believes(document, release):
-                continue  # newer metadata came while the decision was stored
-            if self._supply.blocked(release, payload) is None:
-                await self._order(document, release, payload, transfer, kind)
-                ready.add(transfer)
-        # A node past recall has its image.
-        await self._tell({n: u for n, u in updates.items() if u.transfer in ready or not u.needs_payload})
-
-    async def _order(
-        self, document: Campaign, release: VerifiedRelease, payload: Payload, transfer: str, kind: str
-    ) -> None:
-        order = order_for(document, release, payload, transfer)
-        if kind not in self._radios or self._orders.get((transfer, kind)) == order:
-            return
-        try:
-            await self._radios[kind][0].put(order)
-        except RadioError as error:
-            log.error("order_refused", transfer=transfer, radio=kind, error=str(error))
-            return
-        self._orders[transfer, kind] = order
-
-    async def _tell(self, updates: Mapping[str, NodeUpdate]) -> None:
-        by_radio: dict[str, list[NodeDirective]] = {}
-        for update in wishes(updates):
-            key = (update.transfer, update.node)
-            if self._directed.get(key) != update.generation and radio_of(update.node) in self._radios:
-                install_at = utc(update.install_at) if update.install_at else None
-                directive = NodeDirective(
-                    update.transfer, NodeId(update.node), update.generation, Want(update.want), install_at
-                )
-                by_radio.setdefault(radio_of(update.node), []).append(directive)
-        for kind, directives in by_radio.items():
-            try:
-                await self._radios[kind][0].direct(directives)
-            except RadioError as error:
-                log.error("directives_refused", radio=kind, error=str(error))
-                continue
-            for directive in directives:
-                self._directed[directive.transfer, directive.node] = directive.generation
 
     async def _summarise(
         self, rollout: Rollout | None, row: CampaignRow, updates: Mapping[str, NodeUpdate], now: float
