@@ -162,6 +162,8 @@ class Cohorts:
                     joining.setdefault(directive.transfer, []).append((node, directive))
                 else:
                     self.claiming = True
+            elif not node.ready and (silent := node.silent_about(self._settings.session.stalled_after)):
+                events.append(_event(directive, Fact.STALLED, now, "silent", silent))
         await self.ground.commit([], events)
         for dev_eui, directive in over:
             self._end(dev_eui, directive)

@@ -2,7 +2,8 @@
 
 TS007 tells all packages in one answer, so it is asked first; a node without it is asked package by package. Versions decide
 how frames are coded, so nothing is assumed of one that did not answer, but that a package which stays silent while
-others answer is not there.
+another one answers is not there. That other one is asked in turn with it, again and again: on a bad link, which loses
+answers, a dozen questions without any say nothing, and neither do they while nothing else is answered.
 """
 
 from dataclasses import dataclass, field
@@ -14,9 +15,15 @@ from radios.lorawan.session_node import Ports
 
 MC_GROUPS = 4
 
-_SILENT_MOST = 12  # unanswered requests after which a package is not there, when another one answered
-_CLOCK_ASKED_MOST = 3  # a node may do without TS003: the MAC layer can tell it the time
-_GROUPS_ASKED_MOST = 3
+_SILENT_MOST = 12  # unanswered requests after which a package is not there, when another one answers
+# ... and answers of that one meanwhile. Whatever the link loses, each question is as likely to be answered as the one
+# beside it, so that a package which is there is the silent one all those times in one of 1000 nodes.
+_ANSWERED_LEAST = 10
+_ALONE_FIRST = 2  # requests for a package, before another one is asked in turn with it
+_CLOCK_SILENT_MOST = (
+    3.0  # answers that would have been heard; a node may do without TS003: the MAC layer can tell it the time
+)
+_GROUPS_SILENT_MOST = 3.0
 _ASKED_ALONE = (firmware_management.PACKAGE_ID, fragmentation.PACKAGE_ID, multicast.PACKAGE_ID)
 _KNOWN_VERSIONS = {
     fragmentation.PACKAGE_ID: fragmentation.VERSIONS,
@@ -41,7 +48,13 @@ class Discovery:
     known: Known
     default: Ports = field(default_factory=Ports)  # where the node did not tell its own
     asks: dict[str, int] = field(default_factory=dict)  # unanswered, by name
+    silent: dict[str, float] = field(default_factory=dict)  # ... of these, how many answers would have been heard
+    beside: dict[str, int] = field(
+        default_factory=dict
+    )  # answers of another package, while this one was asked for in turn
+    beside_asked: int = 0  # that other one
     last: str = ""  # name of the last request
+    answers: int = 0  # in all, with or without news
     version_at: float = 0.0  # when DevVersionAns came last
     told_version: int | None = None  # by the last DevVersionAns of this run
     told_hardware: int | None = None
@@ -85,7 +98,10 @@ class Discovery:
             self._conclude(missing)
             missing = [package for package in missing if package not in packages]
         if missing:
-            return self._package_version(min(missing, key=lambda package: self._asked(_name(package))))
+            least = min(missing, key=lambda package: self._asked(_name(package)))
+            other = self._answering()
+            in_turn = self.beside_asked < self._asked(_name(least)) - _ALONE_FIRST
+            return self._package_version(least if other is None or not in_turn else other)
         if packages[firmware_management.PACKAGE_ID]:
             unknown = self.known.fw_version is None
             if unknown or now >= self.version_at + version_every_s:
@@ -95,18 +111,24 @@ class Discovery:
             data = multicast.encode(multicast.McGroupStatusReq(), packages[multicast.PACKAGE_ID])
             return Ask("McGroupStatusReq", ports.multicast, data)
         clock = clock_sync.PACKAGE_ID
-        if clock not in packages and self._asked(_name(clock)) < _CLOCK_ASKED_MOST:
+        if clock not in packages and self.silent.get(_name(clock), 0.0) < _CLOCK_SILENT_MOST:
             return self._package_version(clock)
         return None
 
     def was_asked(self, name: str) -> None:
         self.asks[name] = self._asked(name) + 1
+        self.beside_asked += self._is_beside(name)
         self.last = name
 
     def not_asked(self) -> None:
         """The last request never left: silence about it means nothing."""
         if self.asks.get(self.last):
             self.asks[self.last] -= 1
+            self.beside_asked -= self._is_beside(self.last)
+
+    def was_silent(self, share: float) -> None:
+        """The last request was taken, and the node spoke since without an answer; `share`: of its uplinks that are heard."""
+        self.silent[self.last] = self.silent.get(self.last, 0.0) + share
 
     def take(self, uplink: Uplink, now: float) -> bool:
         """Learn from an uplink; True when what is known changed and is to be journalled."""
@@ -136,7 +158,7 @@ class Discovery:
 
     @property
     def _groups_known(self) -> bool:
-        return self.known.mc_groups is not None or self._asked("McGroupStatusReq") >= _GROUPS_ASKED_MOST
+        return self.known.mc_groups is not None or self.silent.get("McGroupStatusReq", 0.0) >= _GROUPS_SILENT_MOST
 
     def _asked(self, name: str) -> int:
         return self.asks.get(name, 0)
@@ -148,12 +170,30 @@ class Discovery:
             return False
         return asked <= min(self._asked(_name(package)) for package in missing)
 
+    def _answering(self) -> int | None:
+        """A package that has told its version, and will again."""
+        return next((package for package in _ASKED_ALONE if self.known.packages.get(package)), None)
+
+    def _is_beside(self, name: str) -> bool:
+        """Whether a request is for a package that has answered before."""
+        other = self._answering()
+        return other is not None and name == _name(other)
+
     def _conclude(self, missing: list[int]) -> None:
-        answered = any(self.known.packages.get(package) for package in _ASKED_ALONE)
         for package in missing:
-            if answered and self._asked(_name(package)) >= _SILENT_MOST:
+            name = _name(package)
+            if self._asked(name) >= _SILENT_MOST and self.beside.get(name, 0) >= _ANSWERED_LEAST:
                 self.known.packages[package] = 0
+                self._forget(name)
                 self.changed = True
+
+    def _forget(self, *names: str) -> None:
+        """What was asked, and not answered."""
+        for asked in (self.asks, self.silent, self.beside):
+            for name in names or tuple(asked):
+                asked.pop(name, None)
+        if not names:
+            self.beside_asked = 0
 
     def _package_version(self, package: int) -> Ask:
         ports = self.ports
@@ -168,7 +208,11 @@ class Discovery:
     def _package(self, command: fragmentation.PackageVersionAns, expected: int) -> bool:
         if command.package_identifier != expected:
             return False
-        self.asks.pop(_name(expected), None)
+        self.answers += 1
+        if self._asked(_name(expected)) and self._is_beside(_name(expected)):
+            for name in (_name(package) for package in _ASKED_ALONE if package not in self.known.packages):
+                self.beside[name] = self.beside.get(name, 0) + (self._asked(name) > 0)
+        self._forget(_name(expected))
         if self.known.packages.get(expected) == command.package_version:
             return False
         self.known.packages[expected] = command.package_version
@@ -187,17 +231,19 @@ class Discovery:
                 ports |= {package: e.f_port for package, e in told.items() if e.f_port == multi_package.DEFAULT_PORT}
                 changed |= (packages, ports) != (self.known.packages, self.known.ports)
                 self.known.packages, self.known.ports = packages, ports
-                self.asks.clear()
+                self.answers += 1
+                self._forget()
         return changed
 
     def _version(self, command: firmware_management.DevVersionAns, now: float) -> bool:
         self.version_at = now
         self.told_version, self.told_hardware = command.fw_version, command.hw_version
-        self.asks.pop("DevVersionReq", None)
+        self.answers += 1
+        self._forget("DevVersionReq")
         known, before = self.known, (self.known.fw_version, self.known.hw_version)
         if known.fw_version not in (None, command.fw_version):
             known.forget()  # other firmware may speak other versions
-            self.asks.clear()
+            self._forget()
         known.fw_version, known.hw_version = command.fw_version, command.hw_version
         if known.packages.get(firmware_management.PACKAGE_ID) == 0:
             del known.packages[firmware_management.PACKAGE_ID]  # it is there after all
@@ -213,7 +259,8 @@ class Discovery:
                 groups = tuple((group.mc_group_id, group.mc_addr) for group in command.groups)
                 changed = groups != self.known.mc_groups
                 self.known.mc_groups = groups
-                self.asks.pop("McGroupStatusReq", None)
+                self.answers += 1
+                self._forget("McGroupStatusReq")
                 return changed
         return False
 

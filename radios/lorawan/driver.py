@@ -206,6 +206,8 @@ class LorawanRadio:
         if node.hear(uplink, now):
             self._keep_known(node.known)
             self._wake.set()
+        elif node.asked and node.is_due(self._settings.inventory, now):
+            self._wake.set()  # the question goes down with this very uplink
         answer = time_answer(node.device, node.ports, uplink, now, self._settings.session.gps)
         if answer is not None and self._settings.owns(node.device.tags):
             self._cohorts.ground.spawn(self._send(answer))

@@ -1,7 +1,8 @@
 """What a node is and speaks, and how it is heard. PURE.
 
-What is asked, and what the answers mean, is in `discovery`. Asking backs off, because a device of the application need not be
-able to answer at all.
+What is asked, and what the answers mean, is in `discovery`. An uplink that is heard without the answer is the moment to ask again,
+because the question goes down with it. Asking backs off all the same, because a device of the application need not be able
+to answer at all: by the answers that would have been heard, so that a bad uplink is not taken for a device that is dumb.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from radios.lorawan.discovery import Discovery
 from radios.lorawan.fragment_size import FRAGMENT_LEAST_BYTES, FRAGMENT_MOST_BYTES
 from radios.lorawan.gps_time import WRAP_S, GpsTime
+from radios.lorawan.hearing import Hearing
 from radios.lorawan.journal_codec import Known
 from radios.lorawan.link import smoothed
 from radios.lorawan.messages import Unicast
@@ -42,6 +44,9 @@ STOCK_LIMIT_LORAMAC, STOCK_FRAGMENTS_LORAMAC = 5, 21
 
 _BACK_OFF = 1.7
 _STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
+_ANSWER_S = 5.0  # a node answers a question by an uplink of its own
+_SAME_UPLINK_S = 0.3  # after an uplink a question still goes down with it
+_IMPATIENT = 20.0  # answers that would have been heard, until an uplink is no reason any more to ask again
 _TIME_ANSWER_EXPIRES_S = 30.0
 _SNR_STEP_DB = 2.0  # smaller changes are not journalled
 
@@ -63,6 +68,11 @@ class Node:
     default_ports: Ports = field(default_factory=Ports)  # of the packages, where neither node nor tags say others
     asked: int = 0  # questions without an answer to anything
     not_before: float = 0.0
+    asked_at: float = 0.0
+    chances: int = 0  # uplinks since, or just before, that the question may have gone down with
+    silence: float = 0.0  # answers that would have been heard, since the last one that was
+    told_silent: bool = False  # the operator was
+    hearing: Hearing = field(default_factory=Hearing)
     last_heard: float | None = None
     rssi_dbm: float | None = None
     snr_db: float | None = None
@@ -159,7 +169,9 @@ class Node:
             wait = min(max(settings.most_s, timeout_s), timeout_s * _BACK_OFF ** max(0, self.asked - _STEADY))
         self.asked += 1
         self.discovery.was_asked(wanted.name)
-        self.not_before = now + wait
+        self.asked_at, self.not_before = now, now + wait
+        heard_now = self.last_heard is not None and now <= self.last_heard + _SAME_UPLINK_S
+        self.chances = int(heard_now and not self._always_on)
         return Unicast(self.device.dev_eui, wanted.port, wanted.data, now + wait, wanted.name)
 
     def postpone(self, until: float) -> None:
@@ -171,19 +183,30 @@ class Node:
     def ask_version(self) -> None:
         """Whatever was told before: ask for the version now."""
         self.discovery.version_at = 0.0
-        self.asked, self.not_before = 0, 0.0
+        self._ask_afresh()
 
     def hear(self, uplink: Uplink, now: float) -> bool:
         """Learn from an uplink; True when what is known changed and is to be journalled."""
+        new = self.hearing.take(uplink.f_cnt)
         self.last_heard, self.reset_cause = now, uplink.reset_cause
         best = max((r for r in uplink.receptions if r.rssi_dbm is not None), key=_rssi, default=None)
         if best is not None:
             self.rssi_dbm, self.snr_db = best.rssi_dbm, best.snr_db
-        heard = self._link(uplink)
-        if self.discovery.take(uplink, now):
-            self.asked, self.not_before = 0, 0.0
-            return True
-        return heard
+        heard, answers = self._link(uplink), self.discovery.answers
+        changed = self.discovery.take(uplink, now)
+        if self.discovery.answers > answers:
+            self._ask_afresh()
+        elif new:
+            self._asked_in_vain(now)
+        return changed or heard
+
+    def silent_about(self, after: int) -> str:
+        """Once, when it did not answer more than `after` questions: what was asked, for the operator; else empty."""
+        if self.asked <= after or self.told_silent:
+            return ""
+        self.told_silent = True
+        heard = self.last_heard is not None and self.last_heard > self.asked_at
+        return f"no answer to {self.discovery.last}" + ("" if heard else ", and not heard since")
 
     def take_changed(self) -> bool:
         """Whether asking in vain led to a conclusion that is to be journalled."""
@@ -240,6 +263,25 @@ class Node:
             reset_cause=self.reset_cause,
             joined=True,
         )
+
+    @property
+    def _always_on(self) -> bool:
+        return self.device.device_class is DeviceClass.C
+
+    def _ask_afresh(self) -> None:
+        self.asked, self.not_before, self.silence, self.told_silent = 0, 0.0, 0.0, False
+
+    def _asked_in_vain(self, now: float) -> None:
+        """An uplink without an answer. Class A and B: the one before took the question, and this one takes the next."""
+        if not self.asked or now <= self.asked_at + _ANSWER_S:
+            return
+        self.chances += 1
+        enough = 1 if self._always_on else 2
+        if self.chances == enough:
+            self.silence += self.hearing.share
+            self.discovery.was_silent(self.hearing.share)
+        if self.chances >= enough and self.silence < _IMPATIENT:
+            self.not_before = min(self.not_before, now)
 
     def _link(self, uplink: Uplink) -> bool:
         """Whether it is heard so differently that it is worth a record."""

@@ -1,6 +1,7 @@
 """Loss of the simulated links."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -35,3 +36,13 @@ def test_losses_come_in_bursts():
 def test_a_burst_is_one_frame_at_least():
     with pytest.raises(ValueError, match="1 frame"):
         LinkLoss(random.Random(1), 0.2, 0.5)
+
+
+@pytest.mark.parametrize("burst_frames", [1.0, 4.0, 9.0])
+def test_where_nearly_all_is_lost_a_frame_and_its_answer_come_through_now_and_then(burst_frames):
+    """Bursts shorter than by chance would leave never two frames in a row, so that no question was ever answered."""
+    link = LinkLoss(random.Random(1), 0.9, burst_frames)
+    lost = [link.lost() for _ in range(40_000)]
+    assert sum(lost) / len(lost) == pytest.approx(0.9, rel=0.01)
+    both = sum(not first and not second for first, second in pairwise(lost))
+    assert both / len(lost) == pytest.approx(0.01, rel=0.3)
