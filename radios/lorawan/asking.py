@@ -1,7 +1,8 @@
 """When single nodes are asked, given up for, and told to install. PURE.
 
 What is asked follows from the node alone (`questions`), what silence means too (`silence`). Only the nodes are looked at
-whose time has come, or that were touched.
+whose time has come, or that were touched. Those that always listen are asked one at a time, the least often asked first: who
+stays silent takes no turn of one that may answer.
 """
 
 from collections import deque
@@ -28,6 +29,8 @@ _SILENT_INTERVALS = 3  # a node that did not speak for so many is asked by a req
 _PROMPTS_LOST = 6  # in a row without an answer: they are probably not lost, but late
 _STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
 
+_Entry = tuple[bool, float, int, int, str]
+
 
 class Asking:
     """`highest_sent`: the counter."""
@@ -39,8 +42,8 @@ class Asking:
         self._turn = turn
         self._highest_sent = highest_sent
         self._lookout = Lookout(out.roster)
-        self._line: list[tuple[int, str]] = []  # always on, and wait for their turn; by when they joined
-        self._in_line: set[str] = set()
+        self._line: list[_Entry] = []  # always on, and wait for their turn; see `_wait_for_turn`
+        self._in_line: dict[str, _Entry] = {}  # an entry that is not here too is outdated
         self._expired = False
         self._for_uplink: set[str] = set()  # rest until they are heard
         self._window_start = 0.0  # as they know it
@@ -94,15 +97,15 @@ class Asking:
             self._wake_those_for_uplink()
         self._woken = False
         due, place = deque(self._lookout.due(now)), self._out.roster.place
-        while True:
-            first = self._first_in_line() if self._turn.free_at(now) <= now else None
-            node = due.popleft() if due and (first is None or place(due[0]) <= place(first)) else first
-            if node is None:
-                break
+        while due:
+            node = due.popleft()
             self._look(node, now)
             if self._woken:
                 due = deque(later for later in self._lookout.due(now) if place(later) > place(node))
                 self._woken = False
+        while self._turn.free_at(now) <= now and (first := self._first_in_line()) is not None:
+            self._lookout.wake(first.dev_eui)  # it rested in the line; an error must not lose it
+            self._look(first, now, its_turn=True)
         if self._first_in_line() is not None:
             self._turn_at = self._turn.request_at(now)
 
@@ -120,11 +123,14 @@ class Asking:
 
     def _first_in_line(self) -> SessionNode | None:
         while self._line:
-            dev_eui = self._line[0][1]
-            if dev_eui in self._in_line and dev_eui in self._out.nodes:
+            entry = self._line[0]
+            dev_eui = entry[-1]
+            current = self._in_line.get(dev_eui) == entry
+            if current and dev_eui in self._out.nodes:
                 return self._out.nodes[dev_eui]
             heappop(self._line)
-            self._in_line.discard(dev_eui)
+            if current:
+                del self._in_line[dev_eui]
         return None
 
     def _begin_install(self, node: SessionNode, now: float) -> None:
@@ -140,9 +146,9 @@ class Asking:
         if not node.profile.firmware_management:
             self._out.move(node, Step.CONFIRMING)  # nothing can tell it to start: it does by itself, or not at all
 
-    def _look(self, node: SessionNode, now: float) -> None:
+    def _look(self, node: SessionNode, now: float, *, its_turn: bool = False) -> None:
         """Ask the node if there is something to ask, or let it rest. Where neither is done it is looked at again next time."""
-        self._in_line.discard(node.dev_eui)
+        self._in_line.pop(node.dev_eui, None)
         self._for_uplink.discard(node.dev_eui)
         if not asks(node):
             waits = node.step is Step.READY and node.want is Want.INSTALL
@@ -158,7 +164,7 @@ class Asking:
             self._lookout.rest(node, until)
             return
         # A node that does not always listen is asked at its next uplink: until then the request waits in its queue.
-        if node.profile.always_on and self._turn.request_at(now) > now:
+        if node.profile.always_on and not its_turn:
             self._wait_for_turn(node)
             return
         heard_now = not node.profile.always_on and now <= node.last_heard + _SAME_UPLINK_S
@@ -187,8 +193,10 @@ class Asking:
         self._woken = True
 
     def _wait_for_turn(self, node: SessionNode) -> None:
-        self._in_line.add(node.dev_eui)
-        heappush(self._line, (self._out.roster.place(node), node.dev_eui))
+        """Who was not asked yet goes first; then who answered last, because it will answer again sooner than a silent one."""
+        entry = node.asked > 0, -node.answered_at, node.asked, self._out.roster.place(node), node.dev_eui
+        self._in_line[node.dev_eui] = entry
+        heappush(self._line, entry)
         if node.step is not Step.CONFIRMING or node.profile.firmware_management:
             self._lookout.rest(node)  # else `give_up` looks at the time
 

@@ -207,7 +207,7 @@ class FuotaSession:
         decoded = decode(node, uplink.port, uplink.data)
         if decoded is None:
             return asked_in_vain(node, now) or node.unicast  # an uplink takes something out of its queue
-        node.stalled = False
+        node.stalled, node.answered_at = False, now
         if node.chances > 0 and now <= node.asked_at + PROMPT_EXPIRES_S:
             self._asking.answered_in_time()
         received_at = uplink.received_at if uplink.received_at is not None else now

@@ -113,6 +113,7 @@ class SessionNode:
     asked: int = 0  # times
     not_before: float = 0.0  # the next asking
     asked_at: float = 0.0
+    answered_at: float = 0.0  # anything of ours
     prompt: bool = False  # asked for a window that begins at once, because it is listening: it was just heard
     chances: int = 0  # class A: uplinks since, or just before, that the request may have gone down with
     stalled: bool = False
