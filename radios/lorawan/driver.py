@@ -14,7 +14,7 @@ from radios.errors import ContractError, LinkError, Unsupported
 from radios.lorawan.chirpstack import ChirpStack
 from radios.lorawan.cohorts import Cohorts
 from radios.lorawan.gps_time import GpsTime
-from radios.lorawan.inventory import TIME_ANSWER, Node, time_answer
+from radios.lorawan.inventory import Node, time_answer
 from radios.lorawan.journal_codec import (
     BadRecord,
     Known,
@@ -22,11 +22,11 @@ from radios.lorawan.journal_codec import (
     known_record,
     read_known,
 )
-from radios.lorawan.messages import Unicast, waits
 from radios.lorawan.network_server import Device, DeviceClass, NetworkServer, Uplink
 from radios.lorawan.placement import Candidate
 from radios.lorawan.runner import JournalFailed, wait_until
 from radios.lorawan.settings import LorawanSettings
+from radios.lorawan.single_requests import SingleRequests
 from radios.lorawan.transfer_plan import ASSUMPTIONS, planned
 from radios.radio import (
     CommandResult,
@@ -65,6 +65,7 @@ class LorawanRadio:
         self._observed: asyncio.Queue[NodeObservation] = asyncio.Queue(_ANSWERS_OBSERVED)
         self._wake = asyncio.Event()
         self._cohorts = Cohorts(settings, clock, self._network, self._wake)
+        self._requests = SingleRequests(self._network, self._cohorts.single, clock, self._cohorts.watch.changed)
         self._device_error = ""
 
     # The contract.
@@ -210,7 +211,7 @@ class LorawanRadio:
             self._wake.set()  # the question goes down with this very uplink
         answer = time_answer(node.device, node.ports, uplink, now, self._settings.session.gps)
         if answer is not None and self._settings.owns(node.device.tags):
-            self._cohorts.ground.spawn(self._send(answer))
+            self._cohorts.ground.spawn(self._requests.send(answer))
         self._offer(node.told(now))
         runner = self._cohorts.runner_of(uplink.dev_eui)
         if runner is not None:
@@ -294,28 +295,9 @@ class LorawanRadio:
             if action is None:
                 continue
             self._cohorts.turn.take(now, self._settings.session.unicast_gap_s)
-            if not await self._send(action):
+            if not await self._requests.send(action):
                 node.postpone(self._clock.now() + self._settings.session.retry_s)
         return claiming
-
-    async def _send(self, action: Unicast) -> bool:
-        size = len(action.data)
-        if reason := self._cohorts.single.oversize(action.dev_eui, size):
-            _log.info("lorawan:%s %s: %s", action.dev_eui, action.name, reason)
-            return False
-        try:
-            queued = await self._network.queued(action.dev_eui)
-            if action.name == TIME_ANSWER:  # to another token it is another one
-                queued = [item for item in queued if item.data == action.data]
-            if waits(action, queued, self._clock.now()):
-                return True  # since before a restart, or it went down with no uplink yet
-            await self._network.enqueue(action.dev_eui, action.port, action.data, action.expires)
-        except (LinkError, Unsupported) as error:
-            _log.info("lorawan:%s %s: %s", action.dev_eui, action.name, error)
-            return False
-        self._cohorts.single.book(action.dev_eui, size, self._clock.now())
-        self._cohorts.watch.unsaved = True
-        return True
 
     def _restore_network(self, records: Records) -> None:
         for record in records.known:

@@ -31,6 +31,10 @@ class GatewayWatch:
         """Whether the bus tells anything: its topics are right, and may be read."""
         return self.downlinks > 0
 
+    def changed(self) -> None:
+        """The ledgers have, by what was not heard."""
+        self.unsaved = True
+
     def hear(self, event: GatewayDownlink | GatewayAck, now: float) -> None:
         words: list[Transmitted] = []
         match event:
