@@ -15,6 +15,7 @@ from radios.lorawan.air import MulticastAir, Turn
 from radios.lorawan.air_book import AirBook
 from radios.lorawan.cohort import Cohort
 from radios.lorawan.cohort_status import cohort_status
+from radios.lorawan.directives import Directives, event
 from radios.lorawan.fragment_size import check_fits
 from radios.lorawan.gateway_bus import Transmitted
 from radios.lorawan.gateway_watch import GatewayWatch
@@ -30,7 +31,7 @@ from radios.lorawan.journal_codec import (
     read_node,
 )
 from radios.lorawan.keys import Key
-from radios.lorawan.lessons import ALONE, OWNER, learn, record_after
+from radios.lorawan.lessons import ALONE, OWNER, begun, learn, never_begun, record_after
 from radios.lorawan.link import slower
 from radios.lorawan.messages import Observed, Release
 from radios.lorawan.network_server import NetworkServer
@@ -47,7 +48,6 @@ from radios.radio import Fact, Json, NodeDirective, Record, TransferEvent, Trans
 _log = logging.getLogger(__name__)
 
 _JOURNAL_RETRY_S = 10.0
-_OWN_GROUPS_KEPT = 8
 _GPS_STEP_S = 1.0
 _TOLD_AHEAD_MOST_S = 86400.0  # a node is told so long before its moment at most: twice its answer's time
 
@@ -56,8 +56,9 @@ class Cohorts:
     """Orders, directives and the sessions that serve them. `nodes` and `gateways` are kept by the driver."""
 
     def __init__(self, settings: LorawanSettings, clock: Clock, network: NetworkServer, wake: asyncio.Event) -> None:
-        self.orders: dict[str, TransferOrder] = {}
-        self.directives: dict[str, NodeDirective] = {}  # by DevEUI
+        self._wanted = Directives()
+        self.orders = self._wanted.orders
+        self.directives = self._wanted.of
         self.nodes: dict[str, Node] = {}
         self.known: dict[str, Known] = {}
         self.book = AirBook(settings.plan, settings.frequency_hz)
@@ -74,11 +75,9 @@ class Cohorts:
         self._clock = clock
         self._network = network
         self._wake = wake
-        self._ended: dict[str, tuple[str, int]] = {}  # DevEUI -> transfer and generation that is over
         self.ground = Ground()
         self.factory = SessionFactory(settings, self.turn, self.book, self.ground.read, self._bus_hears)
         self.single = SingleAir(self.nodes, self.factory.unicast_air)
-        self._held_back: set[tuple[str, str]] = set()  # DevEUI and transfer, of which it was told that it came too late
         self._gps_ahead_s = 0.0  # of the radio's clock
         clock.wall.watch(self._clock_stepped)
 
@@ -119,12 +118,8 @@ class Cohorts:
 
     def direct(self, dev_eui: str, directive: NodeDirective) -> None:
         """A directive is taken when it is newer; a session that serves the node is told."""
-        before = self.directives.get(dev_eui)
-        if before is not None and before.transfer == directive.transfer and directive.generation <= before.generation:
-            return
-        self.directives[dev_eui] = directive
         runner = self.runner_of(dev_eui)
-        if runner is None:
+        if not self._wanted.take(dev_eui, directive) or runner is None:
             return
         if runner.session.cohort.transfer == directive.transfer:
             runner.direct(directive)
@@ -142,18 +137,19 @@ class Cohorts:
         self.claiming = False
         for dev_eui, directive in list(self.directives.items()):
             order = self.orders.get(directive.transfer)
-            if not self._is_free(dev_eui) or self._is_over(dev_eui, directive):
+            if not self._is_free(dev_eui) or self._wanted.is_over(dev_eui, directive):
                 continue
             if directive.want is Want.DROP:
-                events.append(_event(directive, Fact.DROPPED, now))
+                events.append(event(directive, Fact.DROPPED, now))
                 over.append((dev_eui, directive))
                 continue
             node = self.nodes.get(dev_eui)
             if node is None or order is None or directive.want is Want.HOLD:
                 continue
-            reason = node.unsupported() or self._unfit(node)
+            elsewhere = node.device.region != self._settings.region  # no order of this daemon can be for it
+            reason = node.unsupported() or (f"refused: {self.obstacle(node)}" if elsewhere else "")
             if reason:
-                events.append(_event(directive, Fact.FAILED, now, *coded(reason)))
+                events.append(event(directive, Fact.FAILED, now, *coded(reason)))
                 over.append((dev_eui, directive))
             elif self._expired(order, now):
                 self._hold_back(dev_eui, directive, now)
@@ -163,10 +159,10 @@ class Cohorts:
                 else:
                     self.claiming = True
             elif not node.ready and (silent := node.silent_about(self._settings.session.stalled_after)):
-                events.append(_event(directive, Fact.STALLED, now, "silent", silent))
+                events.append(event(directive, Fact.STALLED, now, "silent", silent))
         await self.ground.commit([], events)
         for dev_eui, directive in over:
-            self._end(dev_eui, directive)
+            self._wanted.end(dev_eui, directive)
         for transfer, members in joining.items():
             await self._gather(self.orders[transfer], members)
         self._expect()
@@ -183,35 +179,29 @@ class Cohorts:
                 check_fits(order.image.size, self.factory.frag_size(place, order.image.size))
             except Unsupported as error:
                 events = [
-                    _event(by_name[name][1], Fact.FAILED, self._clock.now(), "no_space", str(error))
-                    for name in dev_euis
+                    event(by_name[name][1], Fact.FAILED, self._clock.now(), "no_space", str(error)) for name in dev_euis
                 ]
                 await self.ground.commit([], events)
                 for name in dev_euis:
-                    self._end(name, by_name[name][1])
+                    self._wanted.end(name, by_name[name][1])
                 continue
             fresh = None if place in opened else self.factory.new_cohort(order, place, self.gateways)
             cohort = fresh[0] if fresh is not None else opened[place].session.cohort
-            records = []
-            for name in dev_euis:
-                known = by_name[name][0].known
-                known.session_cnt = known.session_cnt % 0xFFFF + 1
-                known.attempts[order.transfer] = known.attempts.get(order.transfer, 0) + 1
-                if not place.unicast:
-                    known.mc_own = (*known.mc_own, cohort.mc_addr)[-_OWN_GROUPS_KEPT:]
-                records.append(known_record(known))
+            joining = [by_name[name][0].known for name in dev_euis]
+            for known in joining:
+                begun(known, cohort)
             try:
-                await self.ground.commit(records, [])
+                await self.ground.commit([known_record(known) for known in joining], [])
             except JournalFailed:
-                for name in dev_euis:
-                    by_name[name][0].known.attempts[order.transfer] -= 1  # there was none
+                for known in joining:
+                    never_begun(known, cohort)
                 raise
             runner = self._start(*fresh, None, order) if fresh is not None else opened[place]
             # It departed meanwhile, or is read again from the journal: the next round finds them another.
             if runner.session.cohort.closed or self.runners.get(cohort.cohort) is not runner or runner in self._failed:
-                for name in dev_euis:
-                    by_name[name][0].known.attempts[order.transfer] -= 1
-                await self.ground.commit([known_record(by_name[name][0].known) for name in dev_euis], [])
+                for known in joining:
+                    never_begun(known, cohort)
+                await self.ground.commit([known_record(known) for known in joining], [])
                 self._wake.set()
                 continue
             for name in dev_euis:
@@ -230,7 +220,7 @@ class Cohorts:
             if directive.want in (Want.DELIVER, Want.INSTALL)
             and dev_eui in self.nodes
             and self._is_free(dev_eui)
-            and not self._is_over(dev_eui, directive)
+            and not self._wanted.is_over(dev_eui, directive)
         }
         for runner in self.runners.values():
             expecting = runner.session.cohort.transfer in coming
@@ -360,24 +350,20 @@ class Cohorts:
         _log.info("lorawan:%s in cohort %s: %s", lesson.dev_eui, cohort.cohort, lesson)
         self._wake.set()
         if known is not None:
-            learn(known, lesson, cohort, self._settings.plan, dropping=self._dropping(cohort, directive))
+            dropping = self._wanted.dropping(lesson.dev_eui, cohort.transfer)
+            learn(known, lesson, cohort, self._settings.plan, dropping=dropping)
         if directive is None or directive.transfer != cohort.transfer or not isinstance(lesson, Release):
             return
         if not lesson.again and (directive.want is Want.DROP or lesson.reason == OWNER):
-            self._end(lesson.dev_eui, directive)
+            self._wanted.end(lesson.dev_eui, directive)
 
     def _remember(self, cohort: Cohort, lesson: Release | Observed) -> list[Record]:
         """What `_released` will change, for the commit before it."""
-        known, directive = self.known.get(lesson.dev_eui), self.directives.get(lesson.dev_eui)
+        known = self.known.get(lesson.dev_eui)
         if known is None:
             return []
-        dropping = self._dropping(cohort, directive)
+        dropping = self._wanted.dropping(lesson.dev_eui, cohort.transfer)
         return [record_after(known, lesson, cohort, self._settings.plan, dropping=dropping)]
-
-    @staticmethod
-    def _dropping(cohort: Cohort, directive: NodeDirective | None) -> bool:
-        """Whether the node is wanted no more in the cohort's transfer."""
-        return directive is None or directive.transfer != cohort.transfer or directive.want is Want.DROP
 
     def disown(self, dev_eui: str) -> None:
         """A device that is another gateway's: a session that serves it lets it go."""
@@ -390,23 +376,13 @@ class Cohorts:
 
     def _hold_back(self, dev_eui: str, directive: NodeDirective, now: float) -> None:
         """No verdict: so says a clock that may have leapt, and whoever ordered it knows better."""
-        if self.ground.journal is not None and (dev_eui, directive.transfer) not in self._held_back:
-            self._held_back.add((dev_eui, directive.transfer))
+        if self.ground.journal is not None and self._wanted.hold_back(dev_eui, directive.transfer):
             late = "the order expired before the node was set up"
-            self.ground.journal.progress([_event(directive, Fact.STALLED, now, "expired", late)])
-
-    def _unfit(self, node: Node) -> str:
-        """`code: detail` when no order of this daemon can be for this node."""
-        if node.device.region != self._settings.region:
-            return f"refused: {self.obstacle(node)}"
-        return ""
+            self.ground.journal.progress([event(directive, Fact.STALLED, now, "expired", late)])
 
     def obstacle(self, node: Node) -> str:
-        if not self._settings.may_set_up(node.device.tags):
-            return "no gateway owns it" if not self._settings.foreign(node.device.tags) else "another gateway owns it"
-        if node.device.region != self._settings.region:
-            return f"is in {node.device.region}, not {self._settings.region}"
-        return node.unsupported()
+        """Why a node cannot take part; empty: it can, or it is not known yet."""
+        return self._settings.obstacle(node.device) or node.unsupported()
 
     def runner_of(self, dev_eui: str) -> Runner | None:
         runner = self._serving.get(dev_eui)
@@ -416,16 +392,6 @@ class Cohorts:
         """No session has the node. One that has let it go keeps it until that is committed: else a crash would leave it in two."""
         return dev_eui not in self._serving
 
-    def _is_over(self, dev_eui: str, directive: NodeDirective) -> bool:
-        return self._ended.get(dev_eui) == (directive.transfer, directive.generation)
-
-    def _end(self, dev_eui: str, directive: NodeDirective) -> None:
-        self._ended[dev_eui] = (directive.transfer, directive.generation)
-
     def keep_air(self) -> None:
         if self.ground.journal is not None:
             self.ground.journal.progress((), self.book.records())
-
-
-def _event(directive: NodeDirective, fact: Fact, now: float, code: str = "", detail: str = "") -> TransferEvent:
-    return TransferEvent(directive.transfer, directive.node, directive.generation, fact, now, code=code, detail=detail)

@@ -9,7 +9,6 @@ seen it: it drops one that it passed, so that to send one again does no harm.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from radios.lorawan.answers import Air
 from radios.lorawan.cohort import FRAG_INDEX, BlockSource, Cohort, SessionSettings
 from radios.lorawan.counters import Counters
 from radios.lorawan.messages import Feed, FeedFrame
@@ -17,6 +16,7 @@ from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.packages import fragmentation
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD, N_MAX
 from radios.lorawan.session_node import SessionNode
+from radios.lorawan.status_answers import Air
 from radios.lorawan.traits import Trait
 from radios.lorawan.unicast_air import UnicastAir
 from radios.radio import Fact

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from radios.errors import ContractError
 from radios.lorawan import reboot
 from radios.lorawan.air import Turn
-from radios.lorawan.answers import Air, answer, decode, dropped
+from radios.lorawan.answers import answer, decode, dropped
 from radios.lorawan.asking import PROMPT_EXPIRES_S, Asking, asked_in_vain
 from radios.lorawan.block_status import BlockStatus
 from radios.lorawan.cohort import BlockSource, Cohort, SessionSettings, block_ack_delay_for
@@ -25,6 +25,7 @@ from radios.lorawan.outgoing import Outgoing, Remember
 from radios.lorawan.rounds import Pace, Rounds
 from radios.lorawan.server_group import ServerGroup
 from radios.lorawan.session_node import NodeProfile, SessionNode, Step
+from radios.lorawan.status_answers import Air
 from radios.lorawan.traits import Trait
 from radios.lorawan.unicast_air import UnicastAir
 from radios.lorawan.windows import Windows

@@ -12,6 +12,7 @@ from radios.radio import Record
 ALONE = -1
 """Slower than any data rate: by unicast, where each fragment can be sent until the node has it."""
 OWNER = "owner"  # the node belongs to another gateway's daemon
+_OWN_GROUPS_KEPT = 8
 _NO_ATTEMPT = frozenset(
     {"late", "redundancy", "no_multicast", "restored", OWNER}
 )  # reasons that are no fault of the node's session
@@ -42,3 +43,16 @@ def record_after(known: Known, lesson: Release | Observed, cohort: Cohort, plan:
     then = deepcopy(known)
     learn(then, lesson, cohort, plan, dropping=dropping)
     return known_record(then)
+
+
+def begun(known: Known, cohort: Cohort) -> None:
+    """A session in this cohort is about to be its next attempt."""
+    known.session_cnt = known.session_cnt % 0xFFFF + 1
+    known.attempts[cohort.transfer] = known.attempts.get(cohort.transfer, 0) + 1
+    if not cohort.unicast:
+        known.mc_own = (*known.mc_own, cohort.mc_addr)[-_OWN_GROUPS_KEPT:]
+
+
+def never_begun(known: Known, cohort: Cohort) -> None:
+    """There was no session after all; its number stays used."""
+    known.attempts[cohort.transfer] -= 1

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
 
-from radios.lorawan.answers import Air
 from radios.lorawan.cohort import FRAG_INDEX, BlockSource, Cohort, SessionSettings, answer_spread_s
 from radios.lorawan.counters import Counters
 from radios.lorawan.feeds import Feeds
@@ -22,6 +21,7 @@ from radios.lorawan.packages import fragmentation
 from radios.lorawan.packages.fragmentation import N_MAX
 from radios.lorawan.refusals import Refusals
 from radios.lorawan.session_node import UNPROVEN_MOST, SessionNode
+from radios.lorawan.status_answers import Air
 from radios.lorawan.stragglers import FEW, Stragglers
 from radios.lorawan.traits import Trait
 from radios.radio import Fact

@@ -46,6 +46,7 @@ TRANSITIONS: dict[Step, frozenset[Step]] = {
     _S.DROPPING: frozenset({_S.LEFT}),
     _S.LEFT: frozenset(),
 }
+BEFORE_BLOCK = frozenset({_S.GROUP, _S.BLOCK})
 BEFORE_DATA = frozenset({_S.GROUP, _S.BLOCK, _S.SET_UP})
 UNPROVEN_MOST = 3  # times that silence about an image is taken for lost frames
 NEEDS_DATA = frozenset({_S.GROUP, _S.BLOCK, _S.SET_UP, _S.WINDOW, _S.RECEIVING, _S.VERIFYING})

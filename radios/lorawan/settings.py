@@ -11,6 +11,7 @@ from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.fragment_size import largest
 from radios.lorawan.inventory import InventorySettings
 from radios.lorawan.keys import Key
+from radios.lorawan.network_server import Device
 from radios.lorawan.regions import Region, region
 from radios.lorawan.session_node import Ports
 
@@ -79,6 +80,12 @@ class LorawanSettings:
             return True
         owner = tags.get(self.owner_tag)
         return owner == self.owner if owner is not None else not self.owner_required
+
+    def obstacle(self, device: Device) -> str:
+        """Why a device is none of this daemon's; empty: it is, or may become so."""
+        if not self.may_set_up(device.tags):
+            return "another gateway owns it" if self.foreign(device.tags) else "no gateway owns it"
+        return f"is in {device.region}, not {self.region}" if device.region != self.region else ""
 
 
 @cache

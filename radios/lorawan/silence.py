@@ -3,7 +3,8 @@
 Called when the wait for the last request is over. What is asked instead follows from the node's state (`questions`).
 """
 
-from radios.lorawan.answers import dropped, image_refused
+from radios.lorawan.answers import dropped
+from radios.lorawan.image_answers import image_refused
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.session_node import BEFORE_DATA, UNPROVEN_MOST, SessionNode, Step
 from radios.radio import Fact
