@@ -3,6 +3,7 @@
 import pytest
 
 from radios.lorawan.block_status import BlockStatus
+from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.gateway_bus import TX_UNKNOWN, FrameKey, Transmitted
 from radios.lorawan.messages import Multicast
 from radios.lorawan.transmissions import Transmissions, Verdict
@@ -196,3 +197,36 @@ def test_refusals_survive_a_restart():
     world.run(all_running)
     assert world.node(s).version == 2
     assert world.now > T0
+
+
+def served(seed, *, refused_share, link_loss=0.0):
+    """Three nodes at each of two gateways, of which the second refuses a share: coded and plain fragments sent, and those that
+    whoever knew what each node received would have sent."""
+    specs = [spec(n, gateways=(GATEWAY,), seed=10 * seed + n) for n in (1, 2, 3)]
+    specs += [spec(n, gateways=(OTHER,), seed=10 * seed + n, downlink_loss=link_loss) for n in (4, 5, 6)]
+    settings = SessionSettings(gather_s=3600.0)
+    world = World(specs, new_image(20_000), bus=True, gateways=(GATEWAY, OTHER), seed=seed, settings=settings)
+    world.network.air.gateways[OTHER].refused_share = refused_share
+    complete_at = {}
+
+    def all_are(w):
+        for s in specs:
+            held = w.node(s).fragmentation.session
+            if s.dev_eui not in complete_at and held is not None and held.decoder.complete:
+                complete_at[s.dev_eui] = max(w.fragments())
+        return all_running(w)
+
+    world.run(all_are)
+    assert {world.node(s).running_image for s in specs} == {world.image}
+    sent = world.fragments()
+    assert len(sent) == len(set(sent))
+    assert not [v for v in world.verdicts if not v.sent]  # the first gateway has sent them all
+    return len(sent), max(complete_at.values())
+
+
+def test_what_one_of_two_gateways_refuses_is_made_up_as_the_loss_of_its_nodes_is():
+    """They complete with hardly more air than by an oracle, and with as much as if their links lost that share."""
+    refused = [served(seed, refused_share=0.3) for seed in range(4)]
+    lost = [served(seed, refused_share=0.0, link_loss=0.3) for seed in range(4)]
+    assert sum(sent for sent, _ in refused) <= 1.05 * sum(needed for _, needed in refused)
+    assert sum(sent for sent, _ in refused) <= 1.05 * sum(sent for sent, _ in lost)
