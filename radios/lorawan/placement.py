@@ -158,14 +158,16 @@ class _Placing:
         while improving:
             improving = False
             for place in sorted(self.found, key=lambda place: (len(self.found[place]), place.gateways, _kind(place))):
-                targets, counts = self._targets(place), self._counts()
-                if targets and self._waiting_s(_moved(counts, place, targets)) < self._waiting_s(counts):
+                counts = self._counts()
+                choices = [(self._waiting_s(_moved(counts, place, to)), to) for to in self._targets(place)]
+                sooner_s, targets = min(choices, key=lambda choice: choice[0], default=(inf, []))
+                if sooner_s < self._waiting_s(counts):
                     improving = True
                     for name, target in zip(self.found.pop(place), targets, strict=True):
                         self.found.setdefault(target, []).append(name)
 
-    def _targets(self, place: Place) -> list[Place]:
-        """Where each node of a new place would go without it: to the fastest slower one that reaches it. Empty: nowhere."""
+    def _targets(self, place: Place) -> list[list[Place]]:
+        """Where each node of a new place could go without it: to the fastest slower one that reaches it, or all to the same one."""
         if place in self._opened:
             return []
         slower = [
@@ -179,7 +181,9 @@ class _Placing:
         members = self.found[place]
         fitting = [next((other for other in slower if self._reaches(other, name)), None) for name in members]
         found = [other for other in fitting if other is not None]
-        return found if len(found) == len(members) else []
+        if len(found) < len(members):
+            return []
+        return [found, *([other] * len(members) for other in slower if all(self._reaches(other, m) for m in members))]
 
     def _counts(self) -> dict[Place, int]:
         places = {*self.found, *self._opened}

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from radios.lorawan.cohort import SessionSettings
@@ -157,6 +157,7 @@ def waiting_s(found, opened):
     return total
 
 
+@example([(0, {A, B}), (2, {A}), (2, {B}), (0, {A, B}), (3, {A, B})], {Place(1, 4, (A,), 201): 1})
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.sets(st.sampled_from([A, B, C]), min_size=1)), min_size=1, max_size=25),
     st.dictionaries(
