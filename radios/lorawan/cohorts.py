@@ -40,7 +40,7 @@ from radios.lorawan.placement import Candidate, assign, pass_air_s
 from radios.lorawan.reach import candidate, coded, place_of, unicast_rate
 from radios.lorawan.runner import JournalFailed, Runner
 from radios.lorawan.session_factory import SessionFactory
-from radios.lorawan.session_node import SessionNode
+from radios.lorawan.session_node import NEEDS_DATA, SessionNode
 from radios.lorawan.settings import LorawanSettings
 from radios.lorawan.single_air import SingleAir
 from radios.radio import Fact, Json, NodeDirective, Record, TransferEvent, TransferOrder, Want
@@ -49,6 +49,7 @@ _log = logging.getLogger(__name__)
 
 _JOURNAL_RETRY_S = 10.0
 _GPS_STEP_S = 1.0
+_WORD_S = 600.0  # so long a restored session waits for the daemon's word on its nodes
 _TOLD_AHEAD_MOST_S = 86400.0  # a node is told so long before its moment at most: twice its answer's time
 
 
@@ -123,6 +124,7 @@ class Cohorts:
             return
         if runner.session.cohort.transfer == directive.transfer:
             runner.direct(directive)
+            self._keep_quiet(runner)
         else:
             # A node has one transfer at a time: the old one ends before this one begins.
             held = runner.session.nodes[dev_eui]
@@ -339,7 +341,15 @@ class Cohorts:
             directive = self.directives.get(node.dev_eui)
             if directive is not None and directive.transfer == cohort.transfer:
                 runner.direct(directive)
+        self._keep_quiet(runner, now + _WORD_S)
         return runner
+
+    def _keep_quiet(self, runner: Runner, until: float = 0.0) -> None:
+        """A restored session sends no data before the daemon has spoken of all its nodes: it may have held them meanwhile."""
+        session = runner.session
+        unheard = any(n.step in NEEDS_DATA and n.dev_eui not in self.directives for n in session.nodes.values())
+        session.quiet_until = max(session.quiet_until, until) if unheard else 0.0
+        runner.wake()
 
     def _released(self, cohort: Cohort, lesson: Release | Observed) -> None:
         """A session let a node go, into another cohort when it may or for good, or found something out about one."""

@@ -53,6 +53,7 @@ class FuotaSession:
     ) -> None:
         self.settings = settings
         self.expires = expires
+        self.quiet_until = 0.0  # no data before: the daemon has not said yet what it wants of the nodes
         self.expecting = False  # more nodes are wanted that may still join: worth waiting for, within gather_s
         self._block = block
         self._turn = turn
@@ -339,6 +340,9 @@ class FuotaSession:
     def _feed(self, now: float) -> Feed | None:
         if not self._roster.count(Trait.FED):
             return None
+        if now < self.quiet_until:
+            self._wake.append(self.quiet_until)
+            return None
         if (free_at := self._turn.free_at(now)) > now:
             self._wake.append(free_at)
             return None
@@ -355,6 +359,9 @@ class FuotaSession:
 
     def _multicast(self, now: float) -> Multicast | None:
         cohort, guard = self.cohort, self.settings.window_guard_s
+        if now < self.quiet_until:
+            self._wake.append(self.quiet_until)
+            return None
         if not cohort.group_id or not cohort.closed or self._rounds.in_flight:
             return None
         if now >= cohort.window_end - guard:

@@ -124,6 +124,12 @@ class World(ABC):
 
     def pause(self, seconds: float) -> None:
         """Nobody is there for so long."""
+        if self._held_at is not None and (still_s := self._held_at + STILL_AFTER_S - self.now) > 0:
+            # What was on its way arrives while nobody is there.
+            first_s = min(still_s, seconds)
+            run_agenda(self.site, self.now, first_s)
+            self.now, seconds = self.now + first_s, seconds - first_s
+            self._held_bytes = self.bytes_held(self.story.campaigns[0].nodes[0])
         run_agenda(self.site, self.now, seconds)
         self.now += seconds
 

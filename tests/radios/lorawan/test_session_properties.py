@@ -370,3 +370,46 @@ def test_a_node_whose_decoder_makes_up_too_little_for_its_link_gets_the_image_al
     nodes, journal = deliver(specs, [], attempts_most=3)
     assert nodes[specs[0].dev_eui].running_image == IMAGE
     assert [e.code for e in journal.events if e.fact is Fact.FAILED] == []
+
+
+def test_a_restarted_radio_sends_no_data_before_it_was_told_what_is_wanted_now():
+    """The daemon may have held the nodes between the last commit of the radio and its end."""
+    specs = [spec(1, device_class="C"), spec(2, device_class="C")]
+
+    class Silent(Daemon):
+        async def _run(self):
+            await self.radio.put(self._order)
+            await self.radio.run(self._journal, Store(self._image))
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        clock, journal = LoopClock(loop), Journal()
+        network = Site(specs, clock, 0, IMAGE, Gateways())
+        loop.attach(network)
+
+        def received():
+            return [network.simulated.nodes[s.dev_eui].fragment_counters.fragments_received for s in specs]
+
+        first = Daemon(network, journal, clock, specs, IMAGE, 99)
+        first.start()
+        while not all(count > 2 for count in received()):
+            await asyncio.sleep(0.5)
+        await first.stop()
+        again = Silent(network, journal, clock, specs, IMAGE, 99)
+        again.start()
+        await asyncio.sleep(10.0)  # one fragment may have been in the network server's queue
+        before = received()
+        await asyncio.sleep(300.0)
+        assert received() == before
+        await again.radio.direct([NodeDirective("t1", node_id(s), 2, Want.HOLD) for s in specs])
+        await asyncio.sleep(1000.0)
+        assert received() == before
+        await again.radio.direct([NodeDirective("t1", node_id(s), 3, Want.INSTALL) for s in specs])
+        while not ended(journal, specs, network):
+            assert clock.now() < T0 + LIMIT_S
+            await asyncio.sleep(60.0)
+        await again.stop()
+        return network.simulated.nodes
+
+    nodes = run_virtual(main(), start=T0)
+    assert {node.running_image for node in nodes.values()} == {IMAGE}
