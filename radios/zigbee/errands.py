@@ -85,7 +85,8 @@ class Errands:
             return
         if due.next_at > now and now - due.tried_at >= _HEARD_WAIT_S:
             due.next_at = now
-        if due.next_at <= now:  # perhaps for long, and known since now
+        # Perhaps due for long, and known since now. Without a place there is nothing to look for: that it is free is told.
+        if due.next_at <= now and self._free()[self._is_sleepy(node)] > 0:
             self._news.set()
 
     def link_up(self) -> None:

@@ -14,6 +14,8 @@ _ASIDES_MOST = 4
 class SessionAnswers:
     """`to` is the endpoint that asked last."""
 
+    __slots__ = ("_asides", "_waiting", "to")
+
     def __init__(self, to: int) -> None:
         self.to = to
         self._waiting: tuple[float, float, Outgoing] | None = None  # due, asked, frame

@@ -12,6 +12,18 @@ from radios.zigbee.session_state import SessionLimits, SessionState
 class SessionFacts:
     """`generation` is that of the directive in force; what is stated from now on is stated in it."""
 
+    __slots__ = (
+        "_committed",
+        "_events",
+        "_node",
+        "_progress",
+        "_progress_at",
+        "_progress_told",
+        "_sequence",
+        "_transfer",
+        "generation",
+    )
+
     def __init__(self, transfer: str, node: NodeId, generation: int) -> None:
         self.generation = generation
         self._transfer = transfer

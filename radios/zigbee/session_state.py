@@ -102,4 +102,4 @@ class SessionLimits:
     drop_after_s: float = 90.0
     progress_interval_s: float = 1.0  # between two words on progress: when it moved by progress_step
     progress_step: float = 0.005  # of the image
-    max_progress_interval_s: float = 60.0  # when it moved by less: many nodes at once move little, and each word costs
+    max_progress_interval_s: float = 30.0  # when it moved by less
