@@ -1,7 +1,8 @@
 """Time for the radios: seconds as float, Unix time but for the steps of the wall clock, which it never follows.
 
 Sessions never read a clock, they are told the time; a `Clock` belongs to the shells. Every running timer and everything
-that is journalled would jump with a step, so only `wall` changes: how far the wall clock is ahead. `ScaledClock` lets simulated hours pass in seconds; two processes given the same scale and origin agree on the time.
+that is journalled would jump with a step, so only `wall` changes: how far the wall clock is ahead. `ScaledClock` lets
+simulated hours pass in seconds; two processes given the same scale and origin agree on the time.
 """
 
 import asyncio

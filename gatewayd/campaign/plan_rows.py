@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from radios.radio import Json, TransferPlan
@@ -41,28 +41,32 @@ class PlanRow:
     def with_numbers(self, plan: TransferPlan) -> "PlanRow":
         """What the radio says of it."""
         energies = [part.node_energy_j for part in plan.parts if part.node_energy_j is not None]
-        values = asdict(self) | {
-            "frames": plan.frames,
-            "airtime_s": round(plan.airtime_s, 3),
-            "eta_s": round(plan.eta_s, 1),
-            "node_energy_j": round(max(energies), 3) if energies else None,
-            "skipped": len(plan.skipped),
-            "reasons": {str(node): plan.skipped[node] for node in sorted(plan.skipped)[:SKIPPED_MOST]},
-            "parts": tuple(
+        return replace(
+            self,
+            frames=plan.frames,
+            airtime_s=round(plan.airtime_s, 3),
+            eta_s=round(plan.eta_s, 1),
+            node_energy_j=_joule(max(energies, default=None)),
+            skipped=len(plan.skipped),
+            reasons={str(node): plan.skipped[node] for node in sorted(plan.skipped)[:SKIPPED_MOST]},
+            parts=tuple(
                 {
                     "name": part.name,
                     "nodes": part.nodes,
                     "frames": part.frames,
                     "airtime_s": round(part.airtime_s, 3),
                     "eta_s": round(part.eta_s, 1),
-                    "node_energy_j": None if part.node_energy_j is None else round(part.node_energy_j, 3),
+                    "node_energy_j": _joule(part.node_energy_j),
                 }
                 for part in plan.parts[:PARTS_MOST]
             ),
-            "assumptions": plan.assumptions,
-            "problem": "",
-        }
-        return PlanRow(**values)
+            assumptions=plan.assumptions,
+            problem="",
+        )
+
+
+def _joule(exact: float | None) -> float | None:
+    return None if exact is None else round(exact, 3)
 
 
 def plans(db: sqlite3.Connection, campaign: str | None = None) -> list[PlanRow]:

@@ -24,6 +24,7 @@ from gatewayd.trust.release import VerifiedRelease
 from radios.radio import NodeId, Radio, radio_of
 
 AGAIN_S: Final = 60.0  # between two plans of the same nodes
+SOON_S: Final = 5.0  # ... while the radio has not heard of all of them
 LIMIT_S: Final = 2.0  # that a radio may take: planning is arithmetic
 _PROBLEM_MOST: Final = 200
 
@@ -85,6 +86,7 @@ class Plans:
         self._monotonic = monotonic or (lambda: asyncio.get_running_loop().time())
         self._kept: dict[str, dict[tuple[int, str, str], PlanRow]] = {}
         self._asked_at: dict[tuple[str, int, str, str], float] = {}
+        # By campaign: of what it was asked, until when it holds, and what was found.
         self._cohorts: dict[str, tuple[tuple[str, frozenset[str]], float, dict[str, str]]] = {}
 
     def of(self, campaign: str) -> list[PlanRow]:
@@ -119,13 +121,13 @@ class Plans:
     async def cohorts(
         self, document: Campaign, release: VerifiedRelease | None, nodes: Collection[Node]
     ) -> Mapping[str, str]:
-        """By node: with whom it would share one multicast, as the radios plan the full image; asked at most every `AGAIN_S`."""
+        """By node: with whom it would share one multicast, as the radios plan the full image; asked now and then."""
         if release is None:
             return {}
         meant = sorted(n.id for n in nodes if n.hardware in release.document.hardware)
         question, now = (release.path, frozenset(meant)), self._monotonic()
         known = self._cohorts.get(document.id)
-        if known is not None and known[0] == question and now - known[1] < AGAIN_S:
+        if known is not None and known[0] == question and now < known[1]:
             return known[2]
         payload, found, complete = full_image(release), dict[str, str](), True
         for kind, radio in self._radios.items():
@@ -140,8 +142,7 @@ class Plans:
                     complete &= not plan.skipped  # after a start the radio has yet to hear of some
                     shared = [part for part in plan.parts if part.multicast]
                     found |= {node: f"{kind} {n}" for n, part in enumerate(shared) for node in part.members}
-        if complete:
-            self._cohorts[document.id] = question, now, found
+        self._cohorts[document.id] = question, now + (AGAIN_S if complete else SOON_S), found
         return found
 
     async def _renewed(

@@ -124,7 +124,8 @@ class Cohorts:
             return
         if runner.session.cohort.transfer == directive.transfer:
             runner.direct(directive)
-            self._keep_quiet(runner)
+            if until := runner.session.quiet_until:
+                self._keep_quiet(runner, until)
         else:
             # A node has one transfer at a time: the old one ends before this one begins.
             held = runner.session.nodes[dev_eui]
@@ -153,15 +154,17 @@ class Cohorts:
             if reason:
                 events.append(event(directive, Fact.FAILED, now, *coded(reason)))
                 over.append((dev_eui, directive))
-            elif self._expired(order, now):
-                self._hold_back(dev_eui, directive, now)
+            elif self._clock.wall.unix(now) >= order.expires.timestamp():
+                # No verdict: so says a clock that may have leapt, and whoever ordered it knows better.
+                if self._wanted.hold_back(dev_eui, directive.transfer):
+                    self._stalled(directive, now, "expired", "the order expired before the node was set up")
             elif node.ready and self._settings.may_set_up(node.device.tags) and self.gateways:
                 if await self.owners.ours(node, now):
                     joining.setdefault(directive.transfer, []).append((node, directive))
                 else:
                     self.claiming = True
             elif not node.ready and (silent := node.silent_about(self._settings.session.stalled_after)):
-                events.append(event(directive, Fact.STALLED, now, "silent", silent))
+                self._stalled(directive, now, "silent", silent)
         await self.ground.commit([], events)
         for dev_eui, directive in over:
             self._wanted.end(dev_eui, directive)
@@ -344,11 +347,11 @@ class Cohorts:
         self._keep_quiet(runner, now + _WORD_S)
         return runner
 
-    def _keep_quiet(self, runner: Runner, until: float = 0.0) -> None:
+    def _keep_quiet(self, runner: Runner, until: float) -> None:
         """A restored session sends no data before the daemon has spoken of all its nodes: it may have held them meanwhile."""
-        session = runner.session
-        unheard = any(n.step in NEEDS_DATA and n.dev_eui not in self.directives for n in session.nodes.values())
-        session.quiet_until = max(session.quiet_until, until) if unheard else 0.0
+        nodes = runner.session.nodes.values()
+        unheard = any(node.step in NEEDS_DATA and node.dev_eui not in self.directives for node in nodes)
+        runner.session.quiet_until = until if unheard else 0.0
         runner.wake()
 
     def _released(self, cohort: Cohort, lesson: Release | Observed) -> None:
@@ -381,14 +384,10 @@ class Cohorts:
         if runner is not None:
             runner.hand_over(dev_eui, self.obstacle(self.nodes[dev_eui]))
 
-    def _expired(self, order: TransferOrder, now: float) -> bool:
-        return self._clock.wall.unix(now) >= order.expires.timestamp()
-
-    def _hold_back(self, dev_eui: str, directive: NodeDirective, now: float) -> None:
-        """No verdict: so says a clock that may have leapt, and whoever ordered it knows better."""
-        if self.ground.journal is not None and self._wanted.hold_back(dev_eui, directive.transfer):
-            late = "the order expired before the node was set up"
-            self.ground.journal.progress([event(directive, Fact.STALLED, now, "expired", late)])
+    def _stalled(self, directive: NodeDirective, now: float, code: str, detail: str) -> None:
+        """A word on progress, which may be lost."""
+        if self.ground.journal is not None:
+            self.ground.journal.progress([event(directive, Fact.STALLED, now, code, detail)])
 
     def obstacle(self, node: Node) -> str:
         """Why a node cannot take part; empty: it can, or it is not known yet."""

@@ -271,9 +271,8 @@ class LorawanRadio:
     async def _ask_nodes(self) -> bool:
         """Whether one of them has to be claimed first."""
         claiming = False
-        for node in sorted(
-            self._cohorts.nodes.values(), key=lambda node: node.asked
-        ):  # silent ones let others go before
+        # Silent ones let others go before.
+        for node in sorted(self._cohorts.nodes.values(), key=lambda node: node.asked):
             dev_eui = node.device.dev_eui
             if node.device.refused or not self._settings.may_set_up(node.device.tags):
                 continue

@@ -55,7 +55,6 @@ class FuotaSession:
         self.expires = expires
         self.quiet_until = 0.0  # no data before: the daemon has not said yet what it wants of the nodes
         self.expecting = False  # more nodes are wanted that may still join: worth waiting for, within gather_s
-        self._block = block
         self._turn = turn
         self._new_group = new_group
         self._out = Outgoing(cohort, mc_key, settings, new=nodes is None, remember=remember)
@@ -230,8 +229,7 @@ class FuotaSession:
         if (when := self._windows.step(now, expecting=self.expecting, prompt=self._asking.by_uplink)) is not None:
             self._wake.append(when)
         self._asking.ask(now)
-        frame = self._multicast(now)
-        feed = None if frame is not None or self._rounds.in_flight else self._feed(now)
+        frame, feed = self._data(now)
         if (when := self._group.step(now, in_flight=self._rounds.in_flight)) is not None:
             self._wake.append(when)
         groups = self.cohort.group_id or self.cohort.old_groups
@@ -332,6 +330,14 @@ class FuotaSession:
 
     # Data: the group, and single nodes.
 
+    def _data(self, now: float) -> tuple[Multicast | None, Feed | None]:
+        """One frame to the group, or a few to a single node."""
+        if now < self.quiet_until:
+            self._wake.append(self.quiet_until)
+            return None, None
+        frame = self._multicast(now)
+        return frame, None if frame is not None or self._rounds.in_flight else self._feed(now)
+
     def _air(self, node: SessionNode) -> Air:
         if not node.unicast:
             return self._rounds.air()
@@ -339,9 +345,6 @@ class FuotaSession:
 
     def _feed(self, now: float) -> Feed | None:
         if not self._roster.count(Trait.FED):
-            return None
-        if now < self.quiet_until:
-            self._wake.append(self.quiet_until)
             return None
         if (free_at := self._turn.free_at(now)) > now:
             self._wake.append(free_at)
@@ -359,9 +362,6 @@ class FuotaSession:
 
     def _multicast(self, now: float) -> Multicast | None:
         cohort, guard = self.cohort, self.settings.window_guard_s
-        if now < self.quiet_until:
-            self._wake.append(self.quiet_until)
-            return None
         if not cohort.group_id or not cohort.closed or self._rounds.in_flight:
             return None
         if now >= cohort.window_end - guard:

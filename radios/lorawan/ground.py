@@ -1,26 +1,28 @@
 """What sessions stand on while the radio is open: the journal, the images, and a group for their tasks. SHELL."""
 
 import asyncio
-import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 
 from radios.errors import ContractError, ImageError
 from radios.lorawan.runner import JournalFailed
 from radios.radio import ImageStore, Journal, Record, TransferEvent
-
-_log = logging.getLogger(__name__)
+from radios.tasks import RadioTasks
 
 
 class Ground:
     def __init__(self) -> None:
-        self._opened: tuple[Journal, ImageStore, asyncio.TaskGroup] | None = None
+        self._opened: tuple[Journal, ImageStore] | None = None
+        self._tasks = RadioTasks()
+        self.spawn = self._tasks.spawn
 
     def open(self, journal: Journal, images: ImageStore, group: asyncio.TaskGroup) -> None:
         """Before anything else."""
-        self._opened = journal, images, group
+        self._opened = journal, images
+        self._tasks.begin(group)
 
     def close(self) -> None:
         self._opened = None
+        self._tasks.end()
 
     @property
     def journal(self) -> Journal | None:
@@ -47,18 +49,3 @@ class Ground:
         if self._opened is None:
             raise ImageError("the radio is closed")
         return self._opened[1].read(digest, offset, length)
-
-    def spawn(self, coroutine: Coroutine[None, None, object]) -> None:
-        """Run it among the radio's tasks; nothing runs any more once the radio is closed."""
-        if self._opened is None:
-            coroutine.close()
-        else:
-            self._opened[2].create_task(_guarded(coroutine))
-
-
-async def _guarded(coroutine: Coroutine[None, None, object]) -> None:
-    """A fault in one task ends neither the others nor the radio."""
-    try:
-        await coroutine
-    except Exception:  # noqa: BLE001 - a top task: told, and the radio goes on
-        _log.exception("lorawan: a task failed")

@@ -57,9 +57,7 @@ def status(out: Outgoing, node: SessionNode, command: fragmentation.FragSessionS
     received, missing = command.nb_frag_received, command.missing_frag
     block.take(received, missing, told_at, still=air.still, sent=air.highest)
     if block.claims_complete(received, missing) and not wrapped:
-        complete(out, node, now)
-        if not node.profile.firmware_management:
-            ready(out, node, now, "unverified", "by its status alone")
+        _whole(out, node, now, "unverified", "by its status alone")
         return
     whole = air.still and air.highest >= block.nb_frag
     node.suspect = whole and (missing == 0 or block.doubtful(missing, air.highest))
@@ -101,9 +99,7 @@ def standing(
         if block.confirmed > before:
             out.event(node, Fact.PROGRESS, now)
         if block.claims_complete(received, missing):
-            complete(out, node, now)
-            if not node.profile.firmware_management:
-                ready(out, node, now, "unverified", "by its status alone")
+            _whole(out, node, now, "unverified", "by its status alone")
         elif out.cohort.unicast:
             out.move(node, Step.RECEIVING)
 
@@ -129,6 +125,13 @@ def _doubtful_for_good(out: Outgoing, node: SessionNode, air: Air, now: float) -
     node.block.refuted(air.highest)
     if node.image_refused >= out.settings.verify_attempts:
         out.fail(node, now, "unproven", "its status never says that it has the block, and it has no TS006")
+
+
+def _whole(out: Outgoing, node: SessionNode, now: float, code: str, detail: str) -> None:
+    """It says that it has all of the block; `code`, `detail`: how far that goes, where it has no TS006 to be asked for its image."""
+    complete(out, node, now)
+    if not node.profile.firmware_management:
+        ready(out, node, now, code, detail)
 
 
 def complete(out: Outgoing, node: SessionNode, now: float) -> None:
@@ -157,6 +160,4 @@ def block_received(
         if node.step is Step.RECEIVING:
             out.again(node, now, "invalid_image", "FragDataBlockReceivedReq: MICError")
     else:
-        complete(out, node, now)
-        if not node.profile.firmware_management:
-            ready(out, node, now, detail="FragDataBlockReceivedReq: its MIC is good")
+        _whole(out, node, now, "", "FragDataBlockReceivedReq: its MIC is good")

@@ -14,6 +14,7 @@ from typing import Any, Final
 from radios.clock import Clock
 from radios.errors import ContractError, FrameError, ImageError, Unsupported
 from radios.radio import Fact, ImageStore, Journal, NodeDirective, NodeId, TransferEvent, TransferOrder, Want
+from radios.tasks import RadioTasks, guarded
 from radios.zigbee.broadcast import Broadcasts
 from radios.zigbee.journal_codec import session_record, session_state
 from radios.zigbee.node_config import is_config
@@ -28,7 +29,6 @@ from radios.zigbee.session_output import Outgoing, Purpose
 from radios.zigbee.session_state import SessionLimits, SessionState, Stage, terms_of
 from radios.zigbee.sleep import Alarm
 from radios.zigbee.strangers import answer_stranger
-from radios.zigbee.tasks import RadioTasks, guarded
 from radios.zigbee.transmit import Transmit
 
 _LOG = logging.getLogger(__name__)

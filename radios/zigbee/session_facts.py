@@ -4,9 +4,20 @@ Holds the commit barrier: while a change is not `settled`, the session gives no 
 true of the node, nor for making a commit durable (the shell).
 """
 
+from typing import TypedDict, Unpack
+
 from radios.radio import Fact, NodeId, TransferEvent
 from radios.zigbee.session_output import Commit
 from radios.zigbee.session_state import SessionLimits, SessionState
+
+
+class _Said(TypedDict, total=False):
+    """As `TransferEvent` has it."""
+
+    confirmed: int | None
+    version: int | None
+    code: str
+    detail: str
 
 
 class SessionFacts:
@@ -45,18 +56,9 @@ class SessionFacts:
         """The session's state is another one, of which there is nothing to say."""
         self._sequence += 1
 
-    def event(
-        self,
-        fact: Fact,
-        now: float,
-        *,
-        confirmed: int | None = None,
-        version: int | None = None,
-        code: str = "",
-        detail: str = "",
-    ) -> None:
+    def event(self, fact: Fact, now: float, **said: Unpack[_Said]) -> None:
         """State it; the session's state has changed with it."""
-        self._events.append(self._made(fact, now, confirmed=confirmed, version=version, code=code, detail=detail))
+        self._events.append(self._made(fact, now, **said))
         self._sequence += 1
 
     def take_back(self, fact: Fact) -> bool:
@@ -101,14 +103,5 @@ class SessionFacts:
         event, self._progress = self._progress, None
         return event
 
-    def _made(
-        self,
-        fact: Fact,
-        now: float,
-        *,
-        confirmed: int | None = None,
-        version: int | None = None,
-        code: str = "",
-        detail: str = "",
-    ) -> TransferEvent:
-        return TransferEvent(self._transfer, self._node, self.generation, fact, now, confirmed, version, code, detail)
+    def _made(self, fact: Fact, now: float, **said: Unpack[_Said]) -> TransferEvent:
+        return TransferEvent(self._transfer, self._node, self.generation, fact, now, **said)

@@ -1,9 +1,12 @@
 """A machine whose wall clock is stepped while the loop's time, the true one, goes on: what the daemon makes of it for a radio."""
 
 import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from gatewayd.campaign.radio_time import Era, begun, followed
 from radios.clock import SystemClock
+from radios.radio import Want
 
 YEAR_S = 365 * 86400.0
 NOTICED_S = 3.0  # until a step is followed
@@ -44,3 +47,17 @@ class Machine:
             self.era, step = followed(self.era, self.wall(), self.steady())
             if step is not None:
                 self.clock.wall.step(self.era.ahead_s)
+
+
+async def stepped_at(
+    world: Any, reached: Callable[[], bool], steps: Sequence[float], *, holds: bool, restart: bool, within_s: float
+) -> None:
+    """An update of the world's nodes; when it is `reached`, the clock's steps, a minute between two."""
+    await world.direct(Want.DELIVER if holds else Want.INSTALL, 1)
+    await world.until(reached, within_s)
+    for number, ahead_s in enumerate(steps):
+        if number:
+            await asyncio.sleep(60)
+        await world.step(ahead_s, restart=restart)
+    if holds:
+        await world.direct(Want.INSTALL, 2)

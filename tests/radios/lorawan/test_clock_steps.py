@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -20,7 +21,7 @@ from radios.simulated.lorawan import firmware
 from radios.simulated.zigbee.virtual_time import LoopClock, run_virtual
 from tests.radios.lorawan.memory_site import MemoryJournal, Network, Store, node_id
 from tests.radios.lorawan.world import T0, new_image, spec
-from tests.support.machine import YEAR_S, Machine
+from tests.support.machine import YEAR_S, Machine, stepped_at
 
 HOUR_S = 3600.0
 IMAGE = new_image(3000)
@@ -182,16 +183,9 @@ def steps_at(stage, leap, *, restart, within_s=USUAL_S + HOUR_S, sessions=1, sta
     first, *steps = LEAPS[leap]
 
     async def scenario(world):
-        holds = stage == "holding"
         begun = asyncio.get_running_loop().time()
-        await world.direct(Want.DELIVER if holds else Want.INSTALL, 1)
-        await world.until(lambda: stages[stage](world), within_s)
-        for number, ahead_s in enumerate(steps):
-            if number:
-                await asyncio.sleep(60)
-            await world.step(ahead_s, restart=restart)
-        if holds:
-            await world.direct(Want.INSTALL, 2)
+        reached = partial(stages[stage], world)
+        await stepped_at(world, reached, steps, holds=stage == "holding", restart=restart, within_s=within_s)
         await world.ends_well(begun + within_s - asyncio.get_running_loop().time(), sessions)
         if ends is not None:
             ends(world)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from radios.simulated.zigbee.virtual_time import START_S, VirtualLoop, run_virtu
 from radios.simulated.zigbee.zigpy_radio import radio_library
 from radios.zigbee.driver import ZigbeeRadio
 from radios.zigbee.settings import ZigbeeSettings
-from tests.support.machine import YEAR_S, Machine
+from tests.support.machine import YEAR_S, Machine, stepped_at
 
 HOUR_S = 3600.0
 USUAL_S = 600.0
@@ -132,15 +133,8 @@ def test_a_step_is_no_time_that_passed(play: Callable[..., None], stage: str, le
     first, *steps = LEAPS[leap]
 
     async def scenario(world: World) -> None:
-        holds = stage == "holding"
-        await world.direct(Want.DELIVER if holds else Want.INSTALL, 1)
-        await world.until(lambda: STAGES[stage](world), USUAL_S)
-        for number, ahead_s in enumerate(steps):
-            if number:
-                await asyncio.sleep(60)
-            await world.step(ahead_s, restart=restart)
-        if holds:
-            await world.direct(Want.INSTALL, 2)
+        reached = partial(STAGES[stage], world)
+        await stepped_at(world, reached, steps, holds=stage == "holding", restart=restart, within_s=USUAL_S)
         await world.ends_well()
         assert world.node.counters.downloads_started_at_zero == 1
 

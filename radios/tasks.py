@@ -1,4 +1,4 @@
-"""Tasks of the radio that nobody waits for: what one raises is logged and ends nothing else. SHELL.
+"""Tasks of a radio that nobody waits for: what one raises is logged and ends nothing else. SHELL.
 
 Who owns the group of tasks gives and takes it; not responsible for what the tasks do.
 """
@@ -47,4 +47,4 @@ async def guarded(work: Awaitable[object]) -> None:
     try:
         await work
     except Exception:  # noqa: BLE001  # the top of every task of the radio
-        _LOG.exception("Zigbee radio: a task failed")
+        _LOG.exception("radio: a task failed")
