@@ -27,7 +27,8 @@ DROP_MAX_S = 86400.0  # a drop that a radio cannot finish does not keep the node
 UNKNOWN_SELF_TEST_S = 86400.0  # of a release that was withdrawn: the longest that there can be
 CLOCK_CORRECTION_S = 30.0  # so far back a time server may set a clock that ran fast
 CLOCKS_AGREE_S = 1.0  # a time is given to a radio whose clock is the wall's, and not (yet) another one
-RESET_TOLD_S = 600.0  # so long after a rollback a node may still tell why it was reset
+RESET_TOLD_S = 600.0  # so long after a rollback what a node tells of its reset takes the place of what it told before
+RESET_FIRST_TOLD_S = 86400.0  # one that speaks seldom tells it with its first reading that comes through
 _REVIVABLE = frozenset({"expired", "not_selected"})  # ends that a later revision can take back
 _HELD = frozenset({CampaignState.PAUSED, CampaignState.HELD, CampaignState.BREACHED})
 
@@ -167,11 +168,16 @@ def _seen_later(it: Situation, update: NodeUpdate) -> Input | None:
 
 
 def _with_reset_cause(it: Situation, update: NodeUpdate) -> NodeUpdate:
-    """A rollback with the cause of the node's reset, told after the installation began and not long after the rollback."""
+    """A rollback with the cause of the node's reset, told after the installation began.
+
+    Soon after the rollback the last telling counts (the first may still be of the restart into the new image), later
+    only the first: what comes after that may be of any other reset.
+    """
     node = it.nodes.get(update.node)
     if update.state is not State.ROLLED_BACK or node is None or node.reset_cause is None or node.reset_cause_at is None:
         return update
-    if not 0 < update.installing_at <= node.reset_cause_at <= update.radio_since + RESET_TOLD_S:
+    limit_s = RESET_TOLD_S if update.reset_cause else RESET_FIRST_TOLD_S
+    if not 0 < update.installing_at <= node.reset_cause_at <= update.radio_since + limit_s:
         return update
     return replace(update, reset_cause=node.reset_cause)
 

@@ -15,7 +15,7 @@ from radios.lorawan.cohort import BlockSource
 from radios.lorawan.lookout import Lookout
 from radios.lorawan.messages import Unicast
 from radios.lorawan.outgoing import Outgoing
-from radios.lorawan.questions import asks, question, session_start
+from radios.lorawan.questions import INSTALL, asks, question, session_start
 from radios.lorawan.session_node import SessionNode, Step
 from radios.lorawan.silence import give_up
 from radios.radio import Fact, Want
@@ -216,15 +216,13 @@ class Asking:
         if node.step is Step.WINDOW:
             node.window_before = node.window_from
             node.window_from = session_start(node, cohort, settings, now)
-        moment = reboot.moment(node, settings.wall)
-        if wanted.name == "install" and (node.asked % 2 == 0 or moment > now):
-            node.reboots += 1
-            node.told_at = moment if moment > now else 0.0
-            self._out.changed(node)
         most = max(settings.answer_timeout_most_s, node.profile.answer_timeout_s)
         wait = min(most, node.profile.answer_timeout_s * _BACK_OFF ** max(0, node.asked - _STEADY))
         node.asked += 1
         node.asked_at, node.not_before = now, now + wait
+        if wanted.name == INSTALL:
+            reboot.sent(node, settings, now)
+            self._out.changed(node)
         node.chances = int(heard_now)
         if node.asked > settings.stalled_after and not node.stalled and node.step is not Step.RUNNING:
             node.stalled = True

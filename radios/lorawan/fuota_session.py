@@ -22,6 +22,7 @@ from radios.lorawan.lessons import OWNER
 from radios.lorawan.messages import Action, Feed, Multicast, Release
 from radios.lorawan.network_server import Uplink
 from radios.lorawan.outgoing import Outgoing, Remember
+from radios.lorawan.questions import INSTALL
 from radios.lorawan.rounds import Pace, Rounds
 from radios.lorawan.server_group import ServerGroup
 from radios.lorawan.session_node import NodeProfile, SessionNode, Step
@@ -302,6 +303,8 @@ class FuotaSession:
         """Not taken by the network server: it does not count as asked."""
         node = self.nodes.get(dev_eui)
         if node is not None:
+            if node.question == INSTALL:
+                reboot.not_sent(node)
             node.asked = max(0, node.asked - 1)
             node.not_before = now + self.settings.retry_s
             self._roster.touch(node)

@@ -30,7 +30,7 @@ def image(
     valid = command.up_image_status is UpImageStatus.VALID
     if node.step in (Step.INSTALLING, Step.CONFIRMING):
         if node.suspect:
-            _still_old(out, node, now, pending=valid)
+            still_old(out, node, now, pending=valid)
         return
     if node.step not in (Step.WINDOW, Step.RECEIVING, Step.VERIFYING):
         return
@@ -78,14 +78,18 @@ def version(out: Outgoing, node: SessionNode, version: int, now: float) -> None:
             out.event(node, Fact.RUNNING, now, version=version)
 
 
-def _still_old(out: Outgoing, node: SessionNode, now: float, *, pending: bool) -> None:
+def still_old(out: Outgoing, node: SessionNode, now: float, *, pending: bool) -> None:
     """After the reboot command the node says the old version; `pending`: the new image still waits on it."""
     node.suspect = False
     node.told_at = 0.0
-    if pending and node.reboots_heard < out.settings.reboot_attempts:
+    if pending and now < node.rebooted_by:
+        node.ask_afresh(node.rebooted_by)  # it may be about to
+        node.suspect = True
+    elif pending and node.reboots_heard < out.settings.reboot_attempts:
         if node.step is Step.CONFIRMING:
             out.move(node, Step.INSTALLING)
-        node.ask_afresh(now + out.settings.settle_s)
+        node.image_waits = True
+        node.ask_afresh()
     elif pending:
         out.fail(
             node, now, "refused", f"the node did not start the image after {node.reboots_heard} commands that it heard"

@@ -19,6 +19,7 @@ from radios.lorawan.packages import clock_sync, firmware_management, fragmentati
 from radios.lorawan.session_node import SessionNode, Step
 from radios.radio import Want
 
+INSTALL = "install"  # the name of a command to reboot
 WINDOW_REQUESTS = frozenset({"McClassCSessionReq", "McClassBSessionReq"})
 PROMPT_S = 30.0
 """From a request that goes down with the uplink just heard to the start that it asks for; its clock may be off a little."""
@@ -83,12 +84,12 @@ def question(
             return _firmware("cancel", node, cancel)
         case Step.INSTALLING if node.suspect:
             return _upgrade_image(node)
-        case Step.INSTALLING if node.asked % 2 == 0 or reboot.is_ahead(node, settings.wall, now):
-            return _firmware("install", node, reboot.command(node, settings, now))
+        case Step.INSTALLING if reboot.is_due(node, settings.wall, now):
+            return _firmware(INSTALL, node, reboot.command(node, settings, now))
         case Step.CONFIRMING if node.suspect:
             return _upgrade_image(node)
         case Step.INSTALLING | Step.CONFIRMING | Step.RUNNING:
-            return _version(node)
+            return _firmware("DevVersionReq", node, firmware_management.DevVersionReq())
         case Step.DROPPING if node.holds_image:
             command = firmware_management.DevDeleteImageReq(fw_to_delete_version=cohort.version)
             return _firmware("DevDeleteImageReq", node, command)
@@ -180,11 +181,6 @@ def _status(node: SessionNode) -> Question:
 
 def _upgrade_image(node: SessionNode) -> Question:
     return _firmware("DevUpgradeImageReq", node, firmware_management.DevUpgradeImageReq())
-
-
-def _version(node: SessionNode) -> Question:
-    name = "install" if node.step is Step.INSTALLING else "DevVersionReq"
-    return _firmware(name, node, firmware_management.DevVersionReq())
 
 
 def _block_delete(node: SessionNode) -> Question:

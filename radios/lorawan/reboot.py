@@ -35,11 +35,31 @@ def is_ahead(node: SessionNode, wall: WallTime, now: float) -> bool:
     return now < moment(node, wall)
 
 
+def is_due(node: SessionNode, wall: WallTime, now: float) -> bool:
+    """Whether it is told (again). After a command that it may have heard it first has to say that the image still waits:
+    one that started it and took it back would otherwise be sent into a second reboot."""
+    return not node.reboots or node.image_waits or is_ahead(node, wall, now)
+
+
 def command(node: SessionNode, settings: SessionSettings, now: float) -> firmware_management.DownlinkCommand:
     if not is_ahead(node, settings.wall, now):
         return firmware_management.DevRebootCountdownReq(countdown=settings.reboot_countdown_s)
     gps_s = settings.gps.at(moment(node, settings.wall)) + node.clock_error_s
     return firmware_management.DevRebootTimeReq(reboot_time=int(gps_s) % WRAP_S)
+
+
+def sent(node: SessionNode, settings: SessionSettings, now: float) -> None:
+    """A command goes out that is to be obeyed, or answered, before `node.not_before`."""
+    at = moment(node, settings.wall)
+    node.reboots += 1
+    node.told_at = at if at > now else 0.0
+    node.image_waits, node.unproven = False, 0
+    node.rebooted_by = node.not_before + settings.reboot_countdown_s + settings.settle_s
+
+
+def not_sent(node: SessionNode) -> None:
+    """The network server did not take the last command."""
+    node.image_waits = True
 
 
 def to_cancel(node: SessionNode, now: float) -> bool:
@@ -67,6 +87,7 @@ def directed(out: Outgoing, node: SessionNode, now: float) -> None:
     """Something else is wanted of the node."""
     if node.told_at <= now:
         return
+    node.image_waits = True
     if node.want is Want.INSTALL and moment(node, out.settings.wall) != node.told_at and node.step is Step.CONFIRMING:
         out.move(node, Step.INSTALLING)  # told of another moment
     node.ask_afresh()
@@ -91,12 +112,13 @@ def told(
         return
     node.timeless = True
     if not answer.reboot_time:
-        node.told_at = 0.0  # it has no clock, or thinks that the moment is past
+        node.told_at, node.image_waits = 0.0, True  # it has no clock, or thinks that the moment is past
     node.ask_afresh()
     out.changed(node)
 
 
 def _taken_back(out: Outgoing, node: SessionNode, now: float) -> None:
+    node.image_waits = True
     if node.step in _TOLD_OR_AFTER and node.want is not Want.INSTALL:
         out.move(node, Step.READY)
         out.event(node, Fact.READY, now)

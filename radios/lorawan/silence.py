@@ -4,7 +4,7 @@ Called when the wait for the last request is over. What is asked instead follows
 """
 
 from radios.lorawan.answers import dropped
-from radios.lorawan.image_answers import image_refused
+from radios.lorawan.image_answers import image_refused, still_old
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.session_node import BEFORE_DATA, UNPROVEN_MOST, SessionNode, Step
 from radios.radio import Fact
@@ -12,6 +12,7 @@ from radios.radio import Fact
 # Unanswered DevUpgradeImageReq after which silence means no. Where 4 of 10 are lost on the way there or back, 12 in a row
 # are in one of 60,000 nodes, and each costs a whole delivery; 20 are in one of 90 million.
 _SILENT_VERIFY_MOST = 20
+_SILENT_AFTER_REBOOT_MOST = 10  # pairs of them between which it told its old version: it holds no valid image any more
 _SOUNDED_MOST = 6  # before the first coded fragment, which may spoil what it holds: worth more patience
 _ALONE_MOST = 2  # times that one node is asked for its status, or a doubtful one for its image
 
@@ -36,7 +37,11 @@ def give_up(out: Outgoing, node: SessionNode, highest: int, expires: float | Non
         # LoRa Basics Modem up to 4.5.0 answers only when the image is valid.
         image_refused(out, node, now, "no answer to DevUpgradeImageReq", highest)
     elif node.suspect and node.asked >= _ALONE_MOST:
-        node.ask_afresh(now)
+        node.unproven += 1
+        if node.unproven < _SILENT_AFTER_REBOOT_MOST:
+            node.ask_afresh(now)
+        else:
+            still_old(out, node, now, pending=False)
     elif node.step is Step.WINDOW and node.resync:
         node.resync = False  # ForceDeviceResyncReq has no answer of its own
         node.ask_afresh()

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from gatewayd.campaign.gates import EVIDENCE_NODES
-from gatewayd.campaign.node_steps import RESET_TOLD_S
+from gatewayd.campaign.node_steps import RESET_FIRST_TOLD_S, RESET_TOLD_S
 from gatewayd.campaign.node_update import Input, State
 from gatewayd.campaign.rows import CampaignState
 from gatewayd.cloud.campaign_policy import Retriable, Retry
@@ -245,12 +245,34 @@ def test_a_rollback_has_the_cause_of_the_reset_where_the_node_tells(cause: str) 
     assert (site.of(1).state, site.of(1).reset_cause) == (State.ROLLED_BACK, cause)
 
 
-@pytest.mark.parametrize("late_s", [-100.0, RESET_TOLD_S + 10])
+def test_a_node_that_speaks_seldom_tells_the_cause_hours_later_and_once() -> None:
+    site = Site(campaign(rollout=LENIENT), node(1))
+    rolled_back(site, 1)
+    assert RESET_TOLD_S < 6 * 3600.0 < RESET_FIRST_TOLD_S
+    site.step(6 * 3600.0)
+    site.nodes[node(1).id] = node(1, reset_cause="watchdog", reset_cause_at=site.now)
+    site.step(10)
+    assert site.of(1).reset_cause == "watchdog"
+    site.nodes[node(1).id] = node(1, reset_cause="power_on", reset_cause_at=site.now)
+    site.step(10)
+    assert site.of(1).reset_cause == "watchdog", "a later reset of another cause is not the rollback's"
+
+
+def test_what_is_told_soon_after_the_rollback_takes_the_place_of_the_restart_into_the_image() -> None:
+    site = Site(campaign(rollout=LENIENT), node(1))
+    rolled_back(site, 1)
+    for cause in ("soft", "watchdog"):
+        site.nodes[node(1).id] = node(1, reset_cause=cause, reset_cause_at=site.now + 5)
+        site.step(10)
+        assert site.of(1).reset_cause == cause
+
+
+@pytest.mark.parametrize("late_s", [-100.0, RESET_FIRST_TOLD_S + 10])
 def test_a_reset_before_the_installation_or_long_after_the_rollback_is_not_its_cause(late_s: float) -> None:
     site = Site(campaign(rollout=LENIENT), node(1))
     rolled_back(site, 1)
     site.nodes[node(1).id] = node(1, reset_cause="watchdog", reset_cause_at=site.of(1).radio_since + late_s)
-    site.step(RESET_TOLD_S + 100)
+    site.step(RESET_FIRST_TOLD_S + 100)
     assert site.of(1).reset_cause == ""
 
 
