@@ -15,7 +15,7 @@ from radios.lorawan.cohort import BlockSource
 from radios.lorawan.lookout import Lookout
 from radios.lorawan.messages import Unicast
 from radios.lorawan.outgoing import Outgoing
-from radios.lorawan.questions import INSTALL, asks, question, session_start
+from radios.lorawan.questions import INSTALL, VERSION, asks, question, session_start
 from radios.lorawan.session_node import SessionNode, Step
 from radios.lorawan.silence import give_up
 from radios.radio import Fact, Want
@@ -223,6 +223,7 @@ class Asking:
         if wanted.name == INSTALL:
             reboot.sent(node, settings, now)
             self._out.changed(node)
+        node.version_requests += wanted.name == VERSION
         node.chances = int(heard_now)
         if node.asked > settings.stalled_after and not node.stalled and node.step is not Step.RUNNING:
             node.stalled = True

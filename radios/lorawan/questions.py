@@ -19,7 +19,7 @@ from radios.lorawan.packages import clock_sync, firmware_management, fragmentati
 from radios.lorawan.session_node import SessionNode, Step
 from radios.radio import Want
 
-INSTALL = "install"  # the name of a command to reboot
+INSTALL, VERSION = "install", "DevVersionReq"  # names of questions: a command to reboot, what it runs
 WINDOW_REQUESTS = frozenset({"McClassCSessionReq", "McClassBSessionReq"})
 PROMPT_S = 30.0
 """From a request that goes down with the uplink just heard to the start that it asks for; its clock may be off a little."""
@@ -64,7 +64,7 @@ def question(
         return None
     match node.step:
         case Step.READY | Step.INSTALLING if node.unsure:
-            return _firmware("DevVersionReq", node, firmware_management.DevVersionReq())
+            return _firmware(VERSION, node, firmware_management.DevVersionReq())
         case Step.GROUP | Step.BLOCK if node.unsure:
             return _status(node)
         case Step.GROUP:
@@ -89,7 +89,7 @@ def question(
         case Step.CONFIRMING if node.suspect:
             return _upgrade_image(node)
         case Step.INSTALLING | Step.CONFIRMING | Step.RUNNING:
-            return _firmware("DevVersionReq", node, firmware_management.DevVersionReq())
+            return _firmware(VERSION, node, firmware_management.DevVersionReq())
         case Step.DROPPING if node.holds_image:
             command = firmware_management.DevDeleteImageReq(fw_to_delete_version=cohort.version)
             return _firmware("DevDeleteImageReq", node, command)

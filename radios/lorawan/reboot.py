@@ -53,7 +53,7 @@ def sent(node: SessionNode, settings: SessionSettings, now: float) -> None:
     at = moment(node, settings.wall)
     node.reboots += 1
     node.told_at = at if at > now else 0.0
-    node.image_waits, node.unproven = False, 0
+    node.image_waits, node.unproven, node.version_requests = False, 0, 0
     node.rebooted_by = node.not_before + settings.reboot_countdown_s + settings.settle_s
 
 

@@ -125,6 +125,7 @@ class SessionNode:
     unproven: int = 0  # times that the image was asked about in vain
     timeless: bool = False  # it cannot be told a moment: it has no clock, or another time
     rebooted_by: float = 0.0  # when the last command to reboot has taken effect, if it was heard
+    version_requests: int = 0  # since then
     image_waits: bool = False  # it said so after that
     started: bool = False  # after the reboot command its image slot is empty: the image was begun, whatever runs by now
     image_refused: int = 0  # answers that there is no valid image

@@ -3,6 +3,8 @@
 Called when the wait for the last request is over. What is asked instead follows from the node's state (`questions`).
 """
 
+import math
+
 from radios.lorawan.answers import dropped
 from radios.lorawan.image_answers import image_refused, still_old
 from radios.lorawan.outgoing import Outgoing
@@ -12,7 +14,6 @@ from radios.radio import Fact
 # Unanswered DevUpgradeImageReq after which silence means no. Where 4 of 10 are lost on the way there or back, 12 in a row
 # are in one of 60,000 nodes, and each costs a whole delivery; 20 are in one of 90 million.
 _SILENT_VERIFY_MOST = 20
-_SILENT_AFTER_REBOOT_MOST = 10  # pairs of them between which it told its old version: it holds no valid image any more
 _SOUNDED_MOST = 6  # before the first coded fragment, which may spoil what it holds: worth more patience
 _ALONE_MOST = 2  # times that one node is asked for its status, or a doubtful one for its image
 
@@ -38,10 +39,10 @@ def give_up(out: Outgoing, node: SessionNode, highest: int, expires: float | Non
         image_refused(out, node, now, "no answer to DevUpgradeImageReq", highest)
     elif node.suspect and node.asked >= _ALONE_MOST:
         node.unproven += 1
-        if node.unproven < _SILENT_AFTER_REBOOT_MOST:
-            node.ask_afresh(now)
-        else:
+        if _is_mute(node):
             still_old(out, node, now, pending=False)
+        else:
+            node.ask_afresh(now)
     elif node.step is Step.WINDOW and node.resync:
         node.resync = False  # ForceDeviceResyncReq has no answer of its own
         node.ask_afresh()
@@ -57,6 +58,16 @@ def give_up(out: Outgoing, node: SessionNode, highest: int, expires: float | Non
         # No verdict: so says a clock that may have leapt, and whoever ordered it knows better.
         node.said_late = True
         out.event(node, Fact.STALLED, now, code="expired", detail="the order expired before the node was set up")
+
+
+def _is_mute(node: SessionNode) -> bool:
+    """Whether a node that tells its old version says nothing of an image because it holds no valid one any more.
+
+    Each time it was asked `_ALONE_MOST` times in vain, after a version had come through. How many requests for that were
+    needed says what the link lets through, and that lost frames explain the silence is to be one in a million.
+    """
+    answered = min(0.5, node.unproven / max(1, node.version_requests))
+    return _ALONE_MOST * node.unproven * math.log1p(-answered) < -math.log(1e6)
 
 
 def _is_past(expires: float | None, out: Outgoing, now: float) -> bool:

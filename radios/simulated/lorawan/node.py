@@ -56,6 +56,7 @@ class LinkCounters:
     bad_mic: int = 0
     not_listening: int = 0
     f_cnt_dropped: int = 0
+    reboots: int = 0  # as it was told to, whether an image was begun or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +342,7 @@ class VirtualNode:
     def _reboot(self, now: float) -> None:
         """RAM is lost: groups, sessions, counters of the link. A valid image in the download slot is started."""
         self.reset_cause = "soft"
+        self.counters.reboots += 1
         swapped = self.bootloader.swap()
         self._start_packages(now)
         if swapped and self.spec.self_test_fails:

@@ -289,6 +289,7 @@ FEW_SESSIONS = {"session_lost", "no_space", "invalid_image", "deaf", "lost", "re
 def check(specs, nodes, journal, attempts_most):
     for s in specs:
         node = nodes[s.dev_eui]
+        assert node.counters.reboots == node.bootloader.swaps, "a reboot that begins no image"
         last = [e for e in journal.events if e.node == node_id(s) and e.fact in (Fact.RUNNING, Fact.FAILED)][-1]
         if last.fact is Fact.RUNNING and last.version == 2:
             assert node.running_image == IMAGE
