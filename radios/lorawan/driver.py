@@ -264,13 +264,13 @@ class LorawanRadio:
             if claiming or self._cohorts.claiming:
                 due.append(now + self._settings.claim_settle_s)
             free_at = self._cohorts.turn.free_at(now)
-            if free_at > now and any(node.not_before <= now for node in self._cohorts.nodes.values()):
+            if free_at > now and any(n.always_on and n.not_before <= now for n in self._cohorts.nodes.values()):
                 due.append(free_at)
             await wait_until(self._clock, min([now + self._settings.steward_s, *due]), self._wake)
 
     async def _ask_nodes(self) -> bool:
         """Whether one of them has to be claimed first."""
-        claiming = False
+        claiming = in_turn = False
         # Silent ones let others go before.
         for node in sorted(self._cohorts.nodes.values(), key=lambda node: node.asked):
             dev_eui = node.device.dev_eui
@@ -279,8 +279,9 @@ class LorawanRadio:
             if self._cohorts.runner_of(dev_eui) is not None:
                 continue  # its session asks what it needs; two questions at a time collide
             now = self._clock.now()
-            if self._cohorts.turn.free_at(now) > now:
-                return claiming  # the steward looks again when the air is free
+            if node.always_on and (in_turn or self._cohorts.turn.free_at(now) > now):
+                in_turn = True  # nor is one behind it; the steward looks again when the air is free
+                continue
             if not node.is_due(self._settings.inventory, now):
                 if node.take_changed():
                     self._keep_known(node.known)
@@ -293,7 +294,8 @@ class LorawanRadio:
                 self._keep_known(node.known)
             if action is None:
                 continue
-            self._cohorts.turn.take(now, self._settings.session.unicast_gap_s)
+            if node.always_on:
+                self._cohorts.turn.take(now, self._settings.session.unicast_gap_s)
             if not await self._requests.send(action):
                 node.postpone(self._clock.now() + self._settings.session.retry_s)
         return claiming

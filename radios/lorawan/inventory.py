@@ -145,7 +145,7 @@ class Node:
             mac_version=self.device.mac_version,
             answer_timeout_s=self.answer_timeout_s(settings),
             ports=self.ports,
-            always_on=self.device.device_class is DeviceClass.C,
+            always_on=self.always_on,
             unicast_dr=unicast_dr,
             redundancy_limit=redundancy_limit,
             confirm_each=confirm_each,
@@ -171,7 +171,7 @@ class Node:
         self.discovery.was_asked(wanted.name)
         self.asked_at, self.not_before = now, now + wait
         heard_now = self.last_heard is not None and now <= self.last_heard + _SAME_UPLINK_S
-        self.chances = int(heard_now and not self._always_on)
+        self.chances = int(heard_now and not self.always_on)
         return Unicast(self.device.dev_eui, wanted.port, wanted.data, now + wait, wanted.name)
 
     def postpone(self, until: float) -> None:
@@ -265,7 +265,8 @@ class Node:
         )
 
     @property
-    def _always_on(self) -> bool:
+    def always_on(self) -> bool:
+        """Whether a request is sent as soon as it is queued; else it waits for the node's next uplink."""
         return self.device.device_class is DeviceClass.C
 
     def _ask_afresh(self) -> None:
@@ -276,7 +277,7 @@ class Node:
         if not self.asked or now <= self.asked_at + _ANSWER_S:
             return
         self.chances += 1
-        enough = 1 if self._always_on else 2
+        enough = 1 if self.always_on else 2
         if self.chances == enough:
             self.silence += self.hearing.share
             self.discovery.was_silent(self.hearing.share)

@@ -5,6 +5,7 @@ from statistics import mean
 
 import pytest
 
+from radios.lorawan.air import Turn
 from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.inventory import Node
 from radios.lorawan.messages import Unicast
@@ -67,3 +68,20 @@ async def test_a_node_that_is_found_out_about_gives_way_to_one_that_was_asked_le
             assert len(radio._cohorts.nodes) in (0, 30)
             await asyncio.sleep(0.005)
     assert len(set(asked[:30])) == 30
+
+
+async def test_requests_that_wait_for_an_uplink_take_no_turn_of_the_air(monkeypatch):
+    """Four seconds for each of many nodes of class A would keep fragments from the air for minutes."""
+    taken, take = [], Turn.take
+
+    def noted(turn, now, busy_s):
+        taken.append(busy_s)
+        take(turn, now, busy_s)
+
+    monkeypatch.setattr(Turn, "take", noted)
+    specs = [spec(n, device_class="A", uplink_interval_s=86_400.0) for n in range(1, 31)]
+    async with site(specs, new_image()) as (radio, _, network):
+        while not all(network.simulated.devices[s.dev_eui].queue for s in specs):
+            await asyncio.sleep(0.005)
+        assert taken == []
+        assert radio._cohorts.turn.free_at(0.0) == 0.0
