@@ -75,7 +75,8 @@ class Site(Network):
         return None if true is None else self.machine.clock.wall.at(true + self.machine.ahead_s)
 
     def busiest_hour_s(self):
-        return max(sum(s for at, s in self.sent if begin <= at < begin + HOUR_S) for begin, _ in self.sent)
+        hours = (sum(s for at, s in self.sent if begin <= at < begin + HOUR_S) for begin, _ in self.sent)
+        return max(hours, default=0.0)
 
 
 class World:
@@ -214,6 +215,14 @@ def test_nor_where_no_gateway_knows_gps_time(stage, leap):
 def test_nor_for_nodes_that_listen_seldom(stage, leap, device_class):
     specs = [spec(n, device_class=device_class, uplink_interval_s=120.0, package_versions={2: 1}) for n in (1, 2)]
     steps_at(stage, leap, restart=False, specs=specs, within_s=3 * HOUR_S, sessions=2)
+
+
+@pytest.mark.parametrize("leap", LEAPS)
+@pytest.mark.parametrize("stage", ["gathering", "mid-transfer"])
+def test_nor_for_nodes_on_beacon_time_that_no_gateway_tells_us(stage, leap):
+    """A window in our wrong time is refused by those that know better; the right one is asked for, or the image comes by unicast."""
+    specs = [spec(n, device_class="B", uplink_interval_s=120.0, package_versions={2: 1}) for n in (1, 2)]
+    steps_at(stage, leap, restart=False, specs=specs, within_s=5 * HOUR_S, sessions=3, has_gps=False)
 
 
 def test_a_node_without_ts003_needs_no_other_window_after_a_step():
