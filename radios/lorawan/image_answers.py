@@ -28,13 +28,14 @@ def image(
     out: Outgoing, node: SessionNode, command: firmware_management.DevUpgradeImageAns, air: Air, now: float
 ) -> None:
     valid = command.up_image_status is UpImageStatus.VALID
+    ours = valid and command.next_fw_version == out.cohort.version
     if node.step in (Step.INSTALLING, Step.CONFIRMING):
         if node.suspect:
-            still_old(out, node, now, pending=valid)
+            still_old(out, node, now, pending=ours)  # a bootloader that swaps keeps the old image in the slot
         return
     if node.step not in (Step.WINDOW, Step.RECEIVING, Step.VERIFYING):
         return
-    if valid and command.next_fw_version == out.cohort.version:
+    if ours:
         if node.step is not Step.VERIFYING:
             complete(out, node, now)
         ready(out, node, now)

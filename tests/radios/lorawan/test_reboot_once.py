@@ -5,6 +5,7 @@ import pytest
 from radios.lorawan.messages import Unicast
 from radios.lorawan.packages import firmware_management
 from radios.radio import Fact, Want
+from radios.simulated.lorawan.packages.firmware_management import UpgradeImage
 from tests.radios.lorawan.test_troubles import silent_until_valid
 from tests.radios.lorawan.world import World, new_image, spec
 
@@ -107,3 +108,36 @@ def test_a_node_that_says_nothing_of_an_image_that_is_not_valid_is_known_to_have
     world.run(lambda w: ran(w, node), 6 * 3600.0)
     assert ran(world, node) == [1]
     assert world.node(node).counters.joins == 2
+
+
+def swaps_slots(node):
+    """As MCUboot: what ran before lies where the next image is expected, whole and signed, while the new one is on trial."""
+    bootloader = node.bootloader
+    judge = bootloader.judge_image
+
+    def judged():
+        return (UpgradeImage.VALID, 1) if bootloader.swaps and bootloader.download is None else judge()
+
+    bootloader.judge_image = judged
+
+
+def test_an_old_image_that_waits_beside_the_new_one_is_no_reason_to_reboot():
+    """It told the old version just before it rebooted, and of its slot only after: a reboot on trial ends the trial."""
+    node = spec(1)
+    world = World([node], new_image())
+    swaps_slots(world.node(node))
+    deaf_to_reboots(world)
+    package = world.node(node).firmware
+    receive = package.receive
+
+    def hears(payload, now, *, multicast):
+        asked_slot = payload[:1] == b"\x04" and package.reboot_at is not None
+        return [] if asked_slot else receive(payload, now, multicast=multicast)
+
+    package.receive = hears
+    world.run(lambda _: package.reboot_at is not None)
+    world.restart()
+    deaf_to_reboots(world)
+    world.run(lambda w: ran(w, node))
+    assert ran(world, node) == [2]
+    assert world.node(node).counters.reboots == 1
