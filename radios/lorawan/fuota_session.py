@@ -138,6 +138,7 @@ class FuotaSession:
         reboot.directed(self._out, node, now)
         if directive.want is Want.DROP and node.step is not Step.DROPPING:
             nothing_there = node.step is Step.GROUP and not node.asked and not self.cohort.data_started
+            node.holds_image = node.holds_image or self._may_hold_image(node)
             self._out.move(node, Step.DROPPING)
             if nothing_there:
                 dropped(self._out, node, now)
@@ -145,6 +146,11 @@ class FuotaSession:
             self._out.leave(node, Release(node.dev_eui, again=True, reason="retry"))
         elif node.not_before > now and node.step not in (Step.RUNNING, Step.CONFIRMING):
             self._out.ask_afresh(node)
+
+    def _may_hold_image(self, node: SessionNode) -> bool:
+        """Whether it may have all of the block and not have said so: what is called off must not start at some later reboot."""
+        whole = node.step is not Step.RUNNING and (self._rounds.coding or node.step is Step.VERIFYING or node.unsure)
+        return whole and node.profile.firmware_management
 
     def give_root_key(self, dev_eui: str, root_key: Key) -> None:
         """Root keys are never journalled: the shell fetches them again after a crash."""

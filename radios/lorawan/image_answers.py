@@ -33,12 +33,19 @@ def image(
         if node.suspect:
             still_old(out, node, now, pending=ours)  # a bootloader that swaps keeps the old image in the slot
         return
+    if node.step is Step.DROPPING and node.holds_image:
+        # Only what waits there is deleted: one that runs or tries it may keep in the slot what it goes back to.
+        node.holds_image = node.image_waits = ours
+        node.ask_afresh()
+        out.changed(node)
+        return
     if node.step not in (Step.WINDOW, Step.RECEIVING, Step.VERIFYING):
         return
     if ours:
         if node.step is not Step.VERIFYING:
             complete(out, node, now)
         ready(out, node, now)
+        node.image_waits = True
     elif command.up_image_status is UpImageStatus.WRONG_HARDWARE and not node.suspect:
         out.fail(node, now, "wrong_hardware", "DevUpgradeImageAns: image for other hardware")
     elif node.suspect or node.step is Step.VERIFYING:

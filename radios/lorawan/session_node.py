@@ -101,7 +101,7 @@ class SessionNode:
     code: str = ""
     unicast: bool = False  # its fragments come through its queue
     grouped: bool = True  # it was told of a multicast group
-    holds_image: bool = False  # and does not run it
+    holds_image: bool = False  # and does not run it, as far as is known
     installing_since: float = 0.0  # Unix seconds
     unsure: bool = False  # its record is of a backup: before anything else it is asked what it holds by now
 
@@ -126,7 +126,7 @@ class SessionNode:
     timeless: bool = False  # it cannot be told a moment: it has no clock, or another time
     rebooted_by: float = 0.0  # when the last command to reboot has taken effect, if it was heard
     version_requests: int = 0  # since then
-    image_waits: bool = False  # it said so after that
+    image_waits: bool = False  # it said so, and was not told to reboot since
     started: bool = False  # after the reboot command its image slot is empty: the image was begun, whatever runs by now
     image_refused: int = 0  # answers that there is no valid image
     without_session: int = 0  # answers without a word about the session that was asked for
