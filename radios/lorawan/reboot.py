@@ -38,7 +38,7 @@ def is_ahead(node: SessionNode, wall: WallTime, now: float) -> bool:
 def is_due(node: SessionNode, wall: WallTime, now: float) -> bool:
     """Whether it is told (again). After a command that it may have heard it first has to say that the image still waits:
     one that started it and took it back would otherwise be sent into a second reboot."""
-    return not node.reboots or node.image_waits or is_ahead(node, wall, now)
+    return node.want is Want.INSTALL and (_is_untold(node) or is_ahead(node, wall, now))
 
 
 def command(node: SessionNode, settings: SessionSettings, now: float) -> firmware_management.DownlinkCommand:
@@ -78,9 +78,16 @@ def silent_until(node: SessionNode, settings: SessionSettings, now: float) -> fl
 
 
 def come(out: Outgoing, node: SessionNode, now: float) -> None:
-    """The moment that it was told of has come, heard or not: its version says before anything else whether it was."""
-    if node.step is Step.INSTALLING and 0.0 < node.told_at <= now:
+    """The moment that it was told of has come, heard or not: its version says before anything else whether it was.
+
+    One that certainly was not told, or says that its image still waits, is not told what is no longer wanted.
+    """
+    if node.step is not Step.INSTALLING:
+        return
+    if 0.0 < node.told_at <= now:
         out.move(node, Step.CONFIRMING)
+    elif node.want is not Want.INSTALL and _is_untold(node) and not to_cancel(node, now):
+        _taken_back(out, node, now)
 
 
 def directed(out: Outgoing, node: SessionNode, now: float) -> None:
@@ -124,6 +131,10 @@ def _taken_back(out: Outgoing, node: SessionNode, now: float) -> None:
         out.event(node, Fact.READY, now)
     node.ask_afresh()
     out.changed(node)
+
+
+def _is_untold(node: SessionNode) -> bool:
+    return not node.reboots or node.image_waits
 
 
 def _knows_time(node: SessionNode) -> bool:
