@@ -139,7 +139,7 @@ class Asking:
             return
         if not self._out.idle():
             return  # it has a commit of its own, which the daemon may refuse; the shell calls again at once
-        if reboot.begins_at(node, self._out.settings.wall) > now:
+        if max(node.not_before, reboot.begins_at(node, self._out.settings.wall)) > now:
             return
         node.installing_since = now
         self._out.move(node, Step.INSTALLING)
@@ -153,7 +153,7 @@ class Asking:
         self._for_uplink.discard(node.dev_eui)
         if not asks(node):
             waits = node.step is Step.READY and node.want is Want.INSTALL
-            begins_at = reboot.begins_at(node, self._out.settings.wall)
+            begins_at = max(node.not_before, reboot.begins_at(node, self._out.settings.wall))
             if not waits or begins_at > now:
                 self._lookout.rest(node, begins_at if waits else None)
             return

@@ -315,7 +315,7 @@ class Cohorts:
             runner = self.restore(name, records)
             for dev_eui in installing:
                 if runner is not None:
-                    runner.session.refuse_install(dev_eui)
+                    runner.session.refuse_install(dev_eui, self._clock.now())
         self._wake.set()
 
     def _forget(self, name: str) -> None:

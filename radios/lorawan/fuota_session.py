@@ -172,11 +172,14 @@ class FuotaSession:
         for node in self.nodes.values():
             self._roster.touch(node)
 
-    def refuse_install(self, dev_eui: str) -> None:
-        """The daemon did not take the commit that begins an installation: wait for its next directive."""
+    def refuse_install(self, dev_eui: str, now: float) -> None:
+        """The daemon did not take the commit that begins an installation: wait for its next directive.
+
+        Or for a while: a disk that was full for a moment is no reason for it to say anything new.
+        """
         node = self.nodes.get(dev_eui)
-        if node is not None:
-            node.want = Want.DELIVER
+        if node is not None and node.step is Step.READY:  # else the commit was durable all the same
+            node.not_before = now + self.settings.refused_s
             self._roster.touch(node)
 
     def hand_over(self, dev_eui: str, detail: str, now: float) -> None:
