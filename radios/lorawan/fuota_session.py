@@ -17,6 +17,7 @@ from radios.lorawan.block_status import BlockStatus
 from radios.lorawan.cohort import BlockSource, Cohort, SessionSettings, block_ack_delay_for
 from radios.lorawan.counters import Counters
 from radios.lorawan.feeds import Feeds
+from radios.lorawan.image_answers import may_hold
 from radios.lorawan.keys import Key
 from radios.lorawan.lessons import OWNER
 from radios.lorawan.messages import Action, Feed, Multicast, Release
@@ -138,7 +139,7 @@ class FuotaSession:
         reboot.directed(self._out, node, now)
         if directive.want is Want.DROP and node.step is not Step.DROPPING:
             nothing_there = node.step is Step.GROUP and not node.asked and not self.cohort.data_started
-            node.holds_image = node.holds_image or self._may_hold_image(node)
+            node.holds_image = node.holds_image or may_hold(node, coding=self._rounds.coding)
             self._out.move(node, Step.DROPPING)
             if nothing_there:
                 dropped(self._out, node, now)
@@ -146,11 +147,6 @@ class FuotaSession:
             self._out.leave(node, Release(node.dev_eui, again=True, reason="retry"))
         elif node.not_before > now and node.step not in (Step.RUNNING, Step.CONFIRMING):
             self._out.ask_afresh(node)
-
-    def _may_hold_image(self, node: SessionNode) -> bool:
-        """Whether it may have all of the block and not have said so: what is called off must not start at some later reboot."""
-        whole = node.step is not Step.RUNNING and (self._rounds.coding or node.step is Step.VERIFYING or node.unsure)
-        return whole and node.profile.firmware_management
 
     def give_root_key(self, dev_eui: str, root_key: Key) -> None:
         """Root keys are never journalled: the shell fetches them again after a crash."""
@@ -173,10 +169,8 @@ class FuotaSession:
             self._roster.touch(node)
 
     def refuse_install(self, dev_eui: str, now: float) -> None:
-        """The daemon did not take the commit that begins an installation: wait for its next directive.
-
-        Or for a while: a disk that was full for a moment is no reason for it to say anything new.
-        """
+        """The daemon did not take the commit that begins an installation: wait for its next directive, or for a while, as a
+        disk that was full for a moment is no reason for it to say anything new."""
         node = self.nodes.get(dev_eui)
         if node is not None and node.step is Step.READY:  # else the commit was durable all the same
             node.not_before = now + self.settings.refused_s
@@ -308,21 +302,24 @@ class FuotaSession:
         if (node := self.nodes.get(dev_eui)) is not None:
             self._feeds.busy(node, now)
 
-    def unicast_refused(self, dev_eui: str, now: float) -> None:
-        """Not taken by the network server: it does not count as asked."""
-        node = self.nodes.get(dev_eui)
-        if node is not None:
-            if node.question == INSTALL:
+    def unicast_refused(self, dev_eui: str, now: float, name: str = "", *, sure: bool = True) -> None:
+        """Not taken by the network server: it does not count as asked. Not `sure` where the call may have been cut off."""
+        if (node := self._asked(dev_eui, name)) is not None:
+            if sure and node.question == INSTALL:
                 reboot.not_sent(node)
             node.asked = max(0, node.asked - 1)
             node.not_before = now + self.settings.retry_s
             self._roster.touch(node)
 
-    def unicast_waits(self, dev_eui: str) -> None:
+    def unicast_waits(self, dev_eui: str, name: str = "") -> None:
         """The same request waits in the node's queue since it was asked before: nothing was added."""
-        node = self.nodes.get(dev_eui)
-        if node is not None and node.step is Step.WINDOW:
+        if (node := self._asked(dev_eui, name)) is not None and node.step is Step.WINDOW:
             node.window_from = node.window_before
+
+    def _asked(self, dev_eui: str, name: str) -> SessionNode | None:
+        """The node, if the request of this name was a question to it, and is one still."""
+        node = self.nodes.get(dev_eui)
+        return node if node is not None and name in ("", node.question) else None
 
     def unicast_oversize(self, dev_eui: str, detail: str, now: float) -> None:
         """It would not fit the node's data rate: not sent, and tried again in a while."""

@@ -53,6 +53,15 @@ def image(
         image_refused(out, node, now, f"DevUpgradeImageAns: {found}", air.highest)
 
 
+def may_hold(node: SessionNode, *, coding: bool) -> bool:
+    """Whether it may have all of the block and not have said so: what is called off must not start at some later reboot.
+
+    `coding`: all plain fragments are out.
+    """
+    whole = node.step is not Step.RUNNING and (coding or node.step is Step.VERIFYING or node.unsure)
+    return whole and node.profile.firmware_management
+
+
 def has_firmware_management(out: Outgoing, node: SessionNode) -> None:
     """It was silent when it was asked for TS006, and has it after all: no need to wait until it updates itself."""
     node.profile = replace(node.profile, firmware_management=True)

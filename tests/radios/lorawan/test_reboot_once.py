@@ -1,11 +1,16 @@
 """A command to reboot is repeated only to a node that says that its image still waits: an image on trial, or taken back, is left alone."""
 
+import asyncio
+
 import pytest
 
+from radios.errors import LinkError
+from radios.lorawan.fuota_session import FuotaSession
 from radios.lorawan.messages import Unicast
 from radios.lorawan.packages import firmware_management
 from radios.radio import Fact, Want
 from radios.simulated.lorawan.packages.firmware_management import UpgradeImage
+from tests.radios.lorawan.test_session_properties import IMAGE, Site, deliver
 from tests.radios.lorawan.test_troubles import silent_until_valid
 from tests.radios.lorawan.world import World, new_image, spec
 
@@ -141,3 +146,37 @@ def test_an_old_image_that_waits_beside_the_new_one_is_no_reason_to_reboot():
     world.run(lambda w: ran(w, node))
     assert ran(world, node) == [2]
     assert world.node(node).counters.reboots == 1
+
+
+@pytest.mark.parametrize("device_class", ["C", "A"])
+def test_a_command_of_which_nobody_knows_whether_it_was_taken_is_not_given_again_unasked(device_class, monkeypatch):
+    """The network server took it, and its word on that was cut off, as at the end of a call's time."""
+    enqueue, cut = Site.enqueue, []
+
+    async def cut_off(self, dev_eui, port, data, expires=None):
+        await enqueue(self, dev_eui, port, data, expires)
+        if data[:1] == COUNTDOWN_ANS and not cut:
+            cut.append(data)
+            await asyncio.sleep(10.0)
+            raise LinkError("chirpstack EnqueueDeviceQueueItemRequest: DEADLINE_EXCEEDED")
+
+    monkeypatch.setattr(Site, "enqueue", cut_off)
+    monkeypatch.setattr(FuotaSession, "receive", without_countdown_answers(FuotaSession.receive))
+    node = spec(1, device_class=device_class, uplink_interval_s=60.0)
+    nodes, _ = deliver([node], [])
+    assert cut
+    assert nodes[node.dev_eui].running_image == IMAGE
+    assert nodes[node.dev_eui].counters.reboots == 1
+
+
+def without_countdown_answers(receive):
+    return lambda self, uplink, now: uplink.data[:1] != COUNTDOWN_ANS and receive(self, uplink, now)
+
+
+def test_an_acknowledgement_that_was_not_taken_says_nothing_of_a_command_to_reboot():
+    node = spec(1)
+    world = World([node], new_image())
+    world.run(lambda w: w.session.nodes[node.dev_eui].reboots)
+    world.session.unicast_refused(node.dev_eui, world.now, "FragDataBlockReceivedAns")
+    assert not world.session.nodes[node.dev_eui].image_waits
+    assert world.session.nodes[node.dev_eui].asked == 1
