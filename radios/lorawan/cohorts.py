@@ -51,6 +51,7 @@ _JOURNAL_RETRY_S = 10.0
 _GPS_STEP_S = 1.0
 _WORD_S = 600.0  # so long a restored session waits for the daemon's word on its nodes
 _TOLD_AHEAD_MOST_S = 86400.0  # a node is told so long before its moment at most: twice its answer's time
+_REBOOTED_MOST_S = 2 * 86400.0  # an answer's time and a reboot: more is of another clock
 
 
 class Cohorts:
@@ -335,6 +336,8 @@ class Cohorts:
                 node.installing_since = min(node.installing_since, now)
                 if node.told_at > now + _TOLD_AHEAD_MOST_S:
                     node.told_at = 0.0
+                if node.rebooted_by > now + _REBOOTED_MOST_S:
+                    node.rebooted_by = 0.0
         except (BadRecord, KeyError) as error:
             _log.error("lorawan cohort %s cannot be restored, its nodes start again: %s", name, error)
             return None

@@ -178,8 +178,7 @@ class FuotaSession:
 
     def hand_over(self, dev_eui: str, detail: str, now: float) -> None:
         """The node is another daemon's: nothing is asked of it any more. It may come back, unless all was done."""
-        node = self.nodes.get(dev_eui)
-        if node is None:
+        if (node := self.nodes.get(dev_eui)) is None:
             return
         if node.step is Step.DROPPING:
             dropped(self._out, node, now, detail)
@@ -195,6 +194,7 @@ class FuotaSession:
         if node is None:
             return False
         node.last_heard = now
+        reboot.heard(self._out, node, uplink.f_cnt)
         self._rounds.heard(node)
         waited_for = self._asking.heard(node)
         if not self._take(node, uplink, now):

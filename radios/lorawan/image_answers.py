@@ -78,12 +78,12 @@ def version(out: Outgoing, node: SessionNode, version: int, now: float) -> None:
         node.ask_afresh()
         out.changed(node)
     elif node.step in (Step.INSTALLING, Step.CONFIRMING) or (node.unsure and node.step is Step.READY):
-        if version == out.cohort.version or (node.reboots and node.started):
+        if version == out.cohort.version or node.started:
             node.version, node.holds_image, node.started = version, False, False
             out.move(node, Step.RUNNING)
             node.ask_afresh(now + out.settings.recheck_s)
             out.event(node, Fact.RUNNING, now, version=version)
-        elif node.reboots:
+        elif node.step is Step.CONFIRMING or not node.image_waits:
             node.ask_afresh()
             node.suspect = True  # not rebooted yet, or taken back by its bootloader: the image slot tells
     elif node.step is Step.RUNNING:

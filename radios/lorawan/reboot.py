@@ -36,9 +36,10 @@ def is_ahead(node: SessionNode, wall: WallTime, now: float) -> bool:
 
 
 def is_due(node: SessionNode, wall: WallTime, now: float) -> bool:
-    """Whether it is told (again). After a command that it may have heard it first has to say that the image still waits:
-    one that started it and took it back would otherwise be sent into a second reboot."""
-    return node.want is Want.INSTALL and (_is_untold(node) or is_ahead(node, wall, now))
+    """Whether it is told (again). It first has to say that the image waits, and again after a command that it may have heard,
+    and where it rebooted by itself: one that started it and took it back would otherwise be sent into a second reboot."""
+    told_ahead = node.told_at > now and is_ahead(node, wall, now)
+    return node.want is Want.INSTALL and (node.image_waits or told_ahead)
 
 
 def command(node: SessionNode, settings: SessionSettings, now: float) -> firmware_management.DownlinkCommand:
@@ -60,6 +61,14 @@ def sent(node: SessionNode, settings: SessionSettings, now: float) -> None:
 def not_sent(node: SessionNode) -> None:
     """The network server did not take the last command."""
     node.image_waits = True
+
+
+def heard(out: Outgoing, node: SessionNode, f_cnt: int) -> None:
+    """Where its frame counter begins anew, it joined again: it may have rebooted by itself, and have started the image."""
+    before, node.f_cnt = node.f_cnt, f_cnt
+    if f_cnt < before and node.image_waits:
+        node.image_waits = False
+        out.changed(node)
 
 
 def to_cancel(node: SessionNode, now: float) -> bool:
@@ -86,7 +95,7 @@ def come(out: Outgoing, node: SessionNode, now: float) -> None:
         return
     if 0.0 < node.told_at <= now:
         out.move(node, Step.CONFIRMING)
-    elif node.want is not Want.INSTALL and _is_untold(node) and not to_cancel(node, now):
+    elif node.want is not Want.INSTALL and node.image_waits and not to_cancel(node, now):
         _taken_back(out, node, now)
 
 
@@ -131,10 +140,6 @@ def _taken_back(out: Outgoing, node: SessionNode, now: float) -> None:
         out.event(node, Fact.READY, now)
     node.ask_afresh()
     out.changed(node)
-
-
-def _is_untold(node: SessionNode) -> bool:
-    return not node.reboots or node.image_waits
 
 
 def _knows_time(node: SessionNode) -> bool:

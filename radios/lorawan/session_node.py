@@ -97,6 +97,10 @@ class SessionNode:
     attempt: int = 1
     reboots: int = 0  # reboot commands sent
     reboots_heard: int = 0  # that the node answered
+    rebooted_by: float = 0.0  # when the last command to reboot has taken effect, if it was heard; of the radio's clock
+    image_waits: bool = (
+        False  # it said so, and since then was not told to reboot, nor did so by itself as far as is known
+    )
     version: int | None = None  # last told after the reboot
     code: str = ""
     unicast: bool = False  # its fragments come through its queue
@@ -124,9 +128,7 @@ class SessionNode:
     suspect: bool = False  # may be complete: the image is asked about
     unproven: int = 0  # times that the image was asked about in vain
     timeless: bool = False  # it cannot be told a moment: it has no clock, or another time
-    rebooted_by: float = 0.0  # when the last command to reboot has taken effect, if it was heard
-    version_requests: int = 0  # since then
-    image_waits: bool = False  # it said so, and was not told to reboot since
+    version_requests: int = 0  # since the last command to reboot
     started: bool = False  # after the reboot command its image slot is empty: the image was begun, whatever runs by now
     image_refused: int = 0  # answers that there is no valid image
     without_session: int = 0  # answers without a word about the session that was asked for
@@ -139,6 +141,7 @@ class SessionNode:
     group_deleted: bool = False  # while DROPPING: the fragmentation session is gone, the group is next
     recheck_s: float = 0.0
     last_heard: float = 0.0
+    f_cnt: int = 0  # of its last uplink
 
     def __post_init__(self) -> None:
         if self.unicast_dr is None:
