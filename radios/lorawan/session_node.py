@@ -48,6 +48,8 @@ TRANSITIONS: dict[Step, frozenset[Step]] = {
 }
 BEFORE_BLOCK = frozenset({_S.GROUP, _S.BLOCK})
 BEFORE_DATA = frozenset({_S.GROUP, _S.BLOCK, _S.SET_UP})
+_TOLD_AHEAD_MOST_S = 86400.0  # a node is told so long before its moment at most: twice its answer's time
+_REBOOTED_MOST_S = 2 * 86400.0  # an answer's time and a reboot
 UNPROVEN_MOST = 3  # times that silence about an image is taken for lost frames
 NEEDS_DATA = frozenset({_S.GROUP, _S.BLOCK, _S.SET_UP, _S.WINDOW, _S.RECEIVING, _S.VERIFYING})
 
@@ -168,6 +170,14 @@ class SessionNode:
     @property
     def _receives(self) -> bool:
         return self.step is Step.RECEIVING and self.want in (Want.DELIVER, Want.INSTALL)
+
+    def found_at(self, now: float) -> None:
+        """Read again from the journal: what lies too far ahead is of another clock's time."""
+        self.installing_since = min(self.installing_since, now)
+        if self.told_at > now + _TOLD_AHEAD_MOST_S:
+            self.told_at = 0.0
+        if self.rebooted_by > now + _REBOOTED_MOST_S:
+            self.rebooted_by = 0.0
 
     def move(self, step: Step) -> None:
         """ContractError for a step that does not follow."""

@@ -6,7 +6,9 @@ from radios.lorawan.cohort import SessionSettings
 from radios.lorawan.messages import Unicast
 from radios.lorawan.session_node import Step
 from radios.radio import Fact, Want
+from radios.simulated.lorawan.node import VirtualNode
 from tests.radios.lorawan.test_reboot_once import deaf_to_reboots, ran
+from tests.radios.lorawan.test_session_properties import IMAGE, deliver
 from tests.radios.lorawan.test_troubles import blind
 from tests.radios.lorawan.world import World, new_image, spec
 
@@ -116,3 +118,26 @@ def test_a_restart_waits_for_the_reboot_that_was_ordered_before_it():
     world.run(lambda w: ran(w, node))
     assert ran(world, node) == [2]
     assert world.node(node).counters.reboots == 1
+
+
+@pytest.mark.parametrize("device_class", ["C", "A"])
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("attempts_most", [2, 99])
+def test_a_node_whose_firmware_starts_whatever_it_has_received_is_delivered_once(
+    device_class, version, attempts_most, monkeypatch
+):
+    """Its session is gone before it has told that it has all of the block."""
+    handle_timeout = VirtualNode.handle_timeout
+
+    def starts_at_once(self, now):
+        if self.joined and self.firmware.reboot_at is None and self.bootloader.download is not None:
+            self.firmware.reboot_at = now + 0.5
+        handle_timeout(self, now)
+
+    monkeypatch.setattr(VirtualNode, "handle_timeout", starts_at_once)
+    node = spec(1, device_class=device_class, package_versions={3: version}, uplink_interval_s=60.0)
+    nodes, journal = deliver([node], [], attempts_most=attempts_most)
+    held = nodes[node.dev_eui]
+    assert held.running_image == IMAGE
+    assert [e.version for e in journal.events if e.fact is Fact.RUNNING] == [2]
+    assert held.fragment_counters.sessions_set_up == 1
