@@ -259,20 +259,16 @@ class FuotaSession:
         self._out.cohort_changed()
 
     def group_lost(self, now: float) -> None:
-        """Somebody deleted the server's group: its counter is lost with it, so another address and key are needed."""
+        """Somebody deleted the server's group."""
         self._rounds.refused(now, 0.0)
-        self.cohort.group_id = ""
-        self.cohort.group_serial += 1
-        self.cohort.mc_addr, key = self._new_group()
-        self._out.cohort_changed(key=key)
+        self._out.replace_group(*self._new_group())
         for node in list(self.nodes.values()):
             if node.step in (Step.WINDOW, Step.RECEIVING) and not node.unicast:
                 self._out.move(node, Step.GROUP)
 
     def group_deleted(self, group_id: str) -> None:
         if self.cohort.group_id == group_id:
-            self.cohort.group_id = ""
-            self._out.cohort_changed()
+            self._out.replace_group(*self._new_group())  # a node that is fed alone may need one again
         elif group_id in self.cohort.old_groups:
             self.cohort.old_groups.remove(group_id)
             self._out.cohort_changed()
