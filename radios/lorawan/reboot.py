@@ -15,6 +15,7 @@ from radios.radio import Fact, Want
 from radios.wall_time import WallTime
 
 LEAD_S: Final = 60.0  # at least so long before it is told
+_COUNTDOWN_MOST_S = 3600  # that a node is left alone, whatever it says
 _TOLD_OR_AFTER = (Step.INSTALLING, Step.CONFIRMING)
 
 
@@ -107,6 +108,16 @@ def directed(out: Outgoing, node: SessionNode, now: float) -> None:
     if node.want is Want.INSTALL and moment(node, out.settings.wall) != node.told_at and node.step is Step.CONFIRMING:
         out.move(node, Step.INSTALLING)  # told of another moment
     node.ask_afresh()
+
+
+def counts(out: Outgoing, node: SessionNode, answer: firmware_management.DevRebootCountdownAns, now: float) -> None:
+    """It counts down. What it will not, or for months, as its answer may say, its version and its slot tell."""
+    wait_s = 0 if answer.countdown == firmware_management.COUNTDOWN_CANCEL else answer.countdown
+    until = now + min(wait_s, _COUNTDOWN_MOST_S) + out.settings.settle_s
+    node.reboots_heard += 1
+    node.rebooted_by = max(node.rebooted_by, until)
+    out.move(node, Step.CONFIRMING)
+    node.ask_afresh(until)
 
 
 def told(

@@ -9,6 +9,7 @@ from radios.lorawan.fuota_session import FuotaSession
 from radios.lorawan.messages import Unicast
 from radios.lorawan.packages import firmware_management
 from radios.radio import Fact, Want
+from radios.simulated.lorawan.packages.commands import Answer
 from radios.simulated.lorawan.packages.firmware_management import UpgradeImage
 from tests.radios.lorawan.test_session_properties import IMAGE, Site, deliver
 from tests.radios.lorawan.test_troubles import silent_until_valid
@@ -180,3 +181,26 @@ def test_an_acknowledgement_that_was_not_taken_says_nothing_of_a_command_to_rebo
     world.session.unicast_refused(node.dev_eui, world.now, "FragDataBlockReceivedAns")
     assert not world.session.nodes[node.dev_eui].image_waits
     assert world.session.nodes[node.dev_eui].asked == 1
+
+
+@pytest.mark.parametrize("countdown", [0xFFFFFF, 0xFFFFFE, 900])
+def test_a_node_that_says_it_will_not_reboot_for_months_is_told_again(countdown):
+    """0xFFFFFF is "cancelled": 194 days, if it were taken for a number."""
+    node = spec(1)
+    world = World([node], new_image())
+    package, refused = world.node(node).firmware, []
+    receive = package.receive
+
+    def hears(payload, now, *, multicast):
+        if payload[:1] == b"\x03" and not refused:
+            refused.append(now)
+            return [Answer(b"\x03" + countdown.to_bytes(3, "little"))]
+        return receive(payload, now, multicast=multicast)
+
+    package.receive = hears
+    world.run(lambda _: refused)
+    since = world.now
+    world.run(lambda w: ran(w, node), limit_s=2 * 3600.0)
+    assert ran(world, node) == [2]
+    assert world.node(node).counters.reboots == 1
+    assert countdown > 3600 or world.now - since > countdown
