@@ -55,7 +55,8 @@ def sent(node: SessionNode, settings: SessionSettings, now: float) -> None:
     at = moment(node, settings.wall)
     node.reboots += 1
     node.told_at = at if at > now else 0.0
-    node.image_waits, node.unproven, node.version_requests = False, 0, 0
+    node.image_waits = node.obeyed = False
+    node.unproven = node.version_requests = 0
     node.rebooted_by = node.not_before + settings.reboot_countdown_s + settings.settle_s
 
 
@@ -67,9 +68,13 @@ def not_sent(node: SessionNode) -> None:
 def heard(out: Outgoing, node: SessionNode, f_cnt: int) -> None:
     """Where its frame counter begins anew, it joined again: it may have rebooted by itself, and have started the image."""
     before, node.f_cnt = node.f_cnt, f_cnt
-    if f_cnt < before and node.image_waits:
+    if f_cnt >= before:
+        return
+    if node.image_waits:
         node.image_waits = False
         out.changed(node)
+    elif node.step in _TOLD_OR_AFTER:
+        _obeyed(node)
 
 
 def to_cancel(node: SessionNode, now: float) -> bool:
@@ -110,11 +115,18 @@ def directed(out: Outgoing, node: SessionNode, now: float) -> None:
     node.ask_afresh()
 
 
+def _obeyed(node: SessionNode) -> None:
+    """It answered the last command, or joined again after it: some reboot without an answer, and must not do so for ever."""
+    if node.reboots and not node.obeyed:
+        node.obeyed = True
+        node.reboots_heard += 1
+
+
 def counts(out: Outgoing, node: SessionNode, answer: firmware_management.DevRebootCountdownAns, now: float) -> None:
     """It counts down. What it will not, or for months, as its answer may say, its version and its slot tell."""
     wait_s = 0 if answer.countdown == firmware_management.COUNTDOWN_CANCEL else answer.countdown
     until = now + min(wait_s, _COUNTDOWN_MOST_S) + out.settings.settle_s
-    node.reboots_heard += 1
+    _obeyed(node)
     node.rebooted_by = max(node.rebooted_by, until)
     out.move(node, Step.CONFIRMING)
     node.ask_afresh(until)
@@ -134,7 +146,7 @@ def told(
     tolerance_s = out.settings.clock_tolerance_s
     off_s = received_at + answer.reboot_time - node.told_at  # it may have heard the request an answer's time ago
     if answer.reboot_time and -tolerance_s <= off_s <= tolerance_s + node.profile.answer_timeout_s:
-        node.reboots_heard += 1
+        _obeyed(node)
         out.move(node, Step.CONFIRMING)
         return
     node.timeless = True

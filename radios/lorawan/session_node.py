@@ -98,7 +98,7 @@ class SessionNode:
     session_cnt: int = 0  # of this session; 0: not chosen yet
     attempt: int = 1
     reboots: int = 0  # reboot commands sent
-    reboots_heard: int = 0  # that the node answered
+    reboots_heard: int = 0  # that the node answered, or joined again after
     rebooted_by: float = 0.0  # when the last command to reboot has taken effect, if it was heard; of the radio's clock
     image_waits: bool = (
         False  # it said so, and since then was not told to reboot, nor did so by itself as far as is known
@@ -131,6 +131,7 @@ class SessionNode:
     unproven: int = 0  # times that the image was asked about in vain
     timeless: bool = False  # it cannot be told a moment: it has no clock, or another time
     version_requests: int = 0  # since the last command to reboot
+    obeyed: bool = False  # the last command to reboot was heard
     started: bool = False  # after the reboot command its image slot is empty: the image was begun, whatever runs by now
     image_refused: int = 0  # answers that there is no valid image
     without_session: int = 0  # answers without a word about the session that was asked for

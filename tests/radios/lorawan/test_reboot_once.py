@@ -204,3 +204,15 @@ def test_a_node_that_says_it_will_not_reboot_for_months_is_told_again(countdown)
     assert ran(world, node) == [2]
     assert world.node(node).counters.reboots == 1
     assert countdown > 3600 or world.now - since > countdown
+
+
+@pytest.mark.parametrize("device_class", ["C", "A"])
+def test_a_node_that_reboots_without_an_answer_and_starts_nothing_is_not_rebooted_for_ever(device_class):
+    """Its bootloader refuses what its application calls valid, and the command to reboot has no answer."""
+    node = spec(1, device_class=device_class, uplink_interval_s=60.0)
+    world = World([node], new_image())
+    world.node(node).bootloader.swap = lambda: False
+    deaf_to_reboots(world)
+    world.run(lambda w: Fact.FAILED in w.facts(node), limit_s=86_400.0)
+    assert world.events[-1].code == "refused"
+    assert world.node(node).counters.reboots <= world.settings.reboot_attempts + 1
