@@ -139,7 +139,7 @@ class FuotaSession:
         reboot.directed(self._out, node, now)
         if directive.want is Want.DROP and node.step is not Step.DROPPING:
             nothing_there = node.step is Step.GROUP and not node.asked and not self.cohort.data_started
-            node.holds_image = node.holds_image or may_hold(node, coding=self._rounds.coding)
+            node.holds_image = node.holds_image or may_hold(node, self.cohort.version, coding=self._rounds.coding)
             self._out.move(node, Step.DROPPING)
             if nothing_there:
                 dropped(self._out, node, now)

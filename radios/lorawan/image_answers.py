@@ -53,12 +53,13 @@ def image(
         image_refused(out, node, now, f"DevUpgradeImageAns: {found}", air.highest)
 
 
-def may_hold(node: SessionNode, *, coding: bool) -> bool:
+def may_hold(node: SessionNode, image_version: int, *, coding: bool) -> bool:
     """Whether it may have all of the block and not have said so: what is called off must not start at some later reboot.
 
-    `coding`: all plain fragments are out.
+    Or have it still, after it took it back. `coding`: all plain fragments are out.
     """
-    whole = node.step is not Step.RUNNING and (coding or node.step is Step.VERIFYING or node.unsure)
+    runs = node.step is Step.RUNNING and node.version == image_version
+    whole = not runs and (coding or node.step is Step.VERIFYING or node.unsure)
     return whole and node.profile.firmware_management
 
 

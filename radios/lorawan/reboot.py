@@ -97,9 +97,12 @@ def come(out: Outgoing, node: SessionNode, now: float) -> None:
 
     One that certainly was not told, or says that its image still waits, is not told what is no longer wanted.
     """
+    passed = 0.0 < node.told_at <= now
+    if node.step is Step.DROPPING and passed:
+        node.told_at, node.image_waits = 0.0, False  # taken back or not: its slot tells
     if node.step is not Step.INSTALLING:
         return
-    if 0.0 < node.told_at <= now:
+    if passed:
         out.move(node, Step.CONFIRMING)
     elif node.want is not Want.INSTALL and node.image_waits and not to_cancel(node, now):
         _taken_back(out, node, now)

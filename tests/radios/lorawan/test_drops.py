@@ -1,5 +1,8 @@
 """A node that is dropped keeps no image that could start later, and loses none that it may still need."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 
 from radios.lorawan.messages import Unicast
@@ -97,3 +100,39 @@ def test_before_anything_was_sent_nothing_is_asked_about_an_image():
     drop(world, node)
     assert not asked(world, "DevUpgradeImageReq")
     assert not asked(world, "DevDeleteImageReq")
+
+
+def test_a_moment_that_was_not_taken_back_in_time_is_no_reason_to_delete():
+    """Dropped before the moment; no answer came through until long after it, and the node tries the image by then."""
+    node = spec(1)
+    world = World([node], new_image())
+    world.session.direct(world.directive(node, Want.DELIVER, 2), world.now)
+    world.run(lambda w: Fact.READY in w.facts(node))
+    at = world.now + 7200.0
+    order = replace(world.directive(node, Want.INSTALL, 3), install_at=datetime.fromtimestamp(at, UTC))
+    world.session.direct(order, world.now)
+    world.run(lambda w: w.session.nodes[node.dev_eui].step is Step.CONFIRMING)
+    assert world.now < at
+    receive = world.node(node).firmware.receive
+    world.node(node).firmware.receive = lambda payload, now, *, multicast: (
+        [] if payload[:1] == b"\x02" else receive(payload, now, multicast=multicast)
+    )
+    world.silent.add(node.dev_eui)
+    world.session.direct(world.directive(node, Want.DROP, 4), world.now)
+    world.run(lambda w: w.now > at + 60.0)
+    assert world.node(node).bootloader.swaps == 1
+    world.session.nodes[node.dev_eui].f_cnt = 0  # as where it had spoken little before
+    world.silent.clear()
+    world.run(lambda w: w.session.finished)
+    assert not asked(world, "DevDeleteImageReq")
+
+
+def test_an_image_that_was_taken_back_and_lies_in_its_slot_again_is_deleted():
+    node = spec(1, self_test_fails=True)
+    world = World([node], new_image())
+    bootloader = world.node(node).bootloader
+    world.run(lambda w: Fact.RUNNING in w.facts(node))
+    assert bootloader.rollbacks == 1
+    bootloader.download = world.image  # slots are swapped back
+    drop(world, node)
+    assert bootloader.download is None
