@@ -71,9 +71,7 @@ def answer(out: Outgoing, node: SessionNode, command: codec.Command, received_at
         case firmware_management.DevUpgradeImageAns():
             image(out, node, command, air, now)
         case firmware_management.DevRebootCountdownAns() if node.step is Step.INSTALLING:
-            node.reboots_heard += 1
-            out.move(node, Step.CONFIRMING)
-            node.ask_afresh(now + command.countdown + out.settings.settle_s)
+            reboot.counts(out, node, command, now)
         case firmware_management.DevRebootTimeAns():
             reboot.told(out, node, command, received_at, now)
         case firmware_management.DevVersionAns():

@@ -28,6 +28,7 @@ _IMPATIENT = 12  # requests that are repeated with the first uplink that has no 
 _SILENT_INTERVALS = 3  # a node that did not speak for so many is asked by a request that waits in its queue
 _PROMPTS_LOST = 6  # in a row without an answer: they are probably not lost, but late
 _STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
+_BACK_OFFS_MOST = 32  # far beyond every wait; a float has an end, which a node that is silent for months would reach
 
 _Entry = tuple[bool, float, int, int, str]
 
@@ -138,7 +139,7 @@ class Asking:
             return
         if not self._out.idle():
             return  # it has a commit of its own, which the daemon may refuse; the shell calls again at once
-        if reboot.begins_at(node, self._out.settings.wall) > now:
+        if max(node.not_before, reboot.begins_at(node, self._out.settings.wall)) > now:
             return
         node.installing_since = now
         self._out.move(node, Step.INSTALLING)
@@ -152,7 +153,7 @@ class Asking:
         self._for_uplink.discard(node.dev_eui)
         if not asks(node):
             waits = node.step is Step.READY and node.want is Want.INSTALL
-            begins_at = reboot.begins_at(node, self._out.settings.wall)
+            begins_at = max(node.not_before, reboot.begins_at(node, self._out.settings.wall))
             if not waits or begins_at > now:
                 self._lookout.rest(node, begins_at if waits else None)
             return
@@ -217,7 +218,9 @@ class Asking:
             node.window_before = node.window_from
             node.window_from = session_start(node, cohort, settings, now)
         most = max(settings.answer_timeout_most_s, node.profile.answer_timeout_s)
-        wait = min(most, node.profile.answer_timeout_s * _BACK_OFF ** max(0, node.asked - _STEADY))
+        wait = min(
+            most, node.profile.answer_timeout_s * _BACK_OFF ** min(_BACK_OFFS_MOST, max(0, node.asked - _STEADY))
+        )
         node.asked += 1
         node.asked_at, node.not_before = now, now + wait
         if wanted.name == INSTALL:

@@ -50,6 +50,7 @@ class SessionSettings:
     verify_every_s: float = 30.0
     reboot_countdown_s: int = 10
     reboot_attempts: int = 5
+    refused_s: float = 600.0  # until an installation is begun again whose commit the daemon did not take
     settle_s: float = 45.0  # from the reboot to the first DevVersionReq
     recheck_s: float = 600.0  # DevVersionReq of a running node: a watchdog may have taken it back
     recheck_most_s: float = 86400.0

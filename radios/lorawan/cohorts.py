@@ -31,7 +31,7 @@ from radios.lorawan.journal_codec import (
     read_node,
 )
 from radios.lorawan.keys import Key
-from radios.lorawan.lessons import ALONE, OWNER, begun, learn, never_begun, record_after
+from radios.lorawan.lessons import ALONE, OWNER, begun, learn, may_run, never_begun, record_after
 from radios.lorawan.link import slower
 from radios.lorawan.messages import Observed, Release
 from radios.lorawan.network_server import NetworkServer
@@ -50,7 +50,6 @@ _log = logging.getLogger(__name__)
 _JOURNAL_RETRY_S = 10.0
 _GPS_STEP_S = 1.0
 _WORD_S = 600.0  # so long a restored session waits for the daemon's word on its nodes
-_TOLD_AHEAD_MOST_S = 86400.0  # a node is told so long before its moment at most: twice its answer's time
 
 
 class Cohorts:
@@ -134,8 +133,9 @@ class Cohorts:
 
     async def place(self) -> None:
         now = self._clock.now()
-        events: list[TransferEvent] = []
-        over: list[tuple[str, NodeDirective]] = []  # once that is durable: else nobody would ever be told
+        over: list[
+            tuple[str, NodeDirective, TransferEvent]
+        ] = []  # once that is durable: else nobody would ever be told
         joining: dict[str, list[tuple[Node, NodeDirective]]] = {}
         self.claiming = False
         for dev_eui, directive in list(self.directives.items()):
@@ -143,8 +143,7 @@ class Cohorts:
             if not self._is_free(dev_eui) or self._wanted.is_over(dev_eui, directive):
                 continue
             if directive.want is Want.DROP:
-                events.append(event(directive, Fact.DROPPED, now))
-                over.append((dev_eui, directive))
+                over.append((dev_eui, directive, event(directive, Fact.DROPPED, now)))
                 continue
             node = self.nodes.get(dev_eui)
             if node is None or order is None or directive.want is Want.HOLD:
@@ -152,8 +151,10 @@ class Cohorts:
             elsewhere = node.device.region != self._settings.region  # no order of this daemon can be for it
             reason = node.unsupported() or (f"refused: {self.obstacle(node)}" if elsewhere else "")
             if reason:
-                events.append(event(directive, Fact.FAILED, now, *coded(reason)))
-                over.append((dev_eui, directive))
+                over.append((dev_eui, directive, event(directive, Fact.FAILED, now, *coded(reason))))
+            elif node.ready and node.runs == order.image.version:
+                over.append((dev_eui, directive, event(directive, Fact.RUNNING, now, version=node.runs)))
+                node.ask_version_in(self._settings.session.recheck_s, self._settings.inventory)
             elif self._clock.wall.unix(now) >= order.expires.timestamp():
                 # No verdict: so says a clock that may have leapt, and whoever ordered it knows better.
                 if self._wanted.hold_back(dev_eui, directive.transfer):
@@ -165,8 +166,8 @@ class Cohorts:
                     self.claiming = True
             elif not node.ready and (silent := node.silent_about(self._settings.session.stalled_after)):
                 self._stalled(directive, now, "silent", silent)
-        await self.ground.commit([], events)
-        for dev_eui, directive in over:
+        await self.ground.commit([], [told for _, _, told in over])
+        for dev_eui, directive, _ in over:
             self._wanted.end(dev_eui, directive)
         for transfer, members in joining.items():
             await self._gather(self.orders[transfer], members)
@@ -315,7 +316,7 @@ class Cohorts:
             runner = self.restore(name, records)
             for dev_eui in installing:
                 if runner is not None:
-                    runner.session.refuse_install(dev_eui)
+                    runner.session.refuse_install(dev_eui, self._clock.now())
         self._wake.set()
 
     def _forget(self, name: str) -> None:
@@ -332,9 +333,7 @@ class Cohorts:
             now = self._clock.now()
             cohort.found_at(now)
             for node in nodes:
-                node.installing_since = min(node.installing_since, now)
-                if node.told_at > now + _TOLD_AHEAD_MOST_S:
-                    node.told_at = 0.0
+                node.found_at(now)
         except (BadRecord, KeyError) as error:
             _log.error("lorawan cohort %s cannot be restored, its nodes start again: %s", name, error)
             return None
@@ -362,6 +361,8 @@ class Cohorts:
             del self._serving[lesson.dev_eui]
         _log.info("lorawan:%s in cohort %s: %s", lesson.dev_eui, cohort.cohort, lesson)
         self._wake.set()
+        if may_run(lesson) and (node := self.nodes.get(lesson.dev_eui)) is not None:
+            node.ask_version()
         if known is not None:
             dropping = self._wanted.dropping(lesson.dev_eui, cohort.transfer)
             learn(known, lesson, cohort, self._settings.plan, dropping=dropping)

@@ -39,5 +39,9 @@ class Directives:
         return directive is None or directive.transfer != transfer or directive.want is Want.DROP
 
 
-def event(directive: NodeDirective, fact: Fact, now: float, code: str = "", detail: str = "") -> TransferEvent:
-    return TransferEvent(directive.transfer, directive.node, directive.generation, fact, now, code=code, detail=detail)
+def event(
+    directive: NodeDirective, fact: Fact, now: float, code: str = "", detail: str = "", version: int | None = None
+) -> TransferEvent:
+    return TransferEvent(
+        directive.transfer, directive.node, directive.generation, fact, now, version=version, code=code, detail=detail
+    )

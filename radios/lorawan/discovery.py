@@ -14,6 +14,8 @@ from radios.lorawan.packages import clock_sync, firmware_management, fragmentati
 from radios.lorawan.session_node import Ports
 
 MC_GROUPS = 4
+UNTOLD = float("-inf")
+"""When a node told its version that has not told it, or is to be asked again: the radio's clock may begin at 0."""
 
 _SILENT_MOST = 12  # unanswered requests after which a package is not there, when another one answers
 # ... and answers of that one meanwhile. Whatever the link loses, each question is as likely to be answered as the one
@@ -55,7 +57,7 @@ class Discovery:
     beside_asked: int = 0  # that other one
     last: str = ""  # name of the last request
     answers: int = 0  # in all, with or without news
-    version_at: float = 0.0  # when DevVersionAns came last
+    version_at: float = UNTOLD  # when DevVersionAns came last
     told_version: int | None = None  # by the last DevVersionAns of this run
     told_hardware: int | None = None
     changed: bool = False  # something was concluded from silence

@@ -15,7 +15,7 @@ from radios.lorawan.messages import Feed, FeedFrame
 from radios.lorawan.outgoing import Outgoing
 from radios.lorawan.packages import fragmentation
 from radios.lorawan.packages.fragmentation import FRAGMENT_OVERHEAD, N_MAX
-from radios.lorawan.session_node import SessionNode
+from radios.lorawan.session_node import SessionNode, Step
 from radios.lorawan.status_answers import Air
 from radios.lorawan.traits import Trait
 from radios.lorawan.unicast_air import UnicastAir
@@ -251,7 +251,7 @@ class Feeds:
         """Its data rate went down: a network server would drop the fragments silently."""
         if not self._cohort.unicast:
             node.unicast = False  # the group may still reach it
-            self._out.changed(node)
+            self._out.move(node, Step.GROUP)  # the one that it knows may be gone
             return now
         if not node.oversize_since:
             node.oversize_since = now

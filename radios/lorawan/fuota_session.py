@@ -17,6 +17,7 @@ from radios.lorawan.block_status import BlockStatus
 from radios.lorawan.cohort import BlockSource, Cohort, SessionSettings, block_ack_delay_for
 from radios.lorawan.counters import Counters
 from radios.lorawan.feeds import Feeds
+from radios.lorawan.image_answers import may_hold
 from radios.lorawan.keys import Key
 from radios.lorawan.lessons import OWNER
 from radios.lorawan.messages import Action, Feed, Multicast, Release
@@ -138,6 +139,7 @@ class FuotaSession:
         reboot.directed(self._out, node, now)
         if directive.want is Want.DROP and node.step is not Step.DROPPING:
             nothing_there = node.step is Step.GROUP and not node.asked and not self.cohort.data_started
+            node.holds_image = node.holds_image or may_hold(node, self.cohort.version, coding=self._rounds.coding)
             self._out.move(node, Step.DROPPING)
             if nothing_there:
                 dropped(self._out, node, now)
@@ -166,17 +168,17 @@ class FuotaSession:
         for node in self.nodes.values():
             self._roster.touch(node)
 
-    def refuse_install(self, dev_eui: str) -> None:
-        """The daemon did not take the commit that begins an installation: wait for its next directive."""
+    def refuse_install(self, dev_eui: str, now: float) -> None:
+        """The daemon did not take the commit that begins an installation: wait for its next directive, or for a while, as a
+        disk that was full for a moment is no reason for it to say anything new."""
         node = self.nodes.get(dev_eui)
-        if node is not None:
-            node.want = Want.DELIVER
+        if node is not None and node.step is Step.READY:  # else the commit was durable all the same
+            node.not_before = now + self.settings.refused_s
             self._roster.touch(node)
 
     def hand_over(self, dev_eui: str, detail: str, now: float) -> None:
         """The node is another daemon's: nothing is asked of it any more. It may come back, unless all was done."""
-        node = self.nodes.get(dev_eui)
-        if node is None:
+        if (node := self.nodes.get(dev_eui)) is None:
             return
         if node.step is Step.DROPPING:
             dropped(self._out, node, now, detail)
@@ -192,6 +194,7 @@ class FuotaSession:
         if node is None:
             return False
         node.last_heard = now
+        reboot.heard(self._out, node, uplink.f_cnt)
         self._rounds.heard(node)
         waited_for = self._asking.heard(node)
         if not self._take(node, uplink, now):
@@ -256,20 +259,16 @@ class FuotaSession:
         self._out.cohort_changed()
 
     def group_lost(self, now: float) -> None:
-        """Somebody deleted the server's group: its counter is lost with it, so another address and key are needed."""
+        """Somebody deleted the server's group."""
         self._rounds.refused(now, 0.0)
-        self.cohort.group_id = ""
-        self.cohort.group_serial += 1
-        self.cohort.mc_addr, key = self._new_group()
-        self._out.cohort_changed(key=key)
+        self._out.replace_group(*self._new_group())
         for node in list(self.nodes.values()):
             if node.step in (Step.WINDOW, Step.RECEIVING) and not node.unicast:
                 self._out.move(node, Step.GROUP)
 
     def group_deleted(self, group_id: str) -> None:
         if self.cohort.group_id == group_id:
-            self.cohort.group_id = ""
-            self._out.cohort_changed()
+            self._out.replace_group(*self._new_group())  # a node that is fed alone may need one again
         elif group_id in self.cohort.old_groups:
             self.cohort.old_groups.remove(group_id)
             self._out.cohort_changed()
@@ -299,21 +298,24 @@ class FuotaSession:
         if (node := self.nodes.get(dev_eui)) is not None:
             self._feeds.busy(node, now)
 
-    def unicast_refused(self, dev_eui: str, now: float) -> None:
-        """Not taken by the network server: it does not count as asked."""
-        node = self.nodes.get(dev_eui)
-        if node is not None:
-            if node.question == INSTALL:
+    def unicast_refused(self, dev_eui: str, now: float, name: str = "", *, sure: bool = True) -> None:
+        """Not taken by the network server: it does not count as asked. Not `sure` where the call may have been cut off."""
+        if (node := self._asked(dev_eui, name)) is not None:
+            if sure and node.question == INSTALL:
                 reboot.not_sent(node)
             node.asked = max(0, node.asked - 1)
             node.not_before = now + self.settings.retry_s
             self._roster.touch(node)
 
-    def unicast_waits(self, dev_eui: str) -> None:
+    def unicast_waits(self, dev_eui: str, name: str = "") -> None:
         """The same request waits in the node's queue since it was asked before: nothing was added."""
-        node = self.nodes.get(dev_eui)
-        if node is not None and node.step is Step.WINDOW:
+        if (node := self._asked(dev_eui, name)) is not None and node.step is Step.WINDOW:
             node.window_from = node.window_before
+
+    def _asked(self, dev_eui: str, name: str) -> SessionNode | None:
+        """The node, if the request of this name was a question to it, and is one still."""
+        node = self.nodes.get(dev_eui)
+        return node if node is not None and name in ("", node.question) else None
 
     def unicast_oversize(self, dev_eui: str, detail: str, now: float) -> None:
         """It would not fit the node's data rate: not sent, and tried again in a while."""

@@ -28,21 +28,39 @@ def image(
     out: Outgoing, node: SessionNode, command: firmware_management.DevUpgradeImageAns, air: Air, now: float
 ) -> None:
     valid = command.up_image_status is UpImageStatus.VALID
+    ours = valid and command.next_fw_version == out.cohort.version
     if node.step in (Step.INSTALLING, Step.CONFIRMING):
         if node.suspect:
-            still_old(out, node, now, pending=valid)
+            still_old(out, node, now, pending=ours)  # a bootloader that swaps keeps the old image in the slot
+        return
+    if node.step is Step.DROPPING and node.holds_image:
+        # Only what waits there is deleted: one that runs or tries it may keep in the slot what it goes back to.
+        node.holds_image = node.image_waits = ours
+        node.ask_afresh()
+        out.changed(node)
         return
     if node.step not in (Step.WINDOW, Step.RECEIVING, Step.VERIFYING):
         return
-    if valid and command.next_fw_version == out.cohort.version:
+    if ours:
         if node.step is not Step.VERIFYING:
             complete(out, node, now)
         ready(out, node, now)
+        node.image_waits = True
     elif command.up_image_status is UpImageStatus.WRONG_HARDWARE and not node.suspect:
         out.fail(node, now, "wrong_hardware", "DevUpgradeImageAns: image for other hardware")
     elif node.suspect or node.step is Step.VERIFYING:
         found = f"version {command.next_fw_version}" if valid else command.up_image_status.name
         image_refused(out, node, now, f"DevUpgradeImageAns: {found}", air.highest)
+
+
+def may_hold(node: SessionNode, image_version: int, *, coding: bool) -> bool:
+    """Whether it may have all of the block and not have said so: what is called off must not start at some later reboot.
+
+    Or have it still, after it took it back. `coding`: all plain fragments are out.
+    """
+    runs = node.step is Step.RUNNING and node.version == image_version
+    whole = not runs and (coding or node.step is Step.VERIFYING or node.unsure)
+    return whole and node.profile.firmware_management
 
 
 def has_firmware_management(out: Outgoing, node: SessionNode) -> None:
@@ -61,12 +79,12 @@ def version(out: Outgoing, node: SessionNode, version: int, now: float) -> None:
         node.ask_afresh()
         out.changed(node)
     elif node.step in (Step.INSTALLING, Step.CONFIRMING) or (node.unsure and node.step is Step.READY):
-        if version == out.cohort.version or (node.reboots and node.started):
+        if version == out.cohort.version or node.started:
             node.version, node.holds_image, node.started = version, False, False
             out.move(node, Step.RUNNING)
             node.ask_afresh(now + out.settings.recheck_s)
             out.event(node, Fact.RUNNING, now, version=version)
-        elif node.reboots:
+        elif node.step is Step.CONFIRMING or not node.image_waits:
             node.ask_afresh()
             node.suspect = True  # not rebooted yet, or taken back by its bootloader: the image slot tells
     elif node.step is Step.RUNNING:

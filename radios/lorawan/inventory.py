@@ -8,7 +8,7 @@ to answer at all: by the answers that would have been heard, so that a bad uplin
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from radios.lorawan.discovery import Discovery
+from radios.lorawan.discovery import UNTOLD, Discovery
 from radios.lorawan.fragment_size import FRAGMENT_LEAST_BYTES, FRAGMENT_MOST_BYTES
 from radios.lorawan.gps_time import WRAP_S, GpsTime
 from radios.lorawan.hearing import Hearing
@@ -44,6 +44,7 @@ STOCK_LIMIT_LORAMAC, STOCK_FRAGMENTS_LORAMAC = 5, 21
 
 _BACK_OFF = 1.7
 _STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
+_BACK_OFFS_MOST = 32  # far beyond every wait; a float has an end, which a node that is silent for a year would reach
 _ANSWER_S = 5.0  # a node answers a question by an uplink of its own
 _SAME_UPLINK_S = 0.3  # after an uplink a question still goes down with it
 _IMPATIENT = 20.0  # answers that would have been heard, until an uplink is no reason any more to ask again
@@ -97,8 +98,14 @@ class Node:
 
     @property
     def ready(self) -> bool:
-        """Whether a session can speak with it."""
-        return self.discovery.ready
+        """Whether a session can speak with it, and it has told what it runs: since this run began, or its last session lost it."""
+        tells = self.known.packages.get(firmware_management.PACKAGE_ID, 0) > 0
+        return self.discovery.ready and (self.discovery.version_at > UNTOLD or not tells)
+
+    @property
+    def runs(self) -> int | None:
+        """The version that it told, as far as that is not to be asked again."""
+        return self.discovery.told_version if self.discovery.version_at > UNTOLD else None
 
     @property
     def unicast_only(self) -> bool:
@@ -166,7 +173,8 @@ class Node:
         if any(self.known.packages.values()):
             wait = timeout_s * _BACK_OFF ** min(2, max(0, self.asked - _STEADY))  # it answers: only this is missing
         else:
-            wait = min(max(settings.most_s, timeout_s), timeout_s * _BACK_OFF ** max(0, self.asked - _STEADY))
+            back_offs = min(_BACK_OFFS_MOST, max(0, self.asked - _STEADY))
+            wait = min(max(settings.most_s, timeout_s), timeout_s * _BACK_OFF**back_offs)
         self.asked += 1
         self.discovery.was_asked(wanted.name)
         self.asked_at, self.not_before = now, now + wait
@@ -182,8 +190,12 @@ class Node:
 
     def ask_version(self) -> None:
         """Whatever was told before: ask for the version now."""
-        self.discovery.version_at = 0.0
+        self.discovery.version_at = UNTOLD
         self._ask_afresh()
+
+    def ask_version_in(self, wait_s: float, settings: InventorySettings) -> None:
+        """Sooner than as a rule: what it runs is new to it."""
+        self.discovery.version_at += wait_s - settings.version_every_s
 
     def hear(self, uplink: Uplink, now: float) -> bool:
         """Learn from an uplink; True when what is known changed and is to be journalled."""

@@ -97,6 +97,8 @@ def node_record(cohort: str, node: SessionNode) -> Record:
         "attempt": node.attempt,
         "reboots": node.reboots,
         "reboots_heard": node.reboots_heard,
+        "rebooted_by": node.rebooted_by,
+        "image_waits": node.image_waits,
         "version": node.version,
         "code": node.code,
         "unicast": node.unicast,

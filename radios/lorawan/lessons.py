@@ -13,6 +13,7 @@ ALONE = -1
 """Slower than any data rate: by unicast, where each fragment can be sent until the node has it."""
 OWNER = "owner"  # the node belongs to another gateway's daemon
 _OWN_GROUPS_KEPT = 8
+_MAY_RUN = frozenset({"session_lost", "invalid_image", "lost", "restored", "retry", OWNER})
 _NO_ATTEMPT = frozenset(
     {"late", "redundancy", "no_multicast", "restored", OWNER}
 )  # reasons that are no fault of the node's session
@@ -36,6 +37,11 @@ def learn(known: Known, lesson: Release | Observed, cohort: Cohort, plan: Region
     if lesson.reason == "retry" or (not lesson.again and dropping):
         known.attempts.pop(transfer, None)
         known.slower.pop(transfer, None)
+
+
+def may_run(lesson: Release | Observed) -> bool:
+    """Whether it looks like a node that has begun the image by itself, or by another daemon's word."""
+    return isinstance(lesson, Release) and lesson.again and lesson.reason in _MAY_RUN
 
 
 def record_after(known: Known, lesson: Release | Observed, cohort: Cohort, plan: Region, *, dropping: bool) -> Record:

@@ -38,10 +38,17 @@ class Unicast:
     name: str  # of the command, for people
 
 
+_CARRY = frozenset({"McGroupSetupReq", "FragSessionSetupReq", "install", "cancel", "DevDeleteImageReq", "AppTimeAns"})
+"""Names of requests that are others where they carry something else: another group, session, moment, version or token."""
+
+
 def waits(request: Unicast, queued: Iterable[Queued], now: float) -> bool:
-    """Whether a request of this kind is queued and will go: its port and its command, whatever they carry."""
+    """Whether this request is queued and will go. Of one that a node of another cohort or order may have been asked too,
+    every byte counts, else its port and its command."""
+    length = None if request.name in _CARRY else 1
     return any(
-        item.port == request.port and item.data[:1] == request.data[:1] and (item.expires is None or item.expires > now)
+        (item.port, item.data[:length]) == (request.port, request.data[:length])
+        and (item.expires is None or item.expires > now)
         for item in queued
     )
 

@@ -42,6 +42,13 @@ class Outgoing:
         if key is not None:
             self.mc_key, self._key_changed = key, True
 
+    def replace_group(self, mc_addr: int, key: Key) -> None:
+        """The network server's group is gone, and its frame counter with it: another one needs another address and key."""
+        self.cohort.group_id = ""
+        self.cohort.group_serial += 1
+        self.cohort.mc_addr = mc_addr
+        self.cohort_changed(key=key)
+
     @property
     def nodes(self) -> dict[str, SessionNode]:
         """Those of the roster, which alone adds and removes any."""

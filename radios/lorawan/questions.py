@@ -90,6 +90,8 @@ def question(
             return _upgrade_image(node)
         case Step.INSTALLING | Step.CONFIRMING | Step.RUNNING:
             return _firmware(VERSION, node, firmware_management.DevVersionReq())
+        case Step.DROPPING if node.holds_image and not node.image_waits:
+            return _upgrade_image(node)
         case Step.DROPPING if node.holds_image:
             command = firmware_management.DevDeleteImageReq(fw_to_delete_version=cohort.version)
             return _firmware("DevDeleteImageReq", node, command)

@@ -15,6 +15,7 @@ from radios.radio import Fact, Want
 from radios.wall_time import WallTime
 
 LEAD_S: Final = 60.0  # at least so long before it is told
+_COUNTDOWN_MOST_S = 3600  # that a node is left alone, whatever it says
 _TOLD_OR_AFTER = (Step.INSTALLING, Step.CONFIRMING)
 
 
@@ -36,9 +37,10 @@ def is_ahead(node: SessionNode, wall: WallTime, now: float) -> bool:
 
 
 def is_due(node: SessionNode, wall: WallTime, now: float) -> bool:
-    """Whether it is told (again). After a command that it may have heard it first has to say that the image still waits:
-    one that started it and took it back would otherwise be sent into a second reboot."""
-    return not node.reboots or node.image_waits or is_ahead(node, wall, now)
+    """Whether it is told (again). It first has to say that the image waits, and again after a command that it may have heard,
+    and where it rebooted by itself: one that started it and took it back would otherwise be sent into a second reboot."""
+    told_ahead = node.told_at > now and is_ahead(node, wall, now)
+    return node.want is Want.INSTALL and (node.image_waits or told_ahead)
 
 
 def command(node: SessionNode, settings: SessionSettings, now: float) -> firmware_management.DownlinkCommand:
@@ -53,13 +55,26 @@ def sent(node: SessionNode, settings: SessionSettings, now: float) -> None:
     at = moment(node, settings.wall)
     node.reboots += 1
     node.told_at = at if at > now else 0.0
-    node.image_waits, node.unproven, node.version_requests = False, 0, 0
+    node.image_waits = node.obeyed = False
+    node.unproven = node.version_requests = 0
     node.rebooted_by = node.not_before + settings.reboot_countdown_s + settings.settle_s
 
 
 def not_sent(node: SessionNode) -> None:
     """The network server did not take the last command."""
     node.image_waits = True
+
+
+def heard(out: Outgoing, node: SessionNode, f_cnt: int) -> None:
+    """Where its frame counter begins anew, it joined again: it may have rebooted by itself, and have started the image."""
+    before, node.f_cnt = node.f_cnt, f_cnt
+    if f_cnt >= before:
+        return
+    if node.image_waits:
+        node.image_waits = False
+        out.changed(node)
+    elif node.step in _TOLD_OR_AFTER:
+        _obeyed(node)
 
 
 def to_cancel(node: SessionNode, now: float) -> bool:
@@ -78,9 +93,19 @@ def silent_until(node: SessionNode, settings: SessionSettings, now: float) -> fl
 
 
 def come(out: Outgoing, node: SessionNode, now: float) -> None:
-    """The moment that it was told of has come, heard or not: its version says before anything else whether it was."""
-    if node.step is Step.INSTALLING and 0.0 < node.told_at <= now:
+    """The moment that it was told of has come, heard or not: its version says before anything else whether it was.
+
+    One that certainly was not told, or says that its image still waits, is not told what is no longer wanted.
+    """
+    passed = 0.0 < node.told_at <= now
+    if node.step is Step.DROPPING and passed:
+        node.told_at, node.image_waits = 0.0, False  # taken back or not: its slot tells
+    if node.step is not Step.INSTALLING:
+        return
+    if passed:
         out.move(node, Step.CONFIRMING)
+    elif node.want is not Want.INSTALL and node.image_waits and not to_cancel(node, now):
+        _taken_back(out, node, now)
 
 
 def directed(out: Outgoing, node: SessionNode, now: float) -> None:
@@ -91,6 +116,23 @@ def directed(out: Outgoing, node: SessionNode, now: float) -> None:
     if node.want is Want.INSTALL and moment(node, out.settings.wall) != node.told_at and node.step is Step.CONFIRMING:
         out.move(node, Step.INSTALLING)  # told of another moment
     node.ask_afresh()
+
+
+def _obeyed(node: SessionNode) -> None:
+    """It answered the last command, or joined again after it: some reboot without an answer, and must not do so for ever."""
+    if node.reboots and not node.obeyed:
+        node.obeyed = True
+        node.reboots_heard += 1
+
+
+def counts(out: Outgoing, node: SessionNode, answer: firmware_management.DevRebootCountdownAns, now: float) -> None:
+    """It counts down. What it will not, or for months, as its answer may say, its version and its slot tell."""
+    wait_s = 0 if answer.countdown == firmware_management.COUNTDOWN_CANCEL else answer.countdown
+    until = now + min(wait_s, _COUNTDOWN_MOST_S) + out.settings.settle_s
+    _obeyed(node)
+    node.rebooted_by = max(node.rebooted_by, until)
+    out.move(node, Step.CONFIRMING)
+    node.ask_afresh(until)
 
 
 def told(
@@ -107,7 +149,7 @@ def told(
     tolerance_s = out.settings.clock_tolerance_s
     off_s = received_at + answer.reboot_time - node.told_at  # it may have heard the request an answer's time ago
     if answer.reboot_time and -tolerance_s <= off_s <= tolerance_s + node.profile.answer_timeout_s:
-        node.reboots_heard += 1
+        _obeyed(node)
         out.move(node, Step.CONFIRMING)
         return
     node.timeless = True

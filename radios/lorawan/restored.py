@@ -94,6 +94,7 @@ def _cohort(
         cohort.mc_addr, key = new_group()
         changed.append(key_record(cohort.cohort, key))
     for node in nodes:
+        node.image_waits = False  # it may have been told to reboot since
         if node.step in _WITH_SESSION:
             node.step = Step.BLOCK if cohort.unicast else Step.GROUP
             node.unicast = cohort.unicast  # a straggler may need the group again, and so its new key

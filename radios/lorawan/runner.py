@@ -160,14 +160,16 @@ class Runner:
         if reason := self._single.oversize(action.dev_eui, size):
             self.session.unicast_oversize(action.dev_eui, f"{action.name}: {reason}", self._clock.now())
             return
+        given = False
         try:
             if await self._waits(action):
-                self.session.unicast_waits(action.dev_eui)
+                self.session.unicast_waits(action.dev_eui, action.name)
                 return
+            given = True  # a call that fails from here on may have been cut off after it was obeyed
             await self._network.enqueue(action.dev_eui, action.port, action.data, action.expires)
         except LinkError as error:
             _log.info("lorawan:%s %s: %s", action.dev_eui, action.name, error)
-            self.session.unicast_refused(action.dev_eui, self._clock.now())
+            self.session.unicast_refused(action.dev_eui, self._clock.now(), action.name, sure=not given)
         except Unsupported as error:
             self.session.impossible(action.dev_eui, str(error), self._clock.now())
         else:

@@ -48,6 +48,8 @@ TRANSITIONS: dict[Step, frozenset[Step]] = {
 }
 BEFORE_BLOCK = frozenset({_S.GROUP, _S.BLOCK})
 BEFORE_DATA = frozenset({_S.GROUP, _S.BLOCK, _S.SET_UP})
+_TOLD_AHEAD_MOST_S = 86400.0  # a node is told so long before its moment at most: twice its answer's time
+_REBOOTED_MOST_S = 2 * 86400.0  # an answer's time and a reboot
 UNPROVEN_MOST = 3  # times that silence about an image is taken for lost frames
 NEEDS_DATA = frozenset({_S.GROUP, _S.BLOCK, _S.SET_UP, _S.WINDOW, _S.RECEIVING, _S.VERIFYING})
 
@@ -96,12 +98,16 @@ class SessionNode:
     session_cnt: int = 0  # of this session; 0: not chosen yet
     attempt: int = 1
     reboots: int = 0  # reboot commands sent
-    reboots_heard: int = 0  # that the node answered
+    reboots_heard: int = 0  # that the node answered, or joined again after
+    rebooted_by: float = 0.0  # when the last command to reboot has taken effect, if it was heard; of the radio's clock
+    image_waits: bool = (
+        False  # it said so, and since then was not told to reboot, nor did so by itself as far as is known
+    )
     version: int | None = None  # last told after the reboot
     code: str = ""
     unicast: bool = False  # its fragments come through its queue
     grouped: bool = True  # it was told of a multicast group
-    holds_image: bool = False  # and does not run it
+    holds_image: bool = False  # and does not run it, as far as is known
     installing_since: float = 0.0  # Unix seconds
     unsure: bool = False  # its record is of a backup: before anything else it is asked what it holds by now
 
@@ -124,9 +130,8 @@ class SessionNode:
     suspect: bool = False  # may be complete: the image is asked about
     unproven: int = 0  # times that the image was asked about in vain
     timeless: bool = False  # it cannot be told a moment: it has no clock, or another time
-    rebooted_by: float = 0.0  # when the last command to reboot has taken effect, if it was heard
-    version_requests: int = 0  # since then
-    image_waits: bool = False  # it said so after that
+    version_requests: int = 0  # since the last command to reboot
+    obeyed: bool = False  # the last command to reboot was heard
     started: bool = False  # after the reboot command its image slot is empty: the image was begun, whatever runs by now
     image_refused: int = 0  # answers that there is no valid image
     without_session: int = 0  # answers without a word about the session that was asked for
@@ -139,6 +144,7 @@ class SessionNode:
     group_deleted: bool = False  # while DROPPING: the fragmentation session is gone, the group is next
     recheck_s: float = 0.0
     last_heard: float = 0.0
+    f_cnt: int = 0  # of its last uplink
 
     def __post_init__(self) -> None:
         if self.unicast_dr is None:
@@ -165,6 +171,14 @@ class SessionNode:
     @property
     def _receives(self) -> bool:
         return self.step is Step.RECEIVING and self.want in (Want.DELIVER, Want.INSTALL)
+
+    def found_at(self, now: float) -> None:
+        """Read again from the journal: what lies too far ahead is of another clock's time."""
+        self.installing_since = min(self.installing_since, now)
+        if self.told_at > now + _TOLD_AHEAD_MOST_S:
+            self.told_at = 0.0
+        if self.rebooted_by > now + _REBOOTED_MOST_S:
+            self.rebooted_by = 0.0
 
     def move(self, step: Step) -> None:
         """ContractError for a step that does not follow."""

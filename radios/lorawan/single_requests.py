@@ -7,7 +7,6 @@ from weakref import WeakValueDictionary
 
 from radios.clock import Clock
 from radios.errors import LinkError, Unsupported
-from radios.lorawan.inventory import TIME_ANSWER
 from radios.lorawan.messages import Unicast, waits
 from radios.lorawan.network_server import NetworkServer
 from radios.lorawan.single_air import SingleAir
@@ -35,8 +34,6 @@ class SingleRequests:
         try:
             async with lock:
                 queued = await self._network.queued(dev_eui)
-                if action.name == TIME_ANSWER:  # to another token it is another one
-                    queued = [item for item in queued if item.data == action.data]
                 if waits(action, queued, self._clock.now()):
                     return True  # since before a restart, or it went down with no uplink yet
                 await self._network.enqueue(dev_eui, action.port, action.data, action.expires)

@@ -153,3 +153,40 @@ def test_a_moment_that_nobody_heard_of_is_made_up_for():
     site.silent.clear()
     site.run(lambda w: Fact.RUNNING in w.facts(node), limit_s=86_400.0)
     assert site.node(node).version == 2
+
+
+@pytest.mark.parametrize("want", [Want.HOLD, Want.DELIVER])
+def test_what_was_taken_back_does_not_start_because_the_answer_to_that_was_lost(want):
+    """The moment passes, the node says that its image still waits, and nobody wants that it starts."""
+    node = spec(1)
+    site = Site([node])
+    site.until_ready(node)
+    site.order(node, Want.INSTALL, 2, AT)
+    site.run(lambda w: w.session.nodes[node.dev_eui].step is Step.CONFIRMING)
+    site.order(node, want, 3)
+    site.silent.add(node.dev_eui)
+    site.until(AT + 10.0)
+    site.silent.clear()
+    site.until(AT + 7200.0)
+    assert site.node(node).bootloader.swaps == 0
+    assert site.node(node).counters.reboots == 0
+    assert site.session.nodes[node.dev_eui].step is Step.READY
+    site.order(node, Want.INSTALL, 4)
+    site.run(lambda w: Fact.RUNNING in w.facts(node))
+    assert site.node(node).version == 2
+
+
+@pytest.mark.parametrize("want", [Want.HOLD, Want.DELIVER])
+def test_a_node_that_waits_to_be_told_is_not_told_what_is_not_wanted_any_more(want):
+    """Its clock is off, so it is to count down when the moment has come."""
+    node = spec(1)
+    site = Site([node])
+    site.until_ready(node)
+    site.node(node).clock.error_s = 7200.0
+    site.order(node, Want.INSTALL, 2, AT)
+    site.run(lambda w: w.session.nodes[node.dev_eui].timeless)
+    assert site.now < AT
+    site.order(node, want, 3)
+    site.until(AT + 7200.0)
+    assert site.node(node).counters.reboots == 0
+    assert site.session.nodes[node.dev_eui].step is Step.READY

@@ -162,3 +162,17 @@ def test_single_nodes_keep_the_duty_cycle_of_their_band():
             air.book(2.8, now, always_on=False)
             sent += 2.8
     assert sent <= 36.0
+
+
+def test_a_straggler_that_needs_the_group_again_is_given_another_one():
+    """Nobody needed the first one any more, and the network server's counter went with it: under the same key every frame would
+    be an old one to the node, and the same key stream would hide other data."""
+    specs = [near(1, downlink_loss=0.15), near(2), near(3)]
+    world = world_of(specs, new_image(60_000))
+    world.run(lambda w: w.fed and not w.network.multicast.groups)
+    before = world.cohort.mc_addr
+    world.node(specs[0]).spec = replace(specs[0], data_rate=0)  # fragments do not fit its downlinks any more
+    world.run(all_running)
+    assert_delivered(world)
+    assert world.cohort.mc_addr != before
+    assert world.network.multicast.f_cnts_reused == 0
