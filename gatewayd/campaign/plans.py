@@ -168,5 +168,8 @@ class Plans:
             row = replace(row, problem=said[:_PROBLEM_MOST])
             if before is not None and not before.problem and before.nodes == row.nodes:
                 return None  # what was planned is better than nothing
+        # The same of a radio that has just started: it knows no node until its network server has named them.
+        if before is not None and before.frames and not row.frames and before.nodes == row.nodes:
+            return None
         same = before is not None and replace(row, made_at=before.made_at) == before
         return None if same else row

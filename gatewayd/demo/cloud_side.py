@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import ssl
 import sys
 import time
@@ -194,6 +195,11 @@ class CloudSide:
             if report.kind is ReportKind.NODE and report.node is not None:
                 newest[report.node] = Told(report.state, report.code, report.version)
         return newest
+
+    def first_at(self, node: str, states: Sequence[str]) -> float:
+        """When the node came to one of the states, by the reports, in Unix seconds; infinite when it never did."""
+        told = (report for _, report in self.reports.reports() if report.node == node and report.state in states)
+        return min((report.at.timestamp() for report in told), default=math.inf)
 
     def steps(self) -> list[tuple[str, str]]:
         """Node and state of every report, in the order in which they came."""

@@ -66,7 +66,7 @@ def summary(nodes: Mapping[str, Snapshot], told: Mapping[str, Told]) -> str:
 def render(nodes: Mapping[str, Snapshot], told: Mapping[str, Told], elapsed_s: float, columns: int) -> RenderableType:
     """One frame, `columns` wide at most."""
     with_ids = columns >= _IDS_FROM_COLUMNS
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)  # there is no line left for one
     table.add_column("node", no_wrap=True)
     if with_ids:
         table.add_column("id", style="dim", no_wrap=True)

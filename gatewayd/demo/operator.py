@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gatewayd.demo import scenario
+from gatewayd.demo.processes import Site
 
 PERMIT_S = 250
 COMMAND_LIMIT_S = 20.0
@@ -23,12 +24,18 @@ LOOK_S = 5.0
 class Operator:
     """`run` until cancelled; what came of it may be asked meanwhile."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, site: Site) -> None:
+        self._site = site
         self._folder = folder
         self._config = folder / "gatewayd.toml"
         self.let_in: set[str] = set()  # nodes, by id
         self.shares: set[tuple[float, str]] = set()  # of the air that were in force, and what set them
         self.described: dict[str, Mapping[str, object]] = {}  # nodes, by id, as the status said last
+        self.plans: dict[str, list[Mapping[str, object]]] = {}  # by campaign
+        self.bus: Mapping[str, int] = {}  # what was heard of LoRaWAN gateways
+        # Of the LoRaWAN gateway's air, as the status said when it was fullest; what the gateway had done before and after that look.
+        self.ledger: Mapping[str, float] = {"used_s": 0.0, "budget_s": 0.0}
+        self.sent_about_then: tuple[Mapping[str, float], Mapping[str, float]] = {}, {}
         self.unreadable = 0  # frames that zigpy could not read, as the status said last
         self.dropped: Counter[str] = Counter()  # frames and messages of nodes, by reason, the most that the status said
         self.told_to_leave: set[str] = set()
@@ -90,8 +97,11 @@ class Operator:
             self.let_in.add(node.id)
 
     async def _look(self) -> None:
+        await self._site.snapshot()
+        before = self._site.network
         said = await self._command("status", "--json")
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # before it is ready
+        await self._site.snapshot()
+        with contextlib.suppress(ValueError, KeyError, TypeError, StopIteration):  # before it is ready
             status = json.loads(said or "")
             gateway = status["gateway"]
             radio = gateway["radios"]["zigbee"]
@@ -100,6 +110,12 @@ class Operator:
             self.dropped |= Counter({f"radio: {why}": n for why, n in radio["traffic"]["dropped"].items() if n})
             self.dropped |= Counter({f"bridge: {why}": n for why, n in gateway["bridge"]["dropped"].items() if n})
             self.described |= {node["id"]: node for node in status["nodes"]}
+            self.plans = {campaign["id"]: campaign["plan"] for campaign in status["campaigns"]}
+            lorawan = gateway["radios"]["lorawan"]
+            self.bus = lorawan["gateway_bus"]
+            ledger = next(iter(lorawan["air"].values()))
+            if ledger["used_s"] > self.ledger["used_s"]:
+                self.ledger, self.sent_about_then = ledger, (before, self._site.network)
 
     async def _command(self, *words: str, ready_or_not: bool = False) -> str | None:
         """What it wrote; None when it failed, for the daemon may be starting. `ready_or_not`: exit status 1 is an answer too."""

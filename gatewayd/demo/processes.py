@@ -160,7 +160,7 @@ class Site(Process):
         self.flash: dict[str, str] = {}
         self.reports: dict[str, list[int]] = {}  # sequences of reports that have reached the dongle, by node
         self.dongle: dict[str, object] = {}
-        self.f_cnts_reused = 0  # of multicast groups
+        self.network: dict[str, float] = {}  # what LoRaWAN's server and gateway have done
         self.air: dict[str, object] = {}
         self.cut_frames = 0  # that have reached the dongle
         self.headless_frames = 0  # those of them that end within the ZCL header
@@ -220,7 +220,7 @@ class Site(Process):
             self.flash = said.get("flash", self.flash)
             self.reports = said.get("reports", self.reports)
             self.dongle = said.get("dongle", self.dongle)
-            self.f_cnts_reused = said.get("f_cnts_reused", self.f_cnts_reused)
+            self.network = said.get("network", self.network)
             self.air = said.get("air", self.air)
             self.cut_frames = said.get("cut_frames", self.cut_frames)
             self.headless_frames = said.get("headless_frames", self.headless_frames)

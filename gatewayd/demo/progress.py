@@ -22,7 +22,7 @@ def held(node: Snapshot | None) -> int:
 
 def begun(node: Snapshot | None) -> int:
     """How often a node has begun a download at 0: a Zigbee block at offset 0, a LoRaWAN FragSessionSetup."""
-    return _number(node, "downloads_started_at_zero") + _counter(node, "sessions_set_up")
+    return _number(node, "downloads_started_at_zero") + counter(node, "sessions_set_up")
 
 
 @dataclass(slots=True)
@@ -56,8 +56,8 @@ def lorawan_totals(nodes: Iterable[Snapshot]) -> dict[str, int]:
     """`bytes_sent_twice`: fragments heard again, summed over the nodes: a multicast one counts once for every node."""
     every = tuple(nodes)
     return {
-        "fragments_received": sum(_counter(node, "fragments_received") for node in every),
-        "bytes_sent_twice": sum(_counter(node, "bytes_received_twice") for node in every),
+        "fragments_received": sum(counter(node, "fragments_received") for node in every),
+        "bytes_sent_twice": sum(counter(node, "bytes_received_twice") for node in every),
         "sessions_set_up": sum(begun(node) for node in every),
     }
 
@@ -67,6 +67,7 @@ def _number(node: Snapshot | None, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _counter(node: Snapshot | None, name: str) -> int:
+def counter(node: Snapshot | None, name: str) -> int:
+    """Of those of a LoRaWAN node."""
     counters = node.get("counters") if node else None
     return _number(counters, name) if isinstance(counters, Mapping) else 0

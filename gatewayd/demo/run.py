@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping
 
 from gatewayd.demo import scenario
-from gatewayd.demo.cloud_side import image_digests
+from gatewayd.demo.cloud_side import GATEWAY, LORAWAN_CAMPAIGN, image_digests
 from gatewayd.demo.display import Screen
+from gatewayd.demo.lorawan_verdict import CANARY, LorawanFindings, lorawan_faults
 from gatewayd.demo.progress import Continuity, lorawan_totals, share, zigbee_totals
 from gatewayd.demo.verdict import (
     ALL_NODES,
@@ -28,9 +29,10 @@ from radios.simulated.zigbee.channel import lower_bound_s
 
 LIMIT_S = 105.0  # with what follows, the whole takes less than 120 s
 SITE_LIMIT_S = 6.0
+CLEAN_LIMIT_S = 10.0  # for what nodes and network server still hold of the LoRaWAN groups
 BEAT_S = 0.25
 BACKUP_WITHIN_S = 30.0  # of its time, which comes a minute after the last node was heard for the first time
-KILL_BETWEEN = (0.3, 0.9)  # of an image: both radios must have a node in between when the daemon is killed
+KILL_BETWEEN = (0.1, 0.9)  # of an image: both radios must have a node in between when the daemon is killed
 UNPLUG_BETWEEN = (0.1, 0.9)  # of an image: a Zigbee node must be in between when the dongle is unplugged
 LINK_DOWN_LIMIT_S = 15.0
 
@@ -127,12 +129,13 @@ class Demo:
         """What the operator did and does, and what the network and the air say."""
         world, operator = self._world, self._world.operator
         backed_up = operator.backed_up()
+        await self._until_clean()
         await operator.finish()
         await world.site.snapshot()
         nodes = world.site.nodes
         hops = {node.id: node.hops for node in scenario.ZIGBEE_NODES}
         blocks = {node: int(str(nodes[node]["blocks_received"])) for node in hops if node in nodes}
-        return equipment_faults(
+        return self._lorawan_faults() + equipment_faults(
             Findings(
                 steps=world.cloud.steps(),
                 let_in=operator.let_in,
@@ -152,6 +155,34 @@ class Demo:
                 unreadable=operator.unreadable,
                 dropped=operator.dropped,
                 exceptions=world.daemon.log.read_text(errors="replace").count("Traceback (most recent call last)"),
+                restarted=world.daemon.starts > 1,
+            )
+        )
+
+    async def _until_clean(self) -> None:
+        """Groups are deleted when the nodes that were in them have been told, or did not answer a few times."""
+        site, end = self._world.site, time.monotonic() + CLEAN_LIMIT_S
+        await site.snapshot()
+        while site.network.get("groups") and time.monotonic() < end:
+            await asyncio.sleep(BEAT_S)
+            await site.snapshot()
+
+    def _lorawan_faults(self) -> list[str]:
+        world, operator = self._world, self._world.operator
+        return lorawan_faults(
+            LorawanFindings(
+                steps=world.cloud.steps(),
+                held=world.site.nodes,
+                described=operator.described,
+                plans=operator.plans.get(LORAWAN_CAMPAIGN, []),
+                begun_at=world.cloud.first_at(CANARY.id, ("transferring", "verifying", "ready")),
+                server=world.site.network,
+                bus=operator.bus,
+                ledger_s=operator.ledger["used_s"],
+                budget_s=operator.ledger["budget_s"],
+                sent_about_then=operator.sent_about_then,
+                refusals_noticed=world.daemon.log.read_text(errors="replace").count("no gateway sent"),
+                gateway=GATEWAY,
                 restarted=world.daemon.starts > 1,
             )
         )

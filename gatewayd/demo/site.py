@@ -31,6 +31,7 @@ from radios.simulated.chirpstack.network import NetworkSettings
 from radios.simulated.chirpstack.site import LorawanSite
 from radios.simulated.lorawan import firmware as lorawan_firmware
 from radios.simulated.lorawan.packages.fragmentation import StatusStyle
+from radios.simulated.lorawan.region import RX2_FREQUENCY_HZ, sub_band
 from radios.simulated.lorawan.spec import NodeSpec as LorawanSpec
 from radios.simulated.zigbee.channel import Channel
 from radios.simulated.zigbee.cut_frames import CutFrames
@@ -42,6 +43,7 @@ from radios.simulated.zigbee.site import ZigbeeSite
 NEW_DONGLE_EUI64 = 0x00_0D_6F_FF_FE_51_4D_99
 GATEWAY_ID = "0016c001ff000001"
 GATEWAY_BUS_PREFIX = "eu868"
+MULTICAST_BAND = sub_band(RX2_FREQUENCY_HZ).name
 TENANT_ID = "52f14cd4-c6f1-4fbd-8f87-4025e1d49242"
 APPLICATION_ID = "3a1c1a9e-6e1f-4d0a-9f58-6f0c3a9a4d11"
 GEN_APP_KEY = bytes(range(16))
@@ -141,7 +143,7 @@ def lorawan_spec(node: scenario.LorawanNode) -> LorawanSpec:
         name=node.name,
         device_class=node.device_class,
         package_versions=_packages(node),
-        status_style=StatusStyle.LBM,
+        status_style=StatusStyle(node.status_style),
         downlink_loss=node.loss,
         uplink_loss=node.loss / 2,
         mains=node.battery_percent is None,
@@ -150,6 +152,8 @@ def lorawan_spec(node: scenario.LorawanNode) -> LorawanSpec:
         tells_reset_cause=node.tells_reset_cause,
         uplink_interval_s=node.uplink_interval_s,
         snr_db=node.snr_db,
+        data_rate=node.data_rate,
+        group_frames_most=node.group_frames_most,
         tags={"owner": "demo", **dict(node.tags)},
         delta_formats=tuple(node.delta_formats),
         seed=1,
@@ -230,6 +234,19 @@ def air(channel: Channel | None) -> dict[str, object]:
     return {"busy_s": round(channel.busy_s, 1), "transmissions": channel.transmissions, "retries": channel.retries}
 
 
+def network(site: LorawanSite) -> dict[str, float]:
+    """What the LoRaWAN network server and its gateway have done."""
+    groups, gateway = site.network.multicast, site.network.air.gateways[GATEWAY_ID]
+    return {
+        "groups": len(groups.groups),
+        "f_cnts_reused": groups.f_cnts_reused,
+        "multicasts_refused": groups.dropped_refused,
+        "over_duty_cycle": gateway.statuses["DUTY_CYCLE_OVERFLOW"],
+        "air_s": gateway.airtime_s,
+        "air_of_hour_s": gateway.airtime_in_window_s(MULTICAST_BAND, site.network.agenda.now),
+    }
+
+
 async def _obey(reader: asyncio.StreamReader, controls: Controls) -> None:
     """Until stdin is closed."""
     try:
@@ -267,6 +284,7 @@ async def main() -> None:
             status_interval_s=300.0,
             refused_share=0.02,
             ack_loss=0.02,
+            app_layer={f"{node.dev_eui:016x}": node.app_layer for node in settings.lorawan_nodes},
         ),
         api_token=settings.api_token,
         mqtt=MqttSettings(settings.mqtt_host, settings.mqtt_port, gateway_prefix=GATEWAY_BUS_PREFIX),
@@ -294,7 +312,7 @@ async def main() -> None:
                     "nodes": {**zigbee_site.snapshot(), **lorawan_site.snapshot()},
                     "reports": arrived(reports),
                     "dongle": dongle(zigbee_site),
-                    "f_cnts_reused": lorawan_site.network.multicast.f_cnts_reused,
+                    "network": network(lorawan_site),
                     "air": air(zigbee_site.mesh.channel),
                     "cut_frames": sum(frames.arrived for frames in broken),
                     "headless_frames": sum(frames.headless for frames in broken),

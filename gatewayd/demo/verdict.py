@@ -40,12 +40,12 @@ def faults(told: Mapping[str, Told], flash: Mapping[str, str], images: Mapping[s
         said = told.get(node.id)
         if not _as_expected(node, said):
             expected = Told(node.expected, node.code)
-            found.append(f"{_who(node)}: the cloud was told {said or 'nothing'}, expected {expected}")
+            found.append(f"{who(node)}: the cloud was told {said or 'nothing'}, expected {expected}")
             continue
         digests = images[node.id.partition(":")[0]]
         wanted = digests["new"] if node.expected == "updated" else digests.get(f"old:{node.name}", digests["old"])
         if flash.get(node.id) != wanted:
-            found.append(f"{_who(node)}: {node.expected}, but its flash holds something else")
+            found.append(f"{who(node)}: {node.expected}, but its flash holds something else")
     return found
 
 
@@ -55,7 +55,7 @@ def continuity_faults(nodes: Mapping[str, Snapshot], begun_again: Collection[str
     A LoRaWAN node may be set up twice before any data, when its answer was lost on the air.
     """
     again = {node.id for node in scenario.ZIGBEE_NODES if begun(nodes.get(node.id)) > 1} | set(begun_again)
-    return [f"{_who(node)}: held a part of the image and began at 0 again" for node in ALL_NODES if node.id in again]
+    return [f"{who(node)}: held a part of the image and began at 0 again" for node in ALL_NODES if node.id in again]
 
 
 def site_faults(
@@ -71,9 +71,9 @@ def site_faults(
     if invented:
         found.append(f"reports came over MQTT that no node has sent: {dict(invented)}")
     if forgotten:
-        found.append(f"{_who(CONFIGURED)} lost its configuration with the update and was not told again: {forgotten}")
+        found.append(f"{who(CONFIGURED)} lost its configuration with the update and was not told again: {forgotten}")
     if unread:
-        found.append(f"{_who(CONFIGURED)} was not read over MQTT: {unread}")
+        found.append(f"{who(CONFIGURED)} was not read over MQTT: {unread}")
     return found
 
 
@@ -107,8 +107,8 @@ def equipment_faults(found: Findings) -> list[str]:
     faults = []
     for node in scenario.ZIGBEE_NODES:
         if node.joins and (node.id not in found.let_in or node.id not in found.install_codes):
-            faults.append(f"{_who(node)}: was not let in with its install code")
-        faults += [f"{_who(node)}: {what}" for what in _node_faults(node, found)]
+            faults.append(f"{who(node)}: was not let in with its install code")
+        faults += [f"{who(node)}: {what}" for what in _node_faults(node, found)]
     if found.backed_up != found.network and (found.backed_up or found.backup_due):
         faults.append("the newest backup holds another network than the dongle" if found.backed_up else "no backup")
     if found.asked_backup != found.network:
@@ -127,18 +127,18 @@ def equipment_faults(found: Findings) -> list[str]:
         faults.append(f"quiet hours allow {scenario.ZIGBEE_AIR_SHARE:g} of the air, and {above[-1]:g} was in force")
     if not 0 < found.air_least_s <= found.air_busy_s:
         faults.append(f"the air was used for {found.air_busy_s:g} s, blocks alone take {found.air_least_s:g} s")
-    return faults + _early_installs(found.steps)
+    return faults + _held_until_the_canary_runs(found.steps)
 
 
 def _node_faults(node: scenario.ZigbeeNode, found: Findings) -> list[str]:
     """What one node counts and says of itself against what the scenario makes it do."""
     own, said = found.held.get(node.id, {}), found.described.get(node.id, {})
     faults = []
-    if node.offers_block_period and not _count(own, "block_periods_taken"):
+    if node.offers_block_period and not count(own, "block_periods_taken"):
         faults.append("offers a block period and was told none")
-    if node.pages and not 0 < 2 * _count(own, "requests_sent") < _count(own, "blocks_received"):
+    if node.pages and not 0 < 2 * count(own, "requests_sent") < count(own, "blocks_received"):
         faults.append("asks for pages and was sent its blocks one by one")
-    if node.check_in_s is not None and not _count(own, "fast_polls"):
+    if node.check_in_s is not None and not count(own, "fast_polls"):
         faults.append("checks in and was not told to poll fast")
     if node.leaves and (node.id not in found.told_to_leave or own.get("joined") is not False):
         faults.append("was told to leave and is still there")
@@ -157,19 +157,23 @@ def _node_faults(node: scenario.ZigbeeNode, found: Findings) -> list[str]:
     return faults + [f"the status is wrong or silent about its {name}: {said.get(name)}" for name in wrong]
 
 
-def _count(node: Snapshot, name: str) -> int:
+def count(node: Snapshot, name: str) -> int:
     value = node.get(name)
     return value if isinstance(value, int) else 0
 
 
-def _early_installs(steps: Sequence[tuple[str, str]]) -> list[str]:
+def early_installs(steps: Sequence[tuple[str, str]], canary: Node, nodes: Sequence[Node]) -> list[str]:
     """The image may be on every node, but none starts it before the canary runs it."""
-    canary = scenario.ZIGBEE_NODES[0].id
-    before = steps[: steps.index((canary, "updated"))] if (canary, "updated") in steps else steps
-    zigbee = {node.id: node for node in scenario.ZIGBEE_NODES[1:]}
-    early = [zigbee[node] for node, state in before if node in zigbee and state == "installing"]
-    held = [node for node, state in steps if node in zigbee and state == "ready"]
-    faults = [f"{_who(node)}: was told to install before the canary had shown that it runs" for node in early]
+    before = steps[: steps.index((canary.id, "updated"))] if (canary.id, "updated") in steps else steps
+    others = {node.id: node for node in nodes if node is not canary}
+    early = [others[node] for node, state in before if node in others and state == "installing"]
+    return [f"{who(node)}: was told to install before the canary had shown that it runs" for node in early]
+
+
+def _held_until_the_canary_runs(steps: Sequence[tuple[str, str]]) -> list[str]:
+    canary, *others = scenario.ZIGBEE_NODES
+    faults = early_installs(steps, canary, others)
+    held = {node for node, state in steps if state == "ready"} & {node.id for node in others}
     return faults if held else [*faults, "no node was ready, so none was held"]
 
 
@@ -188,7 +192,7 @@ def counts(told: Mapping[str, Told]) -> dict[str, int]:
     return result
 
 
-def _who(node: Node) -> str:
+def who(node: Node) -> str:
     return f"{node.name} ({node.id})"
 
 

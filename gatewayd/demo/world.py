@@ -57,7 +57,7 @@ class World:
         self.site = Site(folder)
         self.daemon = Daemon(folder, folder / "gatewayd.toml")
         self.automation = Automation()
-        self.operator = Operator(folder)
+        self.operator = Operator(folder, self.site)
         self._tasks: list[asyncio.Task[None]] = []
         self._collector: asyncio.Task[None] | None = None
 

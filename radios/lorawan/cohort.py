@@ -34,7 +34,9 @@ class SessionSettings:
 
     answer_timeout_s: float = 60.0  # of a node that listens all the time
     answer_timeout_most_s: float = 900.0  # back-off stops here
-    unicast_gap_s: float = 4.0  # for a downlink at the slowest rate, and the first chance of its answer
+    # For the longest request at the slowest rate (2.1 s) and its answer, which LBM gives 1 to 3 s later. With less, each
+    # request was sent over the answer to the one before: of 50 nodes 7 were set up twice.
+    unicast_gap_s: float = 5.5
     gather_s: float = 600.0  # the first node that is set up waits so long for the others
     lead_s: float = 200.0  # from asking for a class C session to its start: room for repeated requests
     window_guard_s: float = 5.0  # nothing is sent so near to either end of a window

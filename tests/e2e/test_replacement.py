@@ -127,5 +127,5 @@ async def test_new_hardware_takes_over_in_mid_transfer(tmp_path: Path) -> None:
         for meter in METERS:
             assert world.site.flash[meter.id] == hashlib.sha256(meters.image).hexdigest()
             assert counter(rig, meter.id, "sessions_set_up") == set_up[meter.id], "no node was set up again"
-        assert world.site.f_cnts_reused == 0
+        assert world.site.network["f_cnts_reused"] == 0
         assert len(rig.reports()) > reports_then

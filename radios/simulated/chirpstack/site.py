@@ -101,7 +101,10 @@ class LorawanSite:
             "lost": session.decoder.lost if session else 0,
             "battery_percent": node.battery_percent,
             "mains": node.spec.mains,
+            "groups": len(node.multicast.groups),
+            "tags": dict(self.network.devices[node.spec.dev_eui].spec.tags),
             "counters": counters,
+            "downlinks": dict(node.downlinks),
         }
 
     async def _run(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from radios.errors import FrameError
 from radios.simulated.lorawan import crypto
 from radios.simulated.lorawan.bootloader import AbBootloader, Verify
+from radios.simulated.lorawan.link_counters import Downlinks, LinkCounters
 from radios.simulated.lorawan.node_clock import NodeClock, gps_of_unix
 from radios.simulated.lorawan.packages.clock_sync import ClockSync
 from radios.simulated.lorawan.packages.commands import Answer
@@ -47,18 +48,6 @@ _JOIN_PHY_BYTES = 23
 _AFTER_RX_WINDOWS_S = RX2_DELAY_S + 1.0
 
 
-@dataclass(slots=True)
-class LinkCounters:
-    uplinks: int = 0
-    joins: int = 0
-    unicast_received: int = 0
-    multicast_received: int = 0
-    bad_mic: int = 0
-    not_listening: int = 0
-    f_cnt_dropped: int = 0
-    reboots: int = 0  # as it was told to, whether an image was begun or not
-
-
 @dataclass(frozen=True, slots=True)
 class _Pending:
     at: float
@@ -90,6 +79,7 @@ class VirtualNode:
         beacons = spec.device_class == "B"  # they keep its clock
         self.clock = NodeClock(now) if beacons else NodeClock(now, spec.clock_error_s, spec.clock_drift_ppm)
         self.counters = LinkCounters()
+        self.downlinks = Downlinks()
         self.fragment_counters = FragmentCounters()
         self._seen: set[tuple[int, bytes]] = set()
         self._random = random.Random(f"{spec.seed}/{spec.dev_eui}")
@@ -163,10 +153,16 @@ class VirtualNode:
             if self._hears_unicast(frame.frequency_hz, frame.data_rate, start):
                 self._unicast(header, self._activation, now)
             return
+        most = self.spec.group_frames_most
+        if most is not None and self.counters.multicast_received >= most:
+            self.counters.disturbed += 1
+            return
         for group, held in list(self.multicast.groups.items()):
             if held.session.dev_addr == header.dev_addr:
                 if self._hears_group(group, frame.frequency_hz, frame.data_rate, start):
-                    self._group_frame(group, header, now)
+                    session = self.group_session(start)
+                    window = "class C" if session is None or session.periodicity is None else "class B"
+                    self._group_frame(group, header, f"{window} DR{frame.data_rate}", now)
                 else:
                     self.counters.not_listening += 1
                 return
@@ -271,9 +267,10 @@ class VirtualNode:
         if header.f_pending or header.confirmed:
             self._poll_at = now + self._random.uniform(2.0, 4.0)
         payload = header.decrypt(session.app_s_key, f_cnt)
+        self.downlinks.heard("unicast", header.f_port, payload)
         self.deliver(header.f_port, payload, now, multicast=False)
 
-    def _group_frame(self, group: int, header: DownlinkHeader, now: float) -> None:
+    def _group_frame(self, group: int, header: DownlinkHeader, way: str, now: float) -> None:
         held = self.multicast.groups[group]
         f_cnt = full_f_cnt(header.f_cnt_16, held.next_f_cnt)
         if f_cnt >= held.max_f_cnt:
@@ -285,6 +282,7 @@ class VirtualNode:
         held.next_f_cnt = f_cnt + 1
         self.counters.multicast_received += 1
         payload = header.decrypt(held.session.app_s_key, f_cnt)
+        self.downlinks.heard(way, header.f_port, payload)
         self.deliver(header.f_port, payload, now, multicast=True)
 
     def _schedule(self, f_port: int, answers: list[Answer], now: float) -> None:

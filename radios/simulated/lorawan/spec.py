@@ -32,6 +32,7 @@ class NodeSpec:
     uplink_loss: float = 0.0
     loss_burst_frames: float = 1.0  # lost one after the other, on the mean; 1: each frame by itself
     data_rate: int = 5  # of uplinks, and so of RX1
+    group_frames_most: int | None = None  # that it hears of multicast; then something disturbs that for good
     uplink_interval_s: float = 300.0
     app_time_period_s: float | None = None  # TS003 AppTimeReq of its own accord
     clock_error_s: float = 0.0  # at the start

@@ -133,6 +133,20 @@ async def test_the_plan_comes_before_the_radio_is_told_and_is_kept_over_a_restar
     assert (planned.tier, planned.radio, planned.frames, planned.eta_s) == ("all", "lorawan", 300, 4000.0)
 
 
+async def test_a_radio_that_knows_no_node_yet_does_not_replace_what_was_planned(gateway: Gateway) -> None:
+    """As after a restart while nodes are being prepared: they begin, and what was planned for them would be lost for good."""
+    played(gateway, PlanningRadio())
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    [kept] = await gateway.database.read(plan_rows.plans)
+    await gateway.stop()
+    await gateway.start()
+    nothing = TransferPlan(0, 0.0, 0.0, skipped={NodeId(METER): "unknown to the network server"})
+    again = played(gateway, PlanningRadio(nothing))
+    await gateway.until(lambda: again.asked and gateway.coordinator._plans.of("meters"))
+    assert gateway.coordinator._plans.of("meters") == [kept]
+
+
 @pytest.mark.parametrize("answer", [Unsupported("too much"), RuntimeError("a fault"), None])
 async def test_a_plan_that_cannot_be_made_stops_nothing(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, answer: Exception | None

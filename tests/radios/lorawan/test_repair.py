@@ -138,7 +138,7 @@ def test_a_cohort_of_one_keeps_its_group_when_unicast_takes_more():
 
 
 def test_a_class_c_straggler_is_repaired_in_rx2():
-    specs = [spec(n, downlink_loss=0.15 * (n == 1), gateways=(GATEWAY,)) for n in (1, 2, 3)]
+    specs = [spec(n, downlink_loss=0.35 * (n == 1), gateways=(GATEWAY,)) for n in (1, 2, 3)]
     world = world_of(specs, new_image(), data_rate=0, frag_size=48)
     world.run(all_running)
     assert_delivered(world)

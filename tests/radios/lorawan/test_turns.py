@@ -43,8 +43,15 @@ def test_silent_nodes_that_joined_first_do_not_delay_the_others(first, most):
     assert min(asked) >= 3  # nor are they forgotten
 
 
+def test_no_request_is_sent_over_the_answer_to_the_one_before():
+    """A gateway that sends hears nothing. Nothing else is lost here, so every node is set up by its first request."""
+    world = World([spec(n) for n in range(1, COUNT + 1)], new_image(2000), settings=SessionSettings(gather_s=3600.0))
+    world.run(lambda w: all(node.step is Step.SET_UP for node in w.session.nodes.values()))
+    assert [node.fragment_counters.sessions_set_up for node in world.network.nodes.values()] == [1] * COUNT
+
+
 def test_who_was_never_asked_goes_before_who_was_asked_in_vain():
-    specs = [spec(n) for n in range(1, 31)]  # 4 s each: the first would be due again long before the last
+    specs = [spec(n) for n in range(1, 31)]  # 5.5 s each: the first would be due again long before the last
     world = World(specs, new_image(2000))
     world.silent.update(s.dev_eui for s in specs)
     world.run(lambda w: len([a for a in w.log if isinstance(a, Unicast)]) >= 40)

@@ -54,6 +54,9 @@ class FragmentCounters:
     fragments_received: int = 0
     fragments_dropped: int = 0
     bytes_received_twice: int = 0
+    coded_by_unicast: int = 0  # of those received
+    statuses_told: int = 0  # FragSessionStatusAns
+    blocks_told: int = 0  # FragDataBlockReceivedReq
     malformed: int = 0
 
 
@@ -95,7 +98,7 @@ class Fragmentation:
 
     def receive(self, payload: bytes, now: float, *, multicast: bool) -> list[Answer]:
         if payload[:1] == bytes([_DATA_FRAGMENT]):  # never together with other commands
-            self._data_fragment(payload[1:], now)
+            self._data_fragment(payload[1:], now, multicast=multicast)
             return []
         parsed = split_commands(payload, self._lengths)
         self.counters.malformed += not parsed.complete
@@ -124,6 +127,7 @@ class Fragmentation:
         if session is None or session.tell_at is None or now < session.tell_at:
             return []
         session.told += 1
+        self.counters.blocks_told += 1
         spread_s = _spread_s(session)
         again = session.told < _BLOCK_RECEIVED_TRIES
         session.tell_at = now + spread_s + _BLOCK_RECEIVED_SPACING_S if again else None
@@ -167,7 +171,7 @@ class Fragmentation:
         self.session = None
         return index
 
-    def _data_fragment(self, body: bytes, now: float) -> None:
+    def _data_fragment(self, body: bytes, now: float, *, multicast: bool) -> None:
         session = self.session
         if session is None or len(body) < 2:
             return
@@ -186,6 +190,7 @@ class Fragmentation:
         taken = session.decoder.receive(counter, data)
         if taken in (Taken.STORED, Taken.USEFUL):
             self.counters.fragments_received += 1
+            self.counters.coded_by_unicast += not multicast and counter > session.decoder.nb_frag
         else:
             self.counters.fragments_dropped += 1
         if session.decoder.complete:
@@ -219,6 +224,7 @@ class Fragmentation:
             return [Answer(missing_session)] if self.version >= 2 and not multicast else []
         if not participants and session.settled and not session.decoder.overflowed:
             return []
+        self.counters.statuses_told += 1
         received, missing = self._count(session)
         head = (received & 0x3FFF) | index << 14
         error = _MEMORY_ERROR if session.decoder.overflowed else 0

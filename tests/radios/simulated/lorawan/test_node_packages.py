@@ -86,6 +86,30 @@ def test_multicast_is_heard_only_in_the_window_on_its_channel(make_bench, fragme
     assert bench.node.counters.multicast_received == 1
 
 
+def test_a_disturbed_node_hears_no_more_of_its_group_and_counts_how_all_else_came(make_bench, fragment):
+    bench = make_bench(group_frames_most=2)
+    bench.join_group()
+    bench.set_up_fragments(4, 10)
+    bench.open_window(in_s=40)
+    bench.run(40)
+    for counter in (1, 2, 3):
+        bench.multicast(201, fragment(counter, bytes(10)))
+    bench.unicast(201, fragment(5, bytes(10)))
+    counters, fragments = bench.node.counters, bench.node.fragment_counters
+    assert (counters.multicast_received, counters.disturbed) == (2, 1)
+    assert (fragments.fragments_received, fragments.coded_by_unicast) == (3, 1)
+    heard = {
+        "unicast 200:02": 1,
+        "unicast 201:02": 1,
+        "unicast 200:04": 1,
+        "class C DR5 201:08": 2,
+        "unicast 201:08": 1,
+    }
+    assert bench.node.downlinks == heard
+    assert bench.ask(201, b"\x01\x01")
+    assert fragments.statuses_told == 1
+
+
 def test_multicast_counters_and_keys_are_checked(make_bench, fragment):
     bench = make_bench()
     bench.join_group(min_f_cnt=10, max_f_cnt=20)
