@@ -259,7 +259,7 @@ class OtaSession(SessionPages):
         if offer and not self._fits(query.hardware_version):
             self._fail("wrong_hardware", now, f"hardware version {query.hardware_version} is not for this image")
             offer = False
-        elif offer and self._stage is Stage.OFFERED and now >= self.terms.expires_at:
+        elif offer and self._stage is Stage.OFFERED and self._expired(now):
             self._stalled("expired", now, "the transfer may start on no further node")
             offer = False
         if not offer:
