@@ -104,10 +104,13 @@ class OtaSession(SessionPages):
 
     def refuse_install(self, now: float) -> bool:
         """The daemon did not take the commit. If it was to begin the installation, the node is told nothing and waits for
-        the next directive; unless the commit without it fails too, which is a journal that fails and no refusal."""
+        the next directive; unless the commit without it fails too, which is a journal that fails and no refusal.
+
+        It waits for hours at most: a disk that was full for a moment is no reason for the daemon to say anything new.
+        """
         if self._stage is Stage.INSTALLING and self._facts.take_back(Fact.INSTALLING):
             self._stage, self._install_refused = Stage.READY, True
-            self._timers.clear()
+            self._timers = {Timer.INSTALL: now + self._limits.refused_s}
             if self._install_answer is not None:  # without an answer it might start the image by itself
                 self._answers.reply(UpgradeEndResponse(self._file, 0, WAIT_FOREVER), self._install_answer[1], now)
             return True
@@ -143,6 +146,7 @@ class OtaSession(SessionPages):
                 self._stalled("silent", now, f"no request for {self._limits.stall_after_s:.0f} s")
                 self._timers[Timer.NOTIFY] = now + self._limits.renotify_stalled_after_s
             elif timer is Timer.INSTALL:
+                self._install_refused = False
                 self._install_if_due(now)
             elif timer is Timer.LOST and self._stage is Stage.INSTALLING:
                 self._fail("lost", now, f"not back {self._limits.lost_after_s:.0f} s after the install")

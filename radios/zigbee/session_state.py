@@ -92,6 +92,7 @@ class SessionLimits:
     hand_out_s: float = 300.0  # before its time, an install is told to a node that sleeps; no hold comes between then
     install_retry_s: float = 5.0
     max_install_retry_s: float = 300.0
+    refused_s: float = 10_800.0  # until an installation is begun again whose commit the daemon did not take
     reply_stale_after_s: float = 5.0
     # After the order to start, without a proven reboot: a second MCU verifies for up to half an hour, in which the node
     # says the old version. To believe it too early would be a rollback that never was, too late is only late.
