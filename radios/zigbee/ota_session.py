@@ -126,7 +126,13 @@ class OtaSession(SessionPages):
             self._notified_at = float("-inf")  # it sleeps: as soon as it is heard, it is told
         if frame.purpose is Purpose.PAGE:
             self._page_delivered(ok)
-        if frame.purpose is Purpose.INSTALL and not ok and self._stage is Stage.INSTALLING:
+        if frame.purpose is not Purpose.INSTALL or self._stage is not Stage.INSTALLING:
+            return
+        if ok:
+            if not self._reached:  # its time begins; later frames are for one that asked again
+                self._reached = True
+                self._timers[Timer.LOST] = self._starts_at(now) + self._limits.lost_after_s
+        else:
             self._told = False
             self._told_at = None
             retry = min(self._limits.install_retry_s * 2**self._install_tries, self._limits.max_install_retry_s)
@@ -149,7 +155,7 @@ class OtaSession(SessionPages):
                 self._install_refused = False
                 self._install_if_due(now)
             elif timer is Timer.LOST and self._stage is Stage.INSTALLING:
-                self._fail("lost", now, f"not back {self._limits.lost_after_s:.0f} s after the install")
+                self._lost_if_told(now)
             elif timer is Timer.DROP and self._stage is Stage.DROPPING:
                 self._dropped(now)
 

@@ -94,6 +94,8 @@ class SessionCore:
         self._told_at: float | None = None  # when the install was last sent, unless it is known not to have arrived
         self._may_be_told = state.stage is Stage.INSTALLING  # by the process before, or a frame that seemed lost
         self._told = False  # an install frame is on its way or arrived: no other until that is known to have failed
+        self._reached = False  # an install frame arrived
+        self._installing_since = now
         self._tsn = state.generation & 0xFF
         self._timers: dict[Timer, float] = {}
         self._install_refused = False  # by the daemon, until its next directive
@@ -291,8 +293,8 @@ class SessionCore:
                 self._timers[Timer.INSTALL] = self._unprepared_until
                 return
         self._stage, self._start = Stage.INSTALLING, None
-        self._rebooted = self._told = self._may_be_told = False
-        self._told_at = None
+        self._rebooted = self._told = self._may_be_told = self._reached = False
+        self._told_at, self._installing_since = None, now
         self._install_tries = 0
         self._timers = {
             Timer.LOST: self._starts_at(now) + self._limits.lost_after_s,
@@ -309,6 +311,15 @@ class SessionCore:
         tsn = answer[1] if answer is not None and fresh else self._next_tsn()
         offset = ceil(self._told_at - now)  # a current time of 0 makes the upgrade time one (ZCL8 11.13.9)
         return Outgoing(reply(UpgradeEndResponse(self._file, 0, offset), tsn), self._endpoint, Purpose.INSTALL)
+
+    def _lost_if_told(self, now: float) -> None:
+        """It was not heard to have started the image. One that sleeps, and could not be told yet, has nothing to start."""
+        limits = self._limits
+        if self.sleeps and not self._reached and now - self._installing_since < limits.untold_s:
+            self._timers[Timer.LOST] = now + limits.lost_after_s
+            self._stalled("silent", now, "it sleeps, and could not be told to start the image yet")
+        else:
+            self._fail("lost", now, f"not back {limits.lost_after_s:.0f} s after the install")
 
     def _starts_at(self, now: float) -> float:
         """When the image is to be started that the node is told to start now."""

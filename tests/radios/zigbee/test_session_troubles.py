@@ -1,8 +1,21 @@
 """What seldom happens to a session: clocks that were set, nodes that are told late, reboots at the wrong moment."""
 
+from radios.radio import Fact, NodeDirective, Want
 from radios.wall_time import WallTime
+from radios.zigbee.ota_frames import decode_command, decode_header
 from radios.zigbee.session_state import Terms
-from tests.radios.zigbee.test_ota_session import NO_IMAGE, OFFER, QUERY, Bench
+from tests.radios.zigbee.test_ota_session import (
+    END,
+    INSTALL_NOW,
+    LIMITS,
+    NEW,
+    NO_IMAGE,
+    NODE,
+    OFFER,
+    QUERY,
+    QUERY_NEW,
+    Bench,
+)
 
 
 def test_whether_a_query_comes_too_late_is_the_walls_matter() -> None:
@@ -13,3 +26,84 @@ def test_whether_a_query_comes_too_late_is_the_walls_matter() -> None:
     bench.now += 61
     assert bench.ask(QUERY) == [NO_IMAGE]
     assert bench.stalls[-1] == "expired"
+
+
+def untold() -> Bench:
+    """A sleepy node that holds the image, ordered to start it and asleep when that is sent."""
+    bench = Bench()
+    bench.session.sleeps = True
+    bench.to_ready()
+    bench.session.direct(NodeDirective("t1", NODE, 2, Want.INSTALL), bench.now)
+    fail(bench)
+    return bench
+
+
+def fail(bench: Bench) -> None:
+    """What is to be sent now does not arrive."""
+    for outgoing in bench.frames():
+        bench.session.delivered(outgoing, False, bench.now)
+
+
+def asleep(bench: Bench, seconds: float) -> None:
+    """Nothing arrives for so long."""
+    end = bench.now + seconds
+    while (deadline := bench.session.next_deadline()) is not None and deadline <= end:
+        bench.now = max(bench.now, deadline)
+        bench.session.handle_timeout(bench.now)
+        fail(bench)
+    bench.now = end
+
+
+def told(bench: Bench) -> bool:
+    """It is heard, and what is sent to it then arrives. Whether it was told to start its image."""
+    bench.session.heard(bench.now)
+    bench.session.handle_timeout(bench.now)
+    frames = bench.frames()
+    for outgoing in frames:
+        bench.session.delivered(outgoing, True, bench.now)
+    return INSTALL_NOW in [decode_command(*decode_header(outgoing.frame)) for outgoing in frames]
+
+
+def test_a_sleepy_node_that_could_not_be_told_yet_is_not_lost() -> None:
+    bench = untold()
+    asleep(bench, 20 * 3600.0)
+    assert Fact.FAILED not in bench.facts
+    assert bench.stalls[-1] == "silent"
+    assert told(bench)
+    bench.wait(LIMITS.lost_after_s - 10)
+    assert Fact.FAILED not in bench.facts
+    bench.ask(QUERY_NEW)
+    assert (bench.facts[-1], bench.last_version) == (Fact.RUNNING, NEW)
+
+
+def test_a_sleepy_node_that_is_never_heard_is_lost_after_a_day() -> None:
+    bench = untold()
+    asleep(bench, LIMITS.untold_s + LIMITS.lost_after_s)
+    assert bench.facts[-1] is Fact.FAILED
+
+
+def test_a_node_that_was_told_late_has_its_time_from_then_on() -> None:
+    bench = untold()
+    asleep(bench, LIMITS.lost_after_s - 10)
+    assert told(bench)
+    bench.wait(LIMITS.lost_after_s - 1)
+    assert Fact.FAILED not in bench.facts
+    bench.wait(2)
+    assert bench.facts[-1] is Fact.FAILED
+    assert bench.session.state().code == "lost"
+
+
+def test_a_listening_node_that_nothing_reaches_is_lost() -> None:
+    bench = untold()
+    bench.session.sleeps = False
+    asleep(bench, LIMITS.lost_after_s + 1)
+    assert bench.facts[-1] is Fact.FAILED
+
+
+def test_a_node_that_asks_again_and_again_does_not_put_its_loss_off() -> None:
+    bench = untold()
+    assert told(bench)
+    bench.wait(LIMITS.lost_after_s - 10)
+    assert INSTALL_NOW in bench.ask(END)
+    bench.wait(11)
+    assert bench.facts[-1] is Fact.FAILED
