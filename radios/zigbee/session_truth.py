@@ -25,7 +25,8 @@ class SessionTruth(SessionCore):
         if self._stage is Stage.INSTALLING:
             if self._had_time(now):
                 self._rebooted = True
-            if not self._told and Timer.INSTALL in self._timers:
+            asked_first = self._rebooted and now - self._rebooted_at < self._limits.install_retry_s
+            if not self._told and Timer.INSTALL in self._timers and not asked_first:
                 self._timers[Timer.INSTALL] = now  # what found it asleep may reach it now
         elif (
             self._stage is Stage.OFFERED
@@ -44,6 +45,10 @@ class SessionTruth(SessionCore):
         elif self._stage in (Stage.INSTALLING, Stage.RUNNING):
             # A node that was not told reboots for reasons of its own, and says the old version with right.
             self._rebooted = self._rebooted or self._may_be_told
+            if Timer.INSTALL in self._timers:
+                # What seemed lost may have arrived. One that has taken its image back must not start it again for that:
+                # it is asked for its version first.
+                self._timers[Timer.INSTALL] = now + self._limits.install_retry_s
             self._notifies = 0
             self._timers[Timer.NOTIFY] = now + 2.0  # for its version, if it does not ask by itself
         elif self._stage is Stage.OFFERED and Timer.NOTIFY in self._timers:

@@ -2,6 +2,7 @@
 
 from radios.radio import Fact, NodeDirective, Want
 from radios.wall_time import WallTime
+from radios.zigbee.ota_commands import ImageNotify
 from radios.zigbee.ota_frames import decode_command, decode_header
 from radios.zigbee.session_state import Terms
 from tests.radios.zigbee.test_ota_session import (
@@ -12,6 +13,7 @@ from tests.radios.zigbee.test_ota_session import (
     NO_IMAGE,
     NODE,
     OFFER,
+    OLD,
     QUERY,
     QUERY_NEW,
     Bench,
@@ -107,3 +109,24 @@ def test_a_node_that_asks_again_and_again_does_not_put_its_loss_off() -> None:
     assert INSTALL_NOW in bench.ask(END)
     bench.wait(11)
     assert bench.facts[-1] is Fact.FAILED
+
+
+def test_a_node_that_rebooted_is_asked_before_it_is_told_again() -> None:
+    """The frame counts as not delivered, but its acknowledgement alone was lost: it has started the image and taken it
+    back, and holds it still."""
+    bench = untold()
+    bench.now += 30
+    bench.session.rebooted(bench.now)
+    bench.session.heard(bench.now)  # its announcement is a frame too
+    assert bench.wait(3) == [ImageNotify(100)]
+    assert bench.ask(QUERY) == [NO_IMAGE]
+    assert (bench.facts[-1], bench.last_version) == (Fact.RUNNING, OLD)
+    assert INSTALL_NOW not in bench.wait(LIMITS.lost_after_s)
+
+
+def test_a_node_that_rebooted_and_says_nothing_is_told_again() -> None:
+    bench = untold()
+    bench.now += 30
+    bench.session.rebooted(bench.now)
+    bench.session.heard(bench.now)
+    assert bench.wait(LIMITS.install_retry_s) == [ImageNotify(100), INSTALL_NOW]
