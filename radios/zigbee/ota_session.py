@@ -316,7 +316,7 @@ class OtaSession(SessionPages):
         self._install_if_due(now)
         if self._stage is Stage.INSTALLING:
             self._install_answer = (now, tsn)
-            self._told = False
+            self._told = self._rebooted = False  # it holds the image still, so it has not started it
             self._timers.pop(Timer.INSTALL, None)
         else:
             self._answers.reply(UpgradeEndResponse(self._file, 0, WAIT_FOREVER), tsn, now)

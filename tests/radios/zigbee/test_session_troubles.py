@@ -17,6 +17,7 @@ from tests.radios.zigbee.test_ota_session import (
     QUERY,
     QUERY_NEW,
     Bench,
+    state,
 )
 
 
@@ -130,3 +131,17 @@ def test_a_node_that_rebooted_and_says_nothing_is_told_again() -> None:
     bench.session.rebooted(bench.now)
     bench.session.heard(bench.now)
     assert bench.wait(LIMITS.install_retry_s) == [ImageNotify(100), INSTALL_NOW]
+
+
+def test_a_node_that_asks_to_start_after_a_reboot_may_say_the_old_version_again() -> None:
+    """It holds the image still: it has not started it, so what it says while it verifies is no rollback."""
+    bench = Bench(state(Want.INSTALL))
+    bench.to_ready()
+    bench.session.rebooted(bench.now)
+    assert bench.ask(END) == [INSTALL_NOW]
+    bench.now += 1
+    bench.ask(QUERY)
+    assert bench.facts[-1] is Fact.INSTALLING
+    bench.session.rebooted(bench.now)
+    bench.ask(QUERY)
+    assert (bench.facts[-1], bench.last_version) == (Fact.RUNNING, OLD)
