@@ -407,7 +407,11 @@ async def test_announce_is_told_as_reboot(bench: Bench) -> None:
     assert bench.journal.events[-1].version == OLD
 
 
-async def test_a_version_read_before_a_reboot_is_not_taken_for_the_one_after(bench: Bench) -> None:
+ANNOUNCEMENT = b"\x01" + struct.pack("<H", NWK) + IEEE.serialize() + b"\x8e"
+
+
+@pytest.mark.parametrize("announced", [True, False])  # it is a broadcast: nobody repeats it when it is lost
+async def test_a_version_read_before_a_reboot_is_not_taken_for_the_one_after(bench: Bench, announced: bool) -> None:
     def reads(cluster: int) -> list[bytes]:
         frames = [p.data.serialize() for p in bench.app.sent if p.cluster_id == cluster]
         return [frame for frame in frames if not frame[0] & 1 and frame[2] == 0x00]
@@ -426,10 +430,17 @@ async def test_a_version_read_before_a_reboot_is_not_taken_for_the_one_after(ben
     await bench.until(lambda: reads(0x0019), "the version is asked")
     answer(reads(0x0019)[0], 0x0019, version(OLD))
     await bench.until(lambda: reads(0x0001), "the battery is asked")
-    bench.receive(b"\x01" + struct.pack("<H", NWK) + IEEE.serialize() + b"\x8e", cluster=0x0013, profile=0)
+    if announced:
+        bench.receive(ANNOUNCEMENT, cluster=0x0013, profile=0)
+    else:
+        bench.receive(query(0x60, NEW))
     answer(reads(0x0001)[0], 0x0001, {0x0021: b"\x20\x64"})
-    bench.receive(bytes([0x18, 0x70, 0x0A, 0x21, 0x00, 0x20, 0x64]), cluster=0x0001)  # heard: it is asked again
-    await bench.until(lambda: len(reads(0x0000)) > 1, "the hardware version is asked again")
+
+    def heard_and_asked() -> bool:
+        bench.receive(bytes([0x18, 0x70, 0x0A, 0x21, 0x00, 0x20, 0x64]), cluster=0x0001)
+        return len(reads(0x0000)) > 1
+
+    await bench.until(heard_and_asked, "the hardware version is asked again")
     answer(reads(0x0000)[-1], 0x0000, {})
     await bench.until(lambda: len(reads(0x0019)) > 1, "the version is asked again")
     answer(reads(0x0019)[-1], 0x0019, version(NEW))
