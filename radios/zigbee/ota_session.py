@@ -150,6 +150,7 @@ class OtaSession(SessionPages):
             elif timer is Timer.STALL:
                 self._pacer.release(self.node)
                 self._stalled("silent", now, f"no request for {self._limits.stall_after_s:.0f} s")
+                self._notifies = 0
                 self._timers[Timer.NOTIFY] = now + self._limits.renotify_stalled_after_s
             elif timer is Timer.INSTALL:
                 self._install_refused = False
@@ -276,7 +277,7 @@ class OtaSession(SessionPages):
             self._answers.reply(QueryNextImageResponse(Status.NO_IMAGE_AVAILABLE), tsn, now)
             return
         self._restarts = True
-        if self._stage is Stage.OFFERED:
+        if self._stage is Stage.OFFERED or Timer.NOTIFY in self._timers:
             self._timers[Timer.NOTIFY] = now + self._limits.renotify_stalled_after_s
         self._answers.reply(QueryNextImageResponse(Status.SUCCESS, self._file, self.image.ref.size), tsn, now)
 

@@ -29,7 +29,7 @@ class SessionTruth(SessionCore):
             if not self._told and Timer.INSTALL in self._timers and not asked_first:
                 self._timers[Timer.INSTALL] = now  # what found it asleep may reach it now
         elif (
-            self._stage is Stage.OFFERED
+            (self._stage is Stage.OFFERED or (self._stage is Stage.DOWNLOADING and self._notifies > 0))
             and Timer.NOTIFY in self._timers
             and now - self._notified_at >= self._limits.notify_heard_interval_s * 2 ** min(self._notifies, 6)
         ):

@@ -17,6 +17,7 @@ from tests.radios.zigbee.test_ota_session import (
     QUERY,
     QUERY_NEW,
     Bench,
+    block,
     state,
 )
 
@@ -145,3 +146,26 @@ def test_a_node_that_asks_to_start_after_a_reboot_may_say_the_old_version_again(
     bench.session.rebooted(bench.now)
     bench.ask(QUERY)
     assert (bench.facts[-1], bench.last_version) == (Fact.RUNNING, OLD)
+
+
+def test_a_sleepy_node_whose_download_stopped_is_offered_it_again_when_it_is_heard() -> None:
+    """It has lost its part and does not say so. A notification by the clock finds it asleep."""
+    bench = Bench()
+    bench.ask(block(100))
+    asleep(bench, LIMITS.stall_after_s + LIMITS.renotify_stalled_after_s + 3600)
+    bench.session.heard(bench.now)
+    assert bench.wait(0.1) == [ImageNotify(100)]
+    bench.now += 1
+    bench.session.heard(bench.now)
+    assert bench.wait(0.1) == [], "it has some time to answer"
+    assert bench.ask(QUERY) == [OFFER]
+    assert bench.wait(60) == [], "it begins now, and hears of nothing else"
+
+
+def test_a_download_that_stopped_is_not_offered_before_the_client_has_given_up() -> None:
+    bench = Bench()
+    bench.ask(block(100))
+    bench.wait(LIMITS.stall_after_s + 1)
+    bench.now += 60
+    bench.session.heard(bench.now)
+    assert bench.wait(10) == []
