@@ -126,7 +126,8 @@ class OtaService:
         self._orders[order.transfer] = order
         for session in self._sessions.values():
             if session.transfer == order.transfer:
-                session.terms = terms_of(order)
+                session.reterm(terms_of(order), self._clock.now())
+                self._rearm(session)
         self._apply_waiting()
 
     def direct(self, directive: NodeDirective) -> None:
@@ -255,7 +256,7 @@ class OtaService:
                 self._pacer.release(directive.node)
             session = self._sessions[directive.node] = self._session(state, now, reconciled=True)
         if order is not None:
-            session.terms = terms_of(order)
+            session.reterm(terms_of(order), now)
         self._kick(session)
         return True
 

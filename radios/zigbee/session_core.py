@@ -227,8 +227,13 @@ class SessionCore:
         """The wall clock was: the hour of an installation, and the order's expiry, lie elsewhere in the radio's time."""
         if self._stage is Stage.READY:
             self._install_if_due(now)
-        elif self._stage is Stage.OFFERED and self._reconciled and Timer.NOTIFY not in self._timers:
-            self._arm(now)
+        else:
+            self._offer_if_unexpired(now)
+
+    def reterm(self, terms: Terms, now: float) -> None:
+        """The order's terms are these now: it may have been prolonged."""
+        self.terms = terms
+        self._offer_if_unexpired(now)
 
     # -- timers and steps ------------------------------------------------------------------------------------------
 
@@ -250,6 +255,11 @@ class SessionCore:
             self._timers[Timer.NOTIFY] = now + 2.0
         elif self._stage is Stage.DROPPING:
             self._timers[Timer.DROP] = now + limits.drop_after_s
+
+    def _offer_if_unexpired(self, now: float) -> None:
+        """The order's end lies elsewhere."""
+        if self._stage is Stage.OFFERED and self._reconciled and Timer.NOTIFY not in self._timers:
+            self._arm(now)
 
     def _notify_due(self, now: float) -> None:
         limits = self._limits

@@ -169,3 +169,23 @@ def test_a_download_that_stopped_is_not_offered_before_the_client_has_given_up()
     bench.now += 60
     bench.session.heard(bench.now)
     assert bench.wait(10) == []
+
+
+def test_an_order_that_is_prolonged_offers_the_image_again() -> None:
+    bench = Bench()
+    bench.session.reterm(Terms(expires_at=bench.now), bench.now)
+    assert bench.wait(3600) == []
+    assert bench.stalls == ["expired"]
+    bench.session.reterm(Terms(expires_at=bench.now + 3600), bench.now)
+    assert bench.wait(1) == [ImageNotify(100)]
+
+
+def test_terms_that_say_the_same_tell_a_node_nothing() -> None:
+    bench = Bench()
+    bench.wait(1)
+    for _ in range(10):
+        bench.session.reterm(Terms(priority=1, expires_at=bench.now + 3600), bench.now)
+        assert bench.sent() == []
+    bench.ask(block(0))
+    bench.session.reterm(Terms(expires_at=bench.now + 7200), bench.now)
+    assert bench.wait(30) == []
