@@ -84,7 +84,7 @@ class SessionCore:
         self._rebooted = state.rebooted
         self._reconciled = reconciled
         self._started_at = self._last_heard = now
-        self._restarts = False  # a query was answered with the image: the node may begin at 0 again
+        self._restarts = False  # a query was answered with the image, or it rebooted: it may go on at less, or at 0
         self._notified_at = float("-inf")
         self._notifies = 0
         self._install_tries = 0

@@ -54,6 +54,8 @@ class SessionTruth(SessionCore):
         elif self._stage is Stage.OFFERED and Timer.NOTIFY in self._timers:
             self._notifies = 0
             self._timers[Timer.NOTIFY] = now + 2.0
+        elif self._stage is Stage.DOWNLOADING:
+            self._restarts = True  # it goes on where its flash ends: its next request says where
 
     def version_read(self, version: int, now: float) -> None:
         """The node says (query or CurrentFileVersion) which version it runs."""

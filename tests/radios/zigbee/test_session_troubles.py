@@ -189,3 +189,17 @@ def test_terms_that_say_the_same_tell_a_node_nothing() -> None:
     bench.ask(block(0))
     bench.session.reterm(Terms(expires_at=bench.now + 7200), bench.now)
     assert bench.wait(30) == []
+
+
+def test_progress_falls_when_a_reboot_took_some_of_it() -> None:
+    """The client goes on where its flash ends, and asks for nothing before."""
+    bench = Bench()
+    bench.ask(block(800))
+    assert bench.session.confirmed == 800
+    bench.session.rebooted(bench.now)
+    bench.ask(block(250))
+    assert bench.session.confirmed == 250
+    assert bench.facts[-1] is Fact.PROGRESS
+    bench.ask(block(300))
+    bench.ask(block(250))
+    assert bench.session.confirmed == 300, "a frame that comes twice takes nothing away"
