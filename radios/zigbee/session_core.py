@@ -92,7 +92,8 @@ class SessionCore:
         self.cluster_revision: int | None = None  # of the cluster on the node, if it says so
         self._last_command = self._rebooted_at = float("-inf")
         self._told_at: float | None = None  # when the install was last sent, unless it is known not to have arrived
-        self._may_be_told = state.stage is Stage.INSTALLING  # by the process before, or a frame that seemed lost
+        self._inherited = state.stage is Stage.INSTALLING  # from the process before, which may have told it
+        self._may_be_told = self._inherited  # or a frame that seemed lost
         self._told = False  # an install frame is on its way or arrived: no other until that is known to have failed
         self._reached = False  # an install frame arrived
         self._installing_since = now
@@ -303,7 +304,7 @@ class SessionCore:
                 self._timers[Timer.INSTALL] = self._unprepared_until
                 return
         self._stage, self._start = Stage.INSTALLING, None
-        self._rebooted = self._told = self._may_be_told = self._reached = False
+        self._rebooted = self._told = self._may_be_told = self._reached = self._inherited = False
         self._told_at, self._installing_since = None, now
         self._install_tries = 0
         self._timers = {

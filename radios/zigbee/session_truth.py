@@ -98,8 +98,9 @@ class SessionTruth(SessionCore):
         if finding.verdict is Verdict.FORGOTTEN:
             if not installing:
                 self._forgotten(now)
-            elif self._had_time(now) or (self._may_be_told and (self._told_at is None or asked_at <= self._told_at)):
+            elif self._had_time(now) or (self._inherited and (self._told_at is None or asked_at <= self._told_at)):
                 # It cannot start any more what it does not hold, and was told before this process did: its version counts.
+                # Of one that this process told, it may be an answer from before, or attributes that never move.
                 self._rebooted = True
         elif finding.verdict in (Verdict.HOLDS, Verdict.STARTS):
             if installing:
