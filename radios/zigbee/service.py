@@ -336,6 +336,8 @@ class OtaService:
         now = self._clock.now()
         if outgoing.purpose is Purpose.BLOCK and (acknowledged or not ok):
             self._pacer.delivered(session.node, ok, now - handed_over, now)
+        elif outgoing.purpose is Purpose.PAGE and ok:
+            self._pacer.taken(now)
         session.delivered(outgoing, ok, now)
         if not ok or outgoing.purpose is Purpose.PAGE:
             self._rearm(session)
