@@ -92,10 +92,14 @@ class OtaSession(SessionPages):
 
     def link_up(self, endpoint: int, now: float) -> None:
         """The radio is there (again): what was sent before may be lost. `endpoint` is where the OTA client is."""
-        if self._stage is Stage.OFFERED:
-            self._endpoint = endpoint
+        self.located(endpoint)
         if self._reconciled:
             self._arm(now)
+
+    def located(self, endpoint: int) -> None:
+        """Where the OTA client is, as the node's interview says."""
+        if self._stage is Stage.OFFERED:
+            self._endpoint = endpoint
 
     def refused(self, command: int, status: int, now: float) -> None:
         """The node answered one of our frames with a default response other than SUCCESS."""

@@ -203,6 +203,7 @@ class OtaService:
         session = self._sessions.get(node)
         if session is not None:
             session.limits, session.sleeps = self._limits_of(node, session.file), self._sleeps(node)
+            session.located(self._endpoint_of(node))
 
     def link_up(self) -> None:
         now = self._clock.now()

@@ -470,6 +470,23 @@ async def test_plan_counts_blocks_and_skips_strangers(bench: Bench) -> None:
     assert plan.skipped == {stranger: "not in this network"}
 
 
+async def test_a_node_that_is_interviewed_after_it_was_directed_is_told_where_its_client_is(bench: Bench) -> None:
+    device = bench.app.devices[IEEE]
+    del device.endpoints[1].out_clusters[0x0019]
+    await bench.direct(Want.DELIVER)
+    await bench.until(lambda: bench.journal.facts(NODE), "preparing")
+    endpoint = device.add_endpoint(11)
+    endpoint.status = device.endpoints[1].status
+    endpoint.add_output_cluster(0x0019)
+    bench.radio.device_initialized(device)
+    bench.radio.announced(device.ieee)
+
+    def notified() -> list[t.ZigbeePacket]:
+        return [p for p in bench.app.sent if p.cluster_id == 0x0019 and p.data.serialize()[2:] == b"\0\0\x64"]
+
+    await bench.until(lambda: notified() and notified()[-1].dst_ep == 11, "a notification to the client's endpoint")
+
+
 async def test_management(bench: Bench) -> None:
     listed = await bench.radio.manage(NodeCommand("list"))
     assert listed.ok
