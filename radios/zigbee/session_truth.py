@@ -54,7 +54,7 @@ class SessionTruth(SessionCore):
         elif self._stage is Stage.OFFERED and Timer.NOTIFY in self._timers:
             self._notifies = 0
             self._timers[Timer.NOTIFY] = now + 2.0
-        elif self._stage is Stage.DOWNLOADING:
+        elif self._stage in (Stage.DOWNLOADING, Stage.READY):
             self._restarts = True  # it goes on where its flash ends: its next request says where
 
     def version_read(self, version: int, now: float) -> None:
@@ -151,11 +151,11 @@ class SessionTruth(SessionCore):
 
     def _completed(self, now: float) -> None:
         """The node holds the whole image, has checked it, and waits."""
+        self._restarts = False
         if self._stage in (Stage.OFFERED, Stage.DOWNLOADING):
             self._timers.clear()
             self._pacer.release(self.node)
             self._stage = Stage.READY
-            self._restarts = False
             self._facts.no_progress()
             self._confirmed = self.image.ref.size
             self._facts.event(Fact.COMPLETE, now, confirmed=self._confirmed)

@@ -2,11 +2,13 @@
 
 from radios.radio import Fact, NodeDirective, Want
 from radios.wall_time import WallTime
-from radios.zigbee.ota_commands import ImageNotify
+from radios.zigbee.ota_commands import ImageBlock, ImageNotify
 from radios.zigbee.ota_frames import decode_command, decode_header
-from radios.zigbee.session_state import Terms
+from radios.zigbee.session_state import Stage, Terms
 from tests.radios.zigbee.test_ota_session import (
+    DATA,
     END,
+    FILE,
     INSTALL_NOW,
     LIMITS,
     NEW,
@@ -203,3 +205,18 @@ def test_progress_falls_when_a_reboot_took_some_of_it() -> None:
     bench.ask(block(300))
     bench.ask(block(250))
     assert bench.session.confirmed == 300, "a frame that comes twice takes nothing away"
+
+
+def test_a_node_that_held_the_image_and_asks_for_blocks_later_holds_it_no_more() -> None:
+    """It rebooted and goes on where its flash ends, as clients do without a query: no order to start means anything to it."""
+    bench = Bench()
+    bench.to_ready()
+    bench.now += 3
+    bench.ask(block(len(DATA) - 50))
+    assert bench.session.stage is Stage.READY, "a frame that comes late"
+    bench.session.rebooted(bench.now)
+    assert bench.ask(block(500)) == [ImageBlock(FILE, 500, DATA[500:550])]
+    assert (bench.session.stage, bench.session.confirmed) == (Stage.DOWNLOADING, 500)
+    assert INSTALL_NOW not in bench.direct(Want.INSTALL)
+    bench.ask(block(len(DATA) - 50))
+    assert bench.ask(END) == [INSTALL_NOW]
