@@ -156,6 +156,7 @@ class SessionTruth(SessionCore):
             self._timers.clear()
             self._pacer.release(self.node)
             self._stage = Stage.READY
+            self._install_refused = False
             self._facts.no_progress()
             self._confirmed = self.image.ref.size
             self._facts.event(Fact.COMPLETE, now, confirmed=self._confirmed)

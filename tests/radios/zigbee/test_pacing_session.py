@@ -136,6 +136,17 @@ def test_an_installation_whose_commit_failed_for_a_moment_is_begun_in_the_end() 
     assert bench.facts.count(Fact.INSTALLING) == 1
 
 
+def test_a_refusal_is_of_the_image_that_the_node_held_then() -> None:
+    bench = Bench(Want.INSTALL)
+    bench.ask(ImageBlockRequest(FILE, 0, 50))
+    bench.refuses = True
+    assert bench.ask(END) == [HELD]
+    bench.refuses = False
+    bench.session.rebooted(bench.now)
+    bench.ask(ImageBlockRequest(FILE, 0, 50))  # it has lost it, and what waited for the next try with it
+    assert bench.ask(END) == [NOW]
+
+
 def test_a_journal_that_fails_altogether_is_no_refusal() -> None:
     bench = Bench(Want.INSTALL)
     bench.ask(ImageBlockRequest(FILE, 0, 50))
