@@ -319,9 +319,9 @@ class OtaSession(SessionPages):
             return
         self._completed(now)
         self._install_if_due(now)
-        if self._stage is Stage.INSTALLING:
+        if self._stage is Stage.INSTALLING and self._may_start_again():  # it holds it, so it has not started it
             self._install_answer = (now, tsn)
-            self._told = self._rebooted = False  # it holds the image still, so it has not started it
+            self._told = False
             self._timers.pop(Timer.INSTALL, None)
         else:
             self._answers.reply(UpgradeEndResponse(self._file, 0, WAIT_FOREVER), tsn, now)

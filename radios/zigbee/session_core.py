@@ -95,7 +95,7 @@ class SessionCore:
         self._inherited = state.stage is Stage.INSTALLING  # from the process before, which may have told it
         self._may_be_told = self._inherited  # or a frame that seemed lost
         self._told = False  # an install frame is on its way or arrived: no other until that is known to have failed
-        self._reached = False  # an install frame arrived
+        self._reached = self._retold = False  # an install frame arrived; it was told again after a reboot
         self._installing_since = now
         self._tsn = state.generation & 0xFF
         self._timers: dict[Timer, float] = {}
@@ -304,7 +304,8 @@ class SessionCore:
                 self._timers[Timer.INSTALL] = self._unprepared_until
                 return
         self._stage, self._start = Stage.INSTALLING, None
-        self._rebooted = self._told = self._may_be_told = self._reached = self._inherited = False
+        self._rebooted = self._told = self._may_be_told = self._inherited = False
+        self._reached = self._retold = False
         self._told_at, self._installing_since = None, now
         self._install_tries = 0
         self._timers = {

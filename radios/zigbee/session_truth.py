@@ -113,11 +113,21 @@ class SessionTruth(SessionCore):
 
     def _still_waits(self, verdict: Verdict, now: float) -> None:
         """It was ordered to start the image and holds it still: it has not started it, and perhaps was not told."""
-        self._rebooted = False
+        if not self._may_start_again():
+            return
         long_ago = self._told_at is None or now - self._told_at >= self._limits.probe_interval_s
         if verdict is Verdict.HOLDS and long_ago:
             self._told = False
             self._timers.pop(Timer.INSTALL, None)
+
+    def _may_start_again(self) -> bool:
+        """Whether a node that says it holds the image still is to be told again to start it. After a reboot only once: a node
+        may take its image back, keep it, and ask again after each reboot; its old version says so then."""
+        if self._rebooted and self._retold:
+            return False
+        self._retold = self._retold or self._rebooted
+        self._rebooted = False
+        return True
 
     def _goes_on(self, offset: int | None, now: float) -> None:
         self._timers.pop(Timer.NOTIFY, None)

@@ -1,14 +1,18 @@
 """What seldom happens to a session: clocks that were set, nodes that are told late, reboots at the wrong moment."""
 
+import pytest
+
 from radios.radio import Fact, NodeDirective, Want
 from radios.wall_time import WallTime
 from radios.zigbee.ota_commands import ImageBlock, ImageNotify
 from radios.zigbee.ota_frames import decode_command, decode_header
+from radios.zigbee.reconcile import ClientAttributes, UpgradeStatus
 from radios.zigbee.session_state import Stage, Terms
 from tests.radios.zigbee.test_ota_session import (
     DATA,
     END,
     FILE,
+    INSTALL_LATER,
     INSTALL_NOW,
     LIMITS,
     NEW,
@@ -220,3 +224,32 @@ def test_a_node_that_held_the_image_and_asks_for_blocks_later_holds_it_no_more()
     assert INSTALL_NOW not in bench.direct(Want.INSTALL)
     bench.ask(block(len(DATA) - 50))
     assert bench.ask(END) == [INSTALL_NOW]
+
+
+def test_a_node_that_takes_its_image_back_and_keeps_it_is_not_sent_round_and_round() -> None:
+    bench = Bench(state(Want.INSTALL))
+    bench.to_ready()
+    bench.now += 60
+    bench.session.rebooted(bench.now)
+    assert bench.ask(END) == [INSTALL_NOW], "it may have rebooted for reasons of its own"
+    bench.now += 60
+    bench.session.rebooted(bench.now)
+    assert bench.ask(END) == [INSTALL_LATER]
+    assert bench.wait(2) == [ImageNotify(100)]
+    bench.session.version_read(OLD, bench.now)
+    bench.sent()
+    assert (bench.facts[-1], bench.last_version) == (Fact.RUNNING, OLD)
+
+
+@pytest.mark.parametrize("status", [UpgradeStatus.WAITING, UpgradeStatus.COMPLETE])
+def test_nor_when_its_attributes_say_that_it_holds_it(status: UpgradeStatus) -> None:
+    said = ClientAttributes(len(DATA), OLD, NEW, status, FILE.manufacturer, FILE.image_type)
+    bench = Bench(state(Want.INSTALL))
+    bench.to_ready()
+    for facts in ([Fact.INSTALLING], [Fact.RUNNING]):
+        bench.now += 60
+        bench.session.rebooted(bench.now)
+        bench.session.client_described(said, bench.now, bench.now)
+        assert (INSTALL_NOW in bench.sent()) == (facts == [Fact.INSTALLING])
+        assert bench.facts[-1:] == facts
+    assert bench.last_version == OLD
