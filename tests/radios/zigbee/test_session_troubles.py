@@ -38,10 +38,10 @@ def test_whether_a_query_comes_too_late_is_the_walls_matter() -> None:
     assert bench.stalls[-1] == "expired"
 
 
-def untold() -> Bench:
-    """A sleepy node that holds the image, ordered to start it and asleep when that is sent."""
+def untold(*, sleeps: bool = True) -> Bench:
+    """A node that holds the image and is ordered to start it, which it does not acknowledge."""
     bench = Bench()
-    bench.session.sleeps = True
+    bench.session.sleeps = sleeps
     bench.to_ready()
     bench.session.direct(NodeDirective("t1", NODE, 2, Want.INSTALL), bench.now)
     fail(bench)
@@ -104,8 +104,7 @@ def test_a_node_that_was_told_late_has_its_time_from_then_on() -> None:
 
 
 def test_a_listening_node_that_nothing_reaches_is_lost() -> None:
-    bench = untold()
-    bench.session.sleeps = False
+    bench = untold(sleeps=False)
     asleep(bench, LIMITS.lost_after_s + 1)
     assert bench.facts[-1] is Fact.FAILED
 
@@ -122,7 +121,7 @@ def test_a_node_that_asks_again_and_again_does_not_put_its_loss_off() -> None:
 def test_a_node_that_rebooted_is_asked_before_it_is_told_again() -> None:
     """The frame counts as not delivered, but its acknowledgement alone was lost: it has started the image and taken it
     back, and holds it still."""
-    bench = untold()
+    bench = untold(sleeps=False)
     bench.now += 30
     bench.session.rebooted(bench.now)
     bench.session.heard(bench.now)  # its announcement is a frame too
@@ -133,7 +132,7 @@ def test_a_node_that_rebooted_is_asked_before_it_is_told_again() -> None:
 
 
 def test_a_node_that_rebooted_and_says_nothing_is_told_again() -> None:
-    bench = untold()
+    bench = untold(sleeps=False)
     bench.now += 30
     bench.session.rebooted(bench.now)
     bench.session.heard(bench.now)
@@ -253,3 +252,17 @@ def test_nor_when_its_attributes_say_that_it_holds_it(status: UpgradeStatus) -> 
         assert (INSTALL_NOW in bench.sent()) == (facts == [Fact.INSTALLING])
         assert bench.facts[-1:] == facts
     assert bench.last_version == OLD
+
+
+def test_a_sleepy_node_that_reboots_before_it_could_be_told_has_taken_nothing_back() -> None:
+    """Somebody changed its battery. It had slept through every frame."""
+    bench = untold()
+    asleep(bench, 600)
+    bench.session.rebooted(bench.now)
+    bench.ask(QUERY)
+    assert bench.facts[-1] is Fact.INSTALLING
+    assert told(bench)
+    bench.now += 60
+    bench.session.rebooted(bench.now)
+    bench.ask(QUERY)
+    assert (bench.facts[-1], bench.last_version) == (Fact.RUNNING, OLD)
