@@ -29,7 +29,7 @@ from radios.zigbee.ota_commands import (
 )
 from radios.zigbee.ota_frames import decode_command, decode_header, knows, reply
 from radios.zigbee.page import page_run
-from radios.zigbee.session_core import WANTS_IMAGE, Timer
+from radios.zigbee.session_core import NEVER, WANTS_IMAGE, Timer
 from radios.zigbee.session_output import Outgoing, Purpose
 from radios.zigbee.session_pages import SessionPages
 from radios.zigbee.session_state import Stage
@@ -127,7 +127,7 @@ class OtaSession(SessionPages):
     def delivered(self, frame: Outgoing, ok: bool, now: float) -> None:
         """What became of a frame of `to_send`."""
         if frame.purpose is Purpose.NOTIFY and not ok:
-            self._notified_at = float("-inf")  # it sleeps: as soon as it is heard, it is told
+            self._notified_at = NEVER  # it sleeps: as soon as it is heard, it is told
         if frame.purpose is Purpose.PAGE:
             self._page_delivered(ok)
         if frame.purpose is not Purpose.INSTALL or self._stage is not Stage.INSTALLING:

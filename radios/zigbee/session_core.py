@@ -37,6 +37,7 @@ Reader = Callable[[int, int], bytes]  # (offset, length) -> bytes of the image; 
 AWAKE_S: Final = 60.0  # until a notification, a query or an install has come through
 AWAKE_PER_BLOCK_S: Final = 0.6  # of a sleepy node at a fast poll of a quarter second, with repeats
 
+NEVER: Final = float("-inf")
 WANTS_IMAGE: Final = (Want.DELIVER, Want.INSTALL)
 
 
@@ -85,12 +86,12 @@ class SessionCore:
         self._reconciled = reconciled
         self._started_at = self._last_heard = now
         self._restarts = False  # a query was answered with the image, or it rebooted: it may go on at less, or at 0
-        self._notified_at = float("-inf")
+        self._notified_at = NEVER  # or it did not arrive
         self._notifies = 0
         self._install_tries = 0
         self._file = state.image.file  # as the node names it, once it has said so: the file's header may hold wildcards
         self.cluster_revision: int | None = None  # of the cluster on the node, if it says so
-        self._last_command = self._rebooted_at = float("-inf")
+        self._last_command = self._rebooted_at = NEVER
         self._told_at: float | None = None  # when the install was last sent, unless it is known not to have arrived
         self._inherited = state.stage is Stage.INSTALLING  # from the process before, which may have told it
         self._may_be_told = self._inherited  # or a frame that seemed lost
@@ -103,7 +104,7 @@ class SessionCore:
         self.sleeps = False  # the node does not listen when idle: what it is to do at a time, it is told before
         self._prepared = True
         self._unprepared_until = float("inf")  # from when it could have been installed
-        self._period_set_at = float("-inf")
+        self._period_set_at = NEVER
         self._served_offset = -1  # of the last block
         self._answers = SessionAnswers(state.endpoint)
         self._install_answer: tuple[float, int] | None = None  # asked, tsn

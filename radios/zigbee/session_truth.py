@@ -8,7 +8,7 @@ from typing import Final
 from radios.radio import Fact
 from radios.zigbee.ota_commands import WILDCARD_VERSION
 from radios.zigbee.reconcile import ClientAttributes, Finding, Verdict, concerns, reconcile
-from radios.zigbee.session_core import WANTS_IMAGE, SessionCore, Timer
+from radios.zigbee.session_core import NEVER, WANTS_IMAGE, SessionCore, Timer
 from radios.zigbee.session_state import Stage
 
 # A client that just booted says "normal" until it goes on; a query before that would make it begin at 0.
@@ -28,6 +28,8 @@ class SessionTruth(SessionCore):
             asked_first = self._rebooted and now - self._rebooted_at < self._limits.install_retry_s
             if not self._told and Timer.INSTALL in self._timers and not asked_first:
                 self._timers[Timer.INSTALL] = now  # what found it asleep may reach it now
+            if self._notifies and self._notified_at == NEVER and Timer.NOTIFY in self._timers:
+                self._timers[Timer.NOTIFY] = now  # so may the question for its version
         elif (
             (self._stage is Stage.OFFERED or (self._stage is Stage.DOWNLOADING and self._notifies > 0))
             and Timer.NOTIFY in self._timers

@@ -266,3 +266,25 @@ def test_a_sleepy_node_that_reboots_before_it_could_be_told_has_taken_nothing_ba
     bench.session.rebooted(bench.now)
     bench.ask(QUERY)
     assert (bench.facts[-1], bench.last_version) == (Fact.RUNNING, OLD)
+
+
+def test_a_sleepy_node_whose_announcement_was_lost_is_asked_when_it_is_heard() -> None:
+    bench = untold()
+    assert told(bench)
+    asleep(bench, LIMITS.verify_s + LIMITS.probe_installing_after_s)  # it runs its image for long, and sends a report
+    bench.session.heard(bench.now)
+    assert bench.wait(0.1) == [ImageNotify(100)]
+    bench.now += 1
+    bench.session.heard(bench.now)
+    assert bench.wait(0.1) == [], "it has some time to answer"
+    bench.ask(QUERY_NEW)
+    assert (bench.facts[-1], bench.last_version) == (Fact.RUNNING, NEW)
+
+
+def test_a_node_that_was_told_a_moment_ago_is_not_asked_for_every_frame_it_sends() -> None:
+    bench = Bench(state(Want.INSTALL))
+    bench.to_ready()
+    for _ in range(20):
+        bench.now += 1
+        bench.session.heard(bench.now)
+        assert bench.wait(0.1) == []
