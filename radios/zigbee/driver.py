@@ -190,6 +190,7 @@ class ZigbeeRadio:
             if self._service.concerns(node, query.manufacturer, query.image_type):
                 self._feed.put(queried(node, query, now))
                 self._keeper.version_seen(node, query.version)
+                self._interviews.queried(node, query.version)
             self._interviews.heard(node)
         self._keeper.heard(node)
         self._surveys.heard(node)

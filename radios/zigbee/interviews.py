@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from radios.clock import Clock
-from radios.radio import NodeId
+from radios.radio import NodeId, NodeObservation
 from radios.zigbee import nodes
 from radios.zigbee.config_keeper import ConfigKeeper
 from radios.zigbee.exchanges import check_in_binding
@@ -50,6 +50,7 @@ class Interviews:
         self._due: set[NodeId] = set()  # with their next frame
         self._uncompared: set[NodeId] = set()  # with what they were configured with, once they are interviewed
         self._announcements: dict[NodeId, int] = {}
+        self._queries: dict[NodeId, tuple[float, int]] = {}  # the last one's time and version
         self._resets: dict[NodeId, int] = {}
 
     def begin(self, node: NodeId) -> None:
@@ -63,6 +64,10 @@ class Interviews:
         if node in self._due:
             self._due.discard(node)
             self.begin(node)
+
+    def queried(self, node: NodeId, version: int) -> None:
+        """It said its version in a query: that is newer than what it was asked for before."""
+        self._queries[node] = self._clock.now(), version
 
     def announced(self, node: NodeId) -> None:
         """It joined or rebooted: what it said before may hold no longer."""
@@ -97,7 +102,7 @@ class Interviews:
             except TimeoutError:
                 self._due.add(node)
                 return
-        if self._announcements.get(node, 0) != announcements:
+        if self._announcements.get(node, 0) != announcements or self._contradicts(node, said.observation, asked_at):
             # It rebooted in between: a version read before would be taken for the one after, a rollback that never was.
             self._due.add(node)
             return
@@ -116,6 +121,11 @@ class Interviews:
         endpoint = nodes.ota_endpoint(device)
         if endpoint is not None and (observation.version is None or observation.hardware is None):
             await self._transmit(node, endpoint, reply(ImageNotify(100), 0))
+
+    def _contradicts(self, node: NodeId, said: NodeObservation, asked_at: float) -> bool:
+        """Whether a query since then named another version: an announcement is a broadcast, and may be lost."""
+        at, version = self._queries.get(node, (asked_at, None))
+        return at > asked_at and said.version not in (None, version)
 
     async def _reset_cause(self, device: Any, said: nodes.Interview) -> str | None:
         where = self._settings.reset_causes.get(said.observation.hardware or "")

@@ -29,7 +29,7 @@ from radios.zigbee.ota_commands import (
 )
 from radios.zigbee.ota_frames import decode_command, decode_header, knows, reply
 from radios.zigbee.page import page_run
-from radios.zigbee.session_core import WANTS_IMAGE, Timer
+from radios.zigbee.session_core import NEVER, WANTS_IMAGE, Timer
 from radios.zigbee.session_output import Outgoing, Purpose
 from radios.zigbee.session_pages import SessionPages
 from radios.zigbee.session_state import Stage
@@ -92,10 +92,14 @@ class OtaSession(SessionPages):
 
     def link_up(self, endpoint: int, now: float) -> None:
         """The radio is there (again): what was sent before may be lost. `endpoint` is where the OTA client is."""
-        if self._stage is Stage.OFFERED:
-            self._endpoint = endpoint
+        self.located(endpoint)
         if self._reconciled:
             self._arm(now)
+
+    def located(self, endpoint: int) -> None:
+        """Where the OTA client is, as the node's interview says."""
+        if self._stage is Stage.OFFERED:
+            self._endpoint = endpoint
 
     def refused(self, command: int, status: int, now: float) -> None:
         """The node answered one of our frames with a default response other than SUCCESS."""
@@ -104,10 +108,13 @@ class OtaSession(SessionPages):
 
     def refuse_install(self, now: float) -> bool:
         """The daemon did not take the commit. If it was to begin the installation, the node is told nothing and waits for
-        the next directive; unless the commit without it fails too, which is a journal that fails and no refusal."""
+        the next directive; unless the commit without it fails too, which is a journal that fails and no refusal.
+
+        It waits for hours at most: a disk that was full for a moment is no reason for the daemon to say anything new.
+        """
         if self._stage is Stage.INSTALLING and self._facts.take_back(Fact.INSTALLING):
             self._stage, self._install_refused = Stage.READY, True
-            self._timers.clear()
+            self._timers = {Timer.INSTALL: now + self._limits.refused_s}
             if self._install_answer is not None:  # without an answer it might start the image by itself
                 self._answers.reply(UpgradeEndResponse(self._file, 0, WAIT_FOREVER), self._install_answer[1], now)
             return True
@@ -120,12 +127,20 @@ class OtaSession(SessionPages):
     def delivered(self, frame: Outgoing, ok: bool, now: float) -> None:
         """What became of a frame of `to_send`."""
         if frame.purpose is Purpose.NOTIFY and not ok:
-            self._notified_at = float("-inf")  # it sleeps: as soon as it is heard, it is told
+            self._notified_at = NEVER  # it sleeps: as soon as it is heard, it is told
         if frame.purpose is Purpose.PAGE:
             self._page_delivered(ok)
-        if frame.purpose is Purpose.INSTALL and not ok and self._stage is Stage.INSTALLING:
+        if frame.purpose is not Purpose.INSTALL or self._stage is not Stage.INSTALLING:
+            return
+        if ok:
+            if not self._reached:  # its time begins; later frames are for one that asked again
+                self._reached = True
+                self._timers[Timer.LOST] = self._starts_at(now) + self._limits.lost_after_s
+        else:
             self._told = False
             self._told_at = None
+            if self.sleeps and not self._reached and not self._inherited:
+                self._may_be_told = False  # it slept; one that listens may have lost the acknowledgement alone
             retry = min(self._limits.install_retry_s * 2**self._install_tries, self._limits.max_install_retry_s)
             self._install_tries += 1
             self._timers[Timer.INSTALL] = now + retry
@@ -141,11 +156,13 @@ class OtaSession(SessionPages):
             elif timer is Timer.STALL:
                 self._pacer.release(self.node)
                 self._stalled("silent", now, f"no request for {self._limits.stall_after_s:.0f} s")
+                self._notifies = 0
                 self._timers[Timer.NOTIFY] = now + self._limits.renotify_stalled_after_s
             elif timer is Timer.INSTALL:
+                self._install_refused = False
                 self._install_if_due(now)
             elif timer is Timer.LOST and self._stage is Stage.INSTALLING:
-                self._fail("lost", now, f"not back {self._limits.lost_after_s:.0f} s after the install")
+                self._lost_if_told(now)
             elif timer is Timer.DROP and self._stage is Stage.DROPPING:
                 self._dropped(now)
 
@@ -259,14 +276,14 @@ class OtaSession(SessionPages):
         if offer and not self._fits(query.hardware_version):
             self._fail("wrong_hardware", now, f"hardware version {query.hardware_version} is not for this image")
             offer = False
-        elif offer and self._stage is Stage.OFFERED and now >= self.terms.expires_at:
+        elif offer and self._stage is Stage.OFFERED and self._expired(now):
             self._stalled("expired", now, "the transfer may start on no further node")
             offer = False
         if not offer:
             self._answers.reply(QueryNextImageResponse(Status.NO_IMAGE_AVAILABLE), tsn, now)
             return
         self._restarts = True
-        if self._stage is Stage.OFFERED:
+        if self._stage is Stage.OFFERED or Timer.NOTIFY in self._timers:
             self._timers[Timer.NOTIFY] = now + self._limits.renotify_stalled_after_s
         self._answers.reply(QueryNextImageResponse(Status.SUCCESS, self._file, self.image.ref.size), tsn, now)
 
@@ -304,7 +321,7 @@ class OtaSession(SessionPages):
             return
         self._completed(now)
         self._install_if_due(now)
-        if self._stage is Stage.INSTALLING:
+        if self._stage is Stage.INSTALLING and self._may_start_again():  # it holds it, so it has not started it
             self._install_answer = (now, tsn)
             self._told = False
             self._timers.pop(Timer.INSTALL, None)

@@ -184,9 +184,7 @@ class Pacer:
             elif path.spacing_s:
                 rate = 1.0 / path.spacing_s + limits.increase_blocks_per_s
                 path.spacing_s = 1.0 / rate if rate < limits.unspaced_blocks_per_s else 0.0
-            if now - max(self._increased_at, self._decreased_at) >= 1.0:
-                self._increased_at = now
-                self._ceiling = min(UNLIMITED, self._ceiling + limits.increase_share)
+            self._increase(now)
             return
         self.failures += 1
         path.spacing_s = min(max(0.1, 2 * path.spacing_s), limits.max_spacing_s)
@@ -194,6 +192,16 @@ class Pacer:
         self._failed_last = (node, now)
         if (node != other and now - at <= limits.trouble_within_s) or self._admission.active <= 1:
             self._trouble(now)
+
+    def taken(self, now: float) -> None:
+        """The radio got rid of a block of a page, which asks for no acknowledgement: nothing is learned of the way to the
+        node, but the air takes it. Else a network of page requests alone would stay as slow as its worst moment."""
+        self._increase(now)
+
+    def _increase(self, now: float) -> None:
+        if now - max(self._increased_at, self._decreased_at) >= 1.0:
+            self._increased_at = now
+            self._ceiling = min(UNLIMITED, self._ceiling + self._limits.increase_share)
 
     def _trouble(self, now: float) -> None:
         """The network has more than it takes: down from what really went out, not from a ceiling far above it."""

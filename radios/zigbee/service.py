@@ -126,7 +126,8 @@ class OtaService:
         self._orders[order.transfer] = order
         for session in self._sessions.values():
             if session.transfer == order.transfer:
-                session.terms = terms_of(order)
+                session.reterm(terms_of(order), self._clock.now())
+                self._rearm(session)
         self._apply_waiting()
 
     def direct(self, directive: NodeDirective) -> None:
@@ -202,6 +203,7 @@ class OtaService:
         session = self._sessions.get(node)
         if session is not None:
             session.limits, session.sleeps = self._limits_of(node, session.file), self._sleeps(node)
+            session.located(self._endpoint_of(node))
 
     def link_up(self) -> None:
         now = self._clock.now()
@@ -255,7 +257,7 @@ class OtaService:
                 self._pacer.release(directive.node)
             session = self._sessions[directive.node] = self._session(state, now, reconciled=True)
         if order is not None:
-            session.terms = terms_of(order)
+            session.reterm(terms_of(order), now)
         self._kick(session)
         return True
 
@@ -335,6 +337,8 @@ class OtaService:
         now = self._clock.now()
         if outgoing.purpose is Purpose.BLOCK and (acknowledged or not ok):
             self._pacer.delivered(session.node, ok, now - handed_over, now)
+        elif outgoing.purpose is Purpose.PAGE and ok:
+            self._pacer.taken(now)
         session.delivered(outgoing, ok, now)
         if not ok or outgoing.purpose is Purpose.PAGE:
             self._rearm(session)

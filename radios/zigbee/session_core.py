@@ -37,6 +37,7 @@ Reader = Callable[[int, int], bytes]  # (offset, length) -> bytes of the image; 
 AWAKE_S: Final = 60.0  # until a notification, a query or an install has come through
 AWAKE_PER_BLOCK_S: Final = 0.6  # of a sleepy node at a fast poll of a quarter second, with repeats
 
+NEVER: Final = float("-inf")
 WANTS_IMAGE: Final = (Want.DELIVER, Want.INSTALL)
 
 
@@ -84,23 +85,26 @@ class SessionCore:
         self._rebooted = state.rebooted
         self._reconciled = reconciled
         self._started_at = self._last_heard = now
-        self._restarts = False  # a query was answered with the image: the node may begin at 0 again
-        self._notified_at = float("-inf")
+        self._restarts = False  # a query was answered with the image, or it rebooted: it may go on at less, or at 0
+        self._notified_at = NEVER  # or it did not arrive
         self._notifies = 0
         self._install_tries = 0
         self._file = state.image.file  # as the node names it, once it has said so: the file's header may hold wildcards
         self.cluster_revision: int | None = None  # of the cluster on the node, if it says so
-        self._last_command = self._rebooted_at = float("-inf")
+        self._last_command = self._rebooted_at = NEVER
         self._told_at: float | None = None  # when the install was last sent, unless it is known not to have arrived
-        self._may_be_told = state.stage is Stage.INSTALLING  # by the process before, or a frame that seemed lost
+        self._inherited = state.stage is Stage.INSTALLING  # from the process before, which may have told it
+        self._may_be_told = self._inherited  # or a frame that seemed lost
         self._told = False  # an install frame is on its way or arrived: no other until that is known to have failed
+        self._reached = self._retold = False  # an install frame arrived; it was told again after a reboot
+        self._installing_since = now
         self._tsn = state.generation & 0xFF
         self._timers: dict[Timer, float] = {}
         self._install_refused = False  # by the daemon, until its next directive
         self.sleeps = False  # the node does not listen when idle: what it is to do at a time, it is told before
         self._prepared = True
         self._unprepared_until = float("inf")  # from when it could have been installed
-        self._period_set_at = float("-inf")
+        self._period_set_at = NEVER
         self._served_offset = -1  # of the last block
         self._answers = SessionAnswers(state.endpoint)
         self._install_answer: tuple[float, int] | None = None  # asked, tsn
@@ -225,8 +229,13 @@ class SessionCore:
         """The wall clock was: the hour of an installation, and the order's expiry, lie elsewhere in the radio's time."""
         if self._stage is Stage.READY:
             self._install_if_due(now)
-        elif self._stage is Stage.OFFERED and self._reconciled and Timer.NOTIFY not in self._timers:
-            self._arm(now)
+        else:
+            self._offer_if_unexpired(now)
+
+    def reterm(self, terms: Terms, now: float) -> None:
+        """The order's terms are these now: it may have been prolonged."""
+        self.terms = terms
+        self._offer_if_unexpired(now)
 
     # -- timers and steps ------------------------------------------------------------------------------------------
 
@@ -248,6 +257,11 @@ class SessionCore:
             self._timers[Timer.NOTIFY] = now + 2.0
         elif self._stage is Stage.DROPPING:
             self._timers[Timer.DROP] = now + limits.drop_after_s
+
+    def _offer_if_unexpired(self, now: float) -> None:
+        """The order's end lies elsewhere."""
+        if self._stage is Stage.OFFERED and self._reconciled and Timer.NOTIFY not in self._timers:
+            self._arm(now)
 
     def _notify_due(self, now: float) -> None:
         limits = self._limits
@@ -291,8 +305,9 @@ class SessionCore:
                 self._timers[Timer.INSTALL] = self._unprepared_until
                 return
         self._stage, self._start = Stage.INSTALLING, None
-        self._rebooted = self._told = self._may_be_told = False
-        self._told_at = None
+        self._rebooted = self._told = self._may_be_told = self._inherited = False
+        self._reached = self._retold = False
+        self._told_at, self._installing_since = None, now
         self._install_tries = 0
         self._timers = {
             Timer.LOST: self._starts_at(now) + self._limits.lost_after_s,
@@ -309,6 +324,15 @@ class SessionCore:
         tsn = answer[1] if answer is not None and fresh else self._next_tsn()
         offset = ceil(self._told_at - now)  # a current time of 0 makes the upgrade time one (ZCL8 11.13.9)
         return Outgoing(reply(UpgradeEndResponse(self._file, 0, offset), tsn), self._endpoint, Purpose.INSTALL)
+
+    def _lost_if_told(self, now: float) -> None:
+        """It was not heard to have started the image. One that sleeps, and could not be told yet, has nothing to start."""
+        limits = self._limits
+        if self.sleeps and not self._reached and now - self._installing_since < limits.untold_s:
+            self._timers[Timer.LOST] = now + limits.lost_after_s
+            self._stalled("silent", now, "it sleeps, and could not be told to start the image yet")
+        else:
+            self._fail("lost", now, f"not back {limits.lost_after_s:.0f} s after the install")
 
     def _starts_at(self, now: float) -> float:
         """When the image is to be started that the node is told to start now."""

@@ -92,6 +92,7 @@ class SessionLimits:
     hand_out_s: float = 300.0  # before its time, an install is told to a node that sleeps; no hold comes between then
     install_retry_s: float = 5.0
     max_install_retry_s: float = 300.0
+    refused_s: float = 10_800.0  # until an installation is begun again whose commit the daemon did not take
     reply_stale_after_s: float = 5.0
     # After the order to start, without a proven reboot: a second MCU verifies for up to half an hour, in which the node
     # says the old version. To believe it too early would be a rollback that never was, too late is only late.
@@ -99,6 +100,7 @@ class SessionLimits:
     probe_installing_after_s: float = 120.0
     probe_interval_s: float = 30.0  # at least, between two questions for the version
     lost_after_s: float = 3600.0  # twice verify_s
+    untold_s: float = 86_400.0  # so long a sleepy node that no install frame has reached is not lost
     drop_after_s: float = 90.0
     progress_interval_s: float = 1.0  # between two words on progress: when it moved by progress_step
     progress_step: float = 0.005  # of the image

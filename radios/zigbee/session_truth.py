@@ -8,7 +8,7 @@ from typing import Final
 from radios.radio import Fact
 from radios.zigbee.ota_commands import WILDCARD_VERSION
 from radios.zigbee.reconcile import ClientAttributes, Finding, Verdict, concerns, reconcile
-from radios.zigbee.session_core import WANTS_IMAGE, SessionCore, Timer
+from radios.zigbee.session_core import NEVER, WANTS_IMAGE, SessionCore, Timer
 from radios.zigbee.session_state import Stage
 
 # A client that just booted says "normal" until it goes on; a query before that would make it begin at 0.
@@ -25,10 +25,13 @@ class SessionTruth(SessionCore):
         if self._stage is Stage.INSTALLING:
             if self._had_time(now):
                 self._rebooted = True
-            if not self._told and Timer.INSTALL in self._timers:
+            asked_first = self._rebooted and now - self._rebooted_at < self._limits.install_retry_s
+            if not self._told and Timer.INSTALL in self._timers and not asked_first:
                 self._timers[Timer.INSTALL] = now  # what found it asleep may reach it now
+            if self._notifies and self._notified_at == NEVER and Timer.NOTIFY in self._timers:
+                self._timers[Timer.NOTIFY] = now  # so may the question for its version
         elif (
-            self._stage is Stage.OFFERED
+            (self._stage is Stage.OFFERED or (self._stage is Stage.DOWNLOADING and self._notifies > 0))
             and Timer.NOTIFY in self._timers
             and now - self._notified_at >= self._limits.notify_heard_interval_s * 2 ** min(self._notifies, 6)
         ):
@@ -44,11 +47,17 @@ class SessionTruth(SessionCore):
         elif self._stage in (Stage.INSTALLING, Stage.RUNNING):
             # A node that was not told reboots for reasons of its own, and says the old version with right.
             self._rebooted = self._rebooted or self._may_be_told
+            if Timer.INSTALL in self._timers:
+                # What seemed lost may have arrived. One that has taken its image back must not start it again for that:
+                # it is asked for its version first.
+                self._timers[Timer.INSTALL] = now + self._limits.install_retry_s
             self._notifies = 0
             self._timers[Timer.NOTIFY] = now + 2.0  # for its version, if it does not ask by itself
         elif self._stage is Stage.OFFERED and Timer.NOTIFY in self._timers:
             self._notifies = 0
             self._timers[Timer.NOTIFY] = now + 2.0
+        elif self._stage in (Stage.DOWNLOADING, Stage.READY):
+            self._restarts = True  # it goes on where its flash ends: its next request says where
 
     def version_read(self, version: int, now: float) -> None:
         """The node says (query or CurrentFileVersion) which version it runs."""
@@ -91,8 +100,9 @@ class SessionTruth(SessionCore):
         if finding.verdict is Verdict.FORGOTTEN:
             if not installing:
                 self._forgotten(now)
-            elif self._had_time(now) or (self._may_be_told and (self._told_at is None or asked_at <= self._told_at)):
+            elif self._had_time(now) or (self._inherited and (self._told_at is None or asked_at <= self._told_at)):
                 # It cannot start any more what it does not hold, and was told before this process did: its version counts.
+                # Of one that this process told, it may be an answer from before, or attributes that never move.
                 self._rebooted = True
         elif finding.verdict in (Verdict.HOLDS, Verdict.STARTS):
             if installing:
@@ -105,11 +115,21 @@ class SessionTruth(SessionCore):
 
     def _still_waits(self, verdict: Verdict, now: float) -> None:
         """It was ordered to start the image and holds it still: it has not started it, and perhaps was not told."""
-        self._rebooted = False
+        if not self._may_start_again():
+            return
         long_ago = self._told_at is None or now - self._told_at >= self._limits.probe_interval_s
         if verdict is Verdict.HOLDS and long_ago:
             self._told = False
             self._timers.pop(Timer.INSTALL, None)
+
+    def _may_start_again(self) -> bool:
+        """Whether a node that says it holds the image still is to be told again to start it. After a reboot only once: a node
+        may take its image back, keep it, and ask again after each reboot; its old version says so then."""
+        if self._rebooted and self._retold:
+            return False
+        self._retold = self._retold or self._rebooted
+        self._rebooted = False
+        return True
 
     def _goes_on(self, offset: int | None, now: float) -> None:
         self._timers.pop(Timer.NOTIFY, None)
@@ -143,11 +163,12 @@ class SessionTruth(SessionCore):
 
     def _completed(self, now: float) -> None:
         """The node holds the whole image, has checked it, and waits."""
+        self._restarts = False
         if self._stage in (Stage.OFFERED, Stage.DOWNLOADING):
             self._timers.clear()
             self._pacer.release(self.node)
             self._stage = Stage.READY
-            self._restarts = False
+            self._install_refused = False
             self._facts.no_progress()
             self._confirmed = self.image.ref.size
             self._facts.event(Fact.COMPLETE, now, confirmed=self._confirmed)

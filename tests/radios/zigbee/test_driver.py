@@ -407,7 +407,11 @@ async def test_announce_is_told_as_reboot(bench: Bench) -> None:
     assert bench.journal.events[-1].version == OLD
 
 
-async def test_a_version_read_before_a_reboot_is_not_taken_for_the_one_after(bench: Bench) -> None:
+ANNOUNCEMENT = b"\x01" + struct.pack("<H", NWK) + IEEE.serialize() + b"\x8e"
+
+
+@pytest.mark.parametrize("announced", [True, False])  # it is a broadcast: nobody repeats it when it is lost
+async def test_a_version_read_before_a_reboot_is_not_taken_for_the_one_after(bench: Bench, announced: bool) -> None:
     def reads(cluster: int) -> list[bytes]:
         frames = [p.data.serialize() for p in bench.app.sent if p.cluster_id == cluster]
         return [frame for frame in frames if not frame[0] & 1 and frame[2] == 0x00]
@@ -426,10 +430,17 @@ async def test_a_version_read_before_a_reboot_is_not_taken_for_the_one_after(ben
     await bench.until(lambda: reads(0x0019), "the version is asked")
     answer(reads(0x0019)[0], 0x0019, version(OLD))
     await bench.until(lambda: reads(0x0001), "the battery is asked")
-    bench.receive(b"\x01" + struct.pack("<H", NWK) + IEEE.serialize() + b"\x8e", cluster=0x0013, profile=0)
+    if announced:
+        bench.receive(ANNOUNCEMENT, cluster=0x0013, profile=0)
+    else:
+        bench.receive(query(0x60, NEW))
     answer(reads(0x0001)[0], 0x0001, {0x0021: b"\x20\x64"})
-    bench.receive(bytes([0x18, 0x70, 0x0A, 0x21, 0x00, 0x20, 0x64]), cluster=0x0001)  # heard: it is asked again
-    await bench.until(lambda: len(reads(0x0000)) > 1, "the hardware version is asked again")
+
+    def heard_and_asked() -> bool:
+        bench.receive(bytes([0x18, 0x70, 0x0A, 0x21, 0x00, 0x20, 0x64]), cluster=0x0001)
+        return len(reads(0x0000)) > 1
+
+    await bench.until(heard_and_asked, "the hardware version is asked again")
     answer(reads(0x0000)[-1], 0x0000, {})
     await bench.until(lambda: len(reads(0x0019)) > 1, "the version is asked again")
     answer(reads(0x0019)[-1], 0x0019, version(NEW))
@@ -457,6 +468,23 @@ async def test_plan_counts_blocks_and_skips_strangers(bench: Bench) -> None:
     plan = await bench.radio.plan(bench.order, [NODE, stranger])
     assert plan.frames == -(-len(IMAGE) // 50)
     assert plan.skipped == {stranger: "not in this network"}
+
+
+async def test_a_node_that_is_interviewed_after_it_was_directed_is_told_where_its_client_is(bench: Bench) -> None:
+    device = bench.app.devices[IEEE]
+    del device.endpoints[1].out_clusters[0x0019]
+    await bench.direct(Want.DELIVER)
+    await bench.until(lambda: bench.journal.facts(NODE), "preparing")
+    endpoint = device.add_endpoint(11)
+    endpoint.status = device.endpoints[1].status
+    endpoint.add_output_cluster(0x0019)
+    bench.radio.device_initialized(device)
+    bench.radio.announced(device.ieee)
+
+    def notified() -> list[t.ZigbeePacket]:
+        return [p for p in bench.app.sent if p.cluster_id == 0x0019 and p.data.serialize()[2:] == b"\0\0\x64"]
+
+    await bench.until(lambda: notified() and notified()[-1].dst_ep == 11, "a notification to the client's endpoint")
 
 
 async def test_management(bench: Bench) -> None:

@@ -259,6 +259,20 @@ def test_failures_to_several_nodes_lower_the_networks_share_and_successes_raise_
     assert pacer.share(31.0) == (1.0, Why.FREE)
 
 
+def test_blocks_of_pages_raise_the_share_again_too() -> None:
+    pacer = Pacer(ALL)
+    for at in range(20):
+        for node in "ab":
+            pacer.ask(node, at, 0, 1.0)
+            pacer.delivered(node, False, 0.0, at)
+    slow, why = pacer.share(20.0)
+    assert why is Why.DELIVERIES
+    for at in range(20, 80):
+        pacer.ask("a", at, 0, 1.0, page=True)
+        pacer.taken(at)
+    assert pacer.share(80.0)[0] >= min(1.0, slow + 50 * PacingLimits().increase_share)
+
+
 def test_the_share_never_falls_below_its_floor() -> None:
     pacer = Pacer(PacingLimits(least_share=0.05))
     for second in range(100):

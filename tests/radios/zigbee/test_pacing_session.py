@@ -124,6 +124,29 @@ def test_a_refusal_that_goes_on_tells_the_node_nothing() -> None:
     assert Fact.INSTALLING not in bench.facts
 
 
+def test_an_installation_whose_commit_failed_for_a_moment_is_begun_in_the_end() -> None:
+    """It looks like a refusal, and the daemon has nothing new to say."""
+    bench = Bench(Want.INSTALL)
+    bench.ask(ImageBlockRequest(FILE, 0, 50))
+    bench.refuses = True
+    assert bench.ask(END) == [HELD]
+    bench.refuses = False
+    assert bench.wait(3 * 3600 - 1) == []
+    assert bench.wait(2) == [NOW]
+    assert bench.facts.count(Fact.INSTALLING) == 1
+
+
+def test_a_refusal_is_of_the_image_that_the_node_held_then() -> None:
+    bench = Bench(Want.INSTALL)
+    bench.ask(ImageBlockRequest(FILE, 0, 50))
+    bench.refuses = True
+    assert bench.ask(END) == [HELD]
+    bench.refuses = False
+    bench.session.rebooted(bench.now)
+    bench.ask(ImageBlockRequest(FILE, 0, 50))  # it has lost it, and what waited for the next try with it
+    assert bench.ask(END) == [NOW]
+
+
 def test_a_journal_that_fails_altogether_is_no_refusal() -> None:
     bench = Bench(Want.INSTALL)
     bench.ask(ImageBlockRequest(FILE, 0, 50))

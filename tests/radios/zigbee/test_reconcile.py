@@ -223,6 +223,29 @@ def test_old_version_without_the_image_right_after_the_order_is_none() -> None:
     assert (bench.facts[-1], bench.versions[-1]) == (Fact.RUNNING, OLD)
 
 
+def test_an_answer_to_a_question_from_before_the_order_is_no_rollback() -> None:
+    """Asked at the start, when the image was held and its time had come: perhaps its attributes never move."""
+    bench = Bench(state(Stage.READY, Want.INSTALL, SIZE))
+    asked_at = bench.now
+    bench.now += 1
+    assert UpgradeEndResponse(FILE, 0, 0) in bench.sent()
+    bench.describe(NORMAL, asked_at)
+    assert bench.facts[-1] is Fact.INSTALLING
+    bench.describe(replace(NORMAL, current_version=NEW))
+    assert (bench.facts[-1], bench.versions[-1]) == (Fact.RUNNING, NEW)
+
+
+def test_a_node_that_no_frame_reached_yet_has_taken_nothing_back() -> None:
+    bench = Bench(state(Stage.READY, Want.INSTALL, SIZE))
+    while (commit := bench.session.pending_commit()) is not None:
+        bench.session.committed(commit)
+    (outgoing,) = bench.session.to_send(bench.now)
+    bench.session.delivered(outgoing, False, bench.now)
+    bench.now += 1
+    bench.describe(NORMAL)
+    assert Fact.RUNNING not in bench.facts
+
+
 def test_the_new_version_is_running_whatever_else_is_said() -> None:
     bench = Bench(state(Stage.DOWNLOADING, Want.INSTALL, 500))
     bench.describe(replace(LOADS, current_version=NEW))
