@@ -226,6 +226,22 @@ def test_the_second_tier_waits_for_the_canary_and_its_gate() -> None:
     assert (site.row.open_tiers, site.of(2).want) == (2, Want.DELIVER)
 
 
+def test_the_third_tier_waits_for_the_second_and_soaks_again() -> None:
+    names = [node(number).id for number in (1, 2)]
+    tiers = (Tier(name="lab", nodes=(names[0],)), Tier(name="few", nodes=(names[1],)), Tier(name="all", percent=100.0))
+    site = Site(campaign(rollout=Rollout(tiers=tiers, gate=Gate(soak_s=100))), node(1), node(2), node(3))
+    site.step()
+    site.finish(1)
+    site.step(100)
+    assert (site.row.open_tiers, site.row.gate) == (2, "wait")
+    site.step(100)
+    assert (site.row.open_tiers, site.of(2).want, site.of(3).want) == (2, Want.DELIVER, "")
+    site.finish(2)
+    assert (site.row.open_tiers, site.row.gate) == (2, "soak")
+    site.step(100)
+    assert (site.row.open_tiers, site.of(3).want) == (3, Want.DELIVER)
+
+
 def test_the_cloud_opens_a_local_gate_that_can_never_open_here() -> None:
     nobody = Rollout(tiers=(Tier(name="canary", nodes=("zigbee:00000000000000ff",)), Tier(name="all", percent=100.0)))
     site = Site(campaign(rollout=nobody), node(1))
