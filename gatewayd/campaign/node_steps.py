@@ -300,6 +300,7 @@ def _free_slots(it: Situation, updates: Mapping[str, NodeUpdate]) -> dict[str, i
     for update in updates.values():
         # One that is held, deferred or silent takes nobody's place.
         active = update.want in (Want.DELIVER, Want.INSTALL) and not update.ended
+        active &= (update.state, update.want) != (State.READY, Want.DELIVER)  # it has its image, and waits for its tier
         if active and (not update.code or update.state in COMMITTED):
             kind = radio_of(update.node)
             busy[kind] = busy.get(kind, 0) + 1

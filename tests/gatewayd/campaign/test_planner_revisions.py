@@ -231,6 +231,21 @@ def test_who_is_deferred_or_silent_takes_nobodys_place() -> None:
     assert site.of(3).want == Want.DELIVER
 
 
+def test_who_is_ready_and_waits_for_its_tier_takes_nobodys_place() -> None:
+    """Else the later tiers' nodes would keep a canary from ever starting that could not start first."""
+    low = {"power": Power.BATTERY, "battery_percent": 10.0, "battery_at": START_S}
+    staged = CANARY.model_copy(update={"stage_by": StageBy.INSTALL})
+    site = Site(campaign(rollout=staged, policy=Policy(concurrency=1)), node(1, **low), node(2), node(3))
+    site.step()
+    assert (site.of(1).want, site.of(2).want) == ("", Want.DELIVER)
+    site.nodes[node(1).id] = node(1, **{**low, "battery_percent": 90.0})
+    site.step()
+    assert (site.of(1).state, site.of(1).want) == (State.PENDING, "")  # the place is taken
+    site.fact(2, Input.DATA, Input.COMPLETE, Input.READY)
+    site.step()
+    assert (site.of(1).want, site.of(2).want, site.of(3).want) == (Want.DELIVER, Want.DELIVER, "")
+
+
 def test_reasons_that_name_the_time_are_not_written_every_second() -> None:
     stale = {"power": Power.BATTERY, "battery_percent": 80.0, "battery_at": 0.0}
     site = Site(campaign(), node(1, **stale))
