@@ -163,7 +163,8 @@ def _seen_later(it: Situation, update: NodeUpdate) -> Input | None:
     if update.state in (State.CONFIRMING, State.UPDATED) and it.versions.newer(
         node.hardware, update.target_version, node.version
     ):
-        return None if it.past_expiry else Input.OLD_VERSION
+        # After the expiry others may have brought an updated node back; one that confirms is still ours.
+        return None if it.past_expiry and update.state is State.UPDATED else Input.OLD_VERSION
     return None
 
 

@@ -177,6 +177,16 @@ def test_a_node_that_left_is_not_proven_until_it_is_back() -> None:
     assert site.step().proven == (node(1).id,)
 
 
+def test_a_rollback_while_it_confirms_counts_after_the_expiry_too() -> None:
+    site = Site(campaign(expires=START + timedelta(days=1)), node(1))
+    installing(site, 1)
+    site.step(86400)
+    site.fact(1, Input.NEW_VERSION)
+    site.nodes[node(1).id] = node(1, version=OLD, version_at=site.now + 5)
+    assert site.step(61).proven == ()
+    assert (site.row.state, site.of(1).state) == (CampaignState.EXPIRED, State.ROLLED_BACK)
+
+
 def test_a_claim_of_a_node_that_was_delivered_nothing_raises_no_floor() -> None:
     site = Site(campaign(), node(1))
     site.step()
