@@ -146,9 +146,14 @@ def _may_begin_anew(it: Situation, old: NodeUpdate) -> bool:
 def _confirming(it: Situation, update: NodeUpdate) -> NodeUpdate:
     """Updated only once the node has run the new version for the release's self-test time."""
     self_test_s = UNKNOWN_SELF_TEST_S if it.release is None else it.release.document.self_test_s
-    node = it.nodes.get(update.node)
-    if _radio_now(it, update) - update.radio_since >= self_test_s and not (node and node.joined is False):
+    node, for_s = it.nodes.get(update.node), _radio_now(it, update) - update.radio_since
+    gone = node is not None and node.joined is False
+    if for_s >= self_test_s and not gone:
         return _drop(_moved(it, update, Input.PROVEN))
+    if for_s >= INSTALLING_MAX_S and gone:
+        return _drop(
+            _moved(it, update, Input.FAIL, "lost", "the node has left the network since it runs the new version")
+        )
     return update if update.want in ("", Want.DROP) else _wanting(update, Want.INSTALL, update.install_at)
 
 

@@ -187,6 +187,20 @@ def test_a_rollback_while_it_confirms_counts_after_the_expiry_too() -> None:
     assert (site.row.state, site.of(1).state) == (CampaignState.EXPIRED, State.ROLLED_BACK)
 
 
+def test_a_node_that_left_and_never_comes_back_fails_in_the_end() -> None:
+    """What it was brought to may be why it is gone: the gate has to count it."""
+    site = Site(campaign(policy=Policy(max_attempts=1)), node(1))
+    installing(site, 1)
+    site.fact(1, Input.NEW_VERSION)
+    site.nodes[node(1).id] = node(1, joined=False)
+    site.step(INSTALLING_MAX_S - 1)
+    assert site.of(1).state is State.CONFIRMING
+    site.step(2)
+    assert (site.of(1).state, site.of(1).code, site.of(1).want) == (State.FAILED, "lost", Want.DROP)
+    site.step()
+    assert site.row.state is CampaignState.BREACHED
+
+
 def test_a_claim_of_a_node_that_was_delivered_nothing_raises_no_floor() -> None:
     site = Site(campaign(), node(1))
     site.step()
