@@ -100,7 +100,9 @@ def step(this: Round, update: NodeUpdate) -> NodeUpdate:
     """One node's next row: its state where time or policy moves it, and what is wanted of its radio."""
     it, row = this.it, this.row
     if (seen := _seen_later(it, update)) is not None:
+        began = update.effective is State.PENDING
         update = replace(_moved(it, update, seen), version=it.nodes[update.node].version)
+        update = _drop(update) if began else update  # there is nothing to deliver to it any more
     if update.state is State.CONFIRMING:
         return _confirming(it, update)
     if update.state is State.INSTALLING and _radio_now(it, update) - update.radio_since >= INSTALLING_MAX_S:
@@ -165,6 +167,8 @@ def _seen_later(it: Situation, update: NodeUpdate) -> Input | None:
     given_up = update.state in (State.FAILED, State.ROLLED_BACK)
     if given_up and node.version == update.target_version and update.confirmed >= update.size:
         return Input.NEW_VERSION  # given up as lost, then back; or late with what it had begun
+    if update.effective is State.PENDING and update.installing_at and node.version == update.target_version:
+        return Input.NEW_VERSION  # the installation that was given up has come through after all
     if update.state in (State.CONFIRMING, State.UPDATED) and it.versions.newer(
         node.hardware, update.target_version, node.version
     ):

@@ -201,6 +201,22 @@ def test_a_node_that_left_and_never_comes_back_fails_in_the_end() -> None:
     assert site.row.state is CampaignState.BREACHED
 
 
+def test_a_node_given_up_as_lost_that_is_heard_in_its_next_attempt_is_updated() -> None:
+    """Whether it comes back before that attempt begins, or after, is chance."""
+    site = Site(campaign(policy=Policy(max_attempts=2)), node(1))
+    installing(site, 1)
+    site.fact(1, Input.FAIL)
+    site.step()
+    site.dropped(1)
+    site.step(3600)
+    assert (site.of(1).state, site.of(1).attempt, site.of(1).confirmed) == (State.PENDING, 2, 0)
+    site.nodes[node(1).id] = node(1, version=NEW, version_at=site.now + 10)
+    site.step(20)
+    assert site.of(1).state is State.CONFIRMING
+    decision = site.step(61)
+    assert (site.of(1).state, decision.proven) == (State.UPDATED, (node(1).id,))
+
+
 def test_a_claim_of_a_node_that_was_delivered_nothing_raises_no_floor() -> None:
     site = Site(campaign(), node(1))
     site.step()
