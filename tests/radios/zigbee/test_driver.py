@@ -276,6 +276,14 @@ async def test_observations_of_a_known_node(bench: Bench) -> None:
     assert (said["power"], said["sleepy"], said["joined"]) == (Power.MAINS, False, True)
 
 
+async def test_a_node_that_is_only_remembered_is_not_told_as_heard(bench: Bench) -> None:
+    """Its last sign of life would be that of every start, and of every link that was opened again."""
+    await bench.until(lambda: bench.observations, "described")
+    assert not any(seen.alive for seen in bench.observations)
+    bench.receive(query(1))
+    await bench.until(lambda: any(seen.alive for seen in bench.observations), "heard")
+
+
 async def test_restart_goes_on_at_the_same_offset(make: Make) -> None:
     first = await make()
     await first.up()
