@@ -12,7 +12,7 @@ from gatewayd.campaign.moves import noticed, noticed_late
 from gatewayd.campaign.node_update import COMMITTED, Input, NodeUpdate, State, advance
 from gatewayd.campaign.payloads import full_image, transfer_id
 from gatewayd.campaign.policy import Deferral, good_link, may_touch, opening, right_hour
-from gatewayd.campaign.retries import is_asked, pause_s, payload_in, will_retry
+from gatewayd.campaign.retries import LOST, is_asked, pause_s, payload_in, will_retry
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.campaign.selection import Skip, barred, choose, is_meant
 from gatewayd.campaign.situation import Situation
@@ -106,7 +106,7 @@ def step(this: Round, update: NodeUpdate) -> NodeUpdate:
     if update.state is State.CONFIRMING:
         return _confirming(it, update)
     if update.state is State.INSTALLING and _radio_now(it, update) - update.radio_since >= INSTALLING_MAX_S:
-        return _drop(_moved(it, update, Input.FAIL, "lost", "nothing was heard of the installation"))
+        return _drop(_moved(it, update, Input.FAIL, LOST, "nothing was heard of the installation"))
     if update.state in COMMITTED:
         return _wanting(update, Want.INSTALL, update.install_at)
     if update.ended:
@@ -154,7 +154,7 @@ def _confirming(it: Situation, update: NodeUpdate) -> NodeUpdate:
         return _drop(_moved(it, update, Input.PROVEN))
     if for_s >= INSTALLING_MAX_S and gone:
         return _drop(
-            _moved(it, update, Input.FAIL, "lost", "the node has left the network since it runs the new version")
+            _moved(it, update, Input.FAIL, LOST, "the node has left the network since it runs the new version")
         )
     return update if update.want in ("", Want.DROP) else _wanting(update, Want.INSTALL, update.install_at)
 
