@@ -88,6 +88,7 @@ class Coordinator:
         self._plans = Plans(database, {kind: radio for kind, (radio, _) in radios.items()}, wall.now)
         self._orders = Orders(authority, supply, self._radio)
         self._wake = asyncio.Event()
+        self._begun: dict[str, float] = {}  # by kind of radio, on its clock: the first look
         self._summaries: dict[str, tuple[object, float]] = {}
         self._logged: dict[str, tuple[str, str]] = {}
         self._turned_at = time.monotonic()
@@ -242,6 +243,10 @@ class Coordinator:
         )  # also of one withdrawn while its nodes were confirming
         unusable, refused, doubted = self._judged(release, wanted)
         radio_now = {kind: clock.wall.unix(clock.now()) for kind, (_, clock) in self._radios.items()}
+        listens_since = {
+            kind: clock.wall.unix(self._begun.setdefault(kind, clock.now()))
+            for kind, (_, clock) in self._radios.items()
+        }
         manufacturers = self._authority.manufacturers()
         nodes = {node.id: node for node in self._nodes() if node.radio in self._radios}
         versions = Versions(self._authority.known())
@@ -267,6 +272,7 @@ class Coordinator:
                 refused=refused,
                 doubted=doubted,
                 cohorts=cohorts,
+                listens_since=listens_since,
                 yielding=yielding - {document.id},
                 site=self._site,
                 versions=versions,

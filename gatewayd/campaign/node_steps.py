@@ -23,6 +23,7 @@ from gatewayd.trust.release import VerifiedRelease
 from radios.radio import Want, radio_of
 
 INSTALLING_MAX_S = 3 * 86400.0  # radios give up sooner; this is for one that lost its memory
+LISTENING_S = 86400.0  # so long after a start nobody is given up: a gateway that was off has heard nothing
 DROP_MAX_S = 86400.0  # a drop that a radio cannot finish does not keep the node from other campaigns for ever
 UNKNOWN_SELF_TEST_S = 86400.0  # of a release that was withdrawn: the longest that there can be
 CLOCK_CORRECTION_S = 30.0  # so far back a time server may set a clock that ran fast
@@ -105,7 +106,7 @@ def step(this: Round, update: NodeUpdate) -> NodeUpdate:
         update = _drop(update) if began else update  # there is nothing to deliver to it any more
     if update.state is State.CONFIRMING:
         return _confirming(it, update)
-    if update.state is State.INSTALLING and _radio_now(it, update) - update.radio_since >= INSTALLING_MAX_S:
+    if update.state is State.INSTALLING and _is_overdue(it, update):
         return _drop(_moved(it, update, Input.FAIL, LOST, "nothing was heard of the installation"))
     if update.state in COMMITTED:
         return _wanting(update, Want.INSTALL, update.install_at)
@@ -148,15 +149,22 @@ def _may_begin_anew(it: Situation, old: NodeUpdate) -> bool:
 def _confirming(it: Situation, update: NodeUpdate) -> NodeUpdate:
     """Updated only once the node has run the new version for the release's self-test time."""
     self_test_s = UNKNOWN_SELF_TEST_S if it.release is None else it.release.document.self_test_s
-    node, for_s = it.nodes.get(update.node), _radio_now(it, update) - update.radio_since
+    node = it.nodes.get(update.node)
     gone = node is not None and node.joined is False
-    if for_s >= self_test_s and not gone:
+    if _radio_now(it, update) - update.radio_since >= self_test_s and not gone:
         return _drop(_moved(it, update, Input.PROVEN))
-    if for_s >= INSTALLING_MAX_S and gone:
+    if gone and _is_overdue(it, update):
         return _drop(
             _moved(it, update, Input.FAIL, LOST, "the node has left the network since it runs the new version")
         )
     return update if update.want in ("", Want.DROP) else _wanting(update, Want.INSTALL, update.install_at)
+
+
+def _is_overdue(it: Situation, update: NodeUpdate) -> bool:
+    """Whether a node past recall would have been heard by now, by a gateway that was there to hear it."""
+    now = _radio_now(it, update)
+    listening = now - it.listens_since.get(radio_of(update.node), 0.0) >= LISTENING_S
+    return listening and now - update.radio_since >= INSTALLING_MAX_S
 
 
 def _seen_later(it: Situation, update: NodeUpdate) -> Input | None:

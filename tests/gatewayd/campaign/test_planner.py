@@ -54,6 +54,7 @@ class Site:
         self.doubted: frozenset[str] = frozenset()
         self.radio_ahead_s = 0.0
         self.cohorts: dict[str, str] = {}
+        self.listens_since = 0.0
         self.row = CampaignRow(
             "lamps", "t", "gateway:gw-1", document.revision, "d", b"", document.release, CampaignState.WAITING, "", "",
             False, 1, "", START_S, START_S,
@@ -66,6 +67,7 @@ class Site:
                 self.document, self.row, self.release, self.manufacturers, self.blocked, self.forbidden, self.nodes, self.updates, self.elsewhere, self.now,
                 dict.fromkeys(("zigbee", "lorawan"), self.now + self.radio_ahead_s), self.yielding, self.unusable, self.refused,
                 self.place, self.versions, self.own_versions, self.doubted, self.cohorts,
+                dict.fromkeys(("zigbee", "lorawan"), self.listens_since),
             )
         )  # fmt: skip
         self.row = decision.row

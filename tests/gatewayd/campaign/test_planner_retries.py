@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from gatewayd.campaign.gates import EVIDENCE_NODES
-from gatewayd.campaign.node_steps import RESET_FIRST_TOLD_S, RESET_TOLD_S
+from gatewayd.campaign.node_steps import LISTENING_S, RESET_FIRST_TOLD_S, RESET_TOLD_S
 from gatewayd.campaign.node_update import Input, State, advance
 from gatewayd.campaign.rows import CampaignState
 from gatewayd.cloud.campaign_policy import Retriable, Retry
@@ -321,3 +321,16 @@ def test_who_is_silent_since_its_installation_is_an_outcome_and_not_tried_again_
     site.step(10)
     site.step()
     assert (site.of(1).state, site.of(1).attempt, site.row.open_tiers) == (State.PENDING, 2, 1)
+
+
+def test_a_gateway_that_was_off_for_days_listens_before_it_gives_up_an_installation() -> None:
+    site = Site(campaign(policy=Policy(max_attempts=1)), node(1))
+    site.step()
+    site.fact(1, Input.DATA, Input.COMPLETE, Input.READY)
+    site.step()
+    site.fact(1, Input.INSTALL)
+    site.listens_since = site.now + 10 * 86400
+    site.step(10 * 86400 + 1)
+    assert site.of(1).state is State.INSTALLING
+    site.step(LISTENING_S)
+    assert (site.of(1).state, site.of(1).code) == (State.FAILED, "lost")
