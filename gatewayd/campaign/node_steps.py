@@ -287,6 +287,11 @@ def _rivalry(this: Round, update: NodeUpdate) -> Deferral | None:
     hardware = None if node is None else node.hardware
     newer = it.versions.newer(hardware, update.target_version, other.target_version)
     if other.campaign in it.yielding:
+        # A frozen one (revoked) sees to nobody any more: it gives nobody up, and frees nobody.
+        if other.ended and _radio_now(it, other) - other.radio_since >= DROP_MAX_S:
+            return None
+        if other.state in COMMITTED and other.want != Want.DROP and _is_overdue(it, other):
+            this.superseded.append(_drop(other))
         newer = not it.versions.newer(hardware, other.target_version, update.target_version)
     if newer and not other.ended and other.state not in COMMITTED:
         ended = _moved(it, other, Input.SUPERSEDE, detail=f"by campaign {update.campaign}")

@@ -256,6 +256,33 @@ def test_a_campaign_that_may_start_nothing_yields_its_nodes(version: int, yields
     assert len(site.step().superseded) == taken
 
 
+@pytest.mark.parametrize("state", [State.INSTALLING, State.CONFIRMING])
+def test_a_frozen_campaign_does_not_keep_a_node_for_ever_that_was_past_recall(state: State) -> None:
+    """Nobody gives it up or proves it there: its key may not sign any more."""
+    site = Site(campaign(), node(1))
+    other = NodeUpdate("old", node(1).id, "r", "t-old", 0, NEW - 1, state, state, want="install", radio_since=START_S)
+    site.elsewhere, site.yielding = {node(1).id: other}, frozenset({"old"})
+    assert site.step(INSTALLING_MAX_S - 1).superseded == ()
+    (let_go,) = site.step(1).superseded
+    assert (let_go.state, let_go.want, let_go.generation) == (state, Want.DROP, other.generation + 1)
+    site.elsewhere = {node(1).id: let_go}
+    assert site.step().superseded == ()
+    site.elsewhere = {}
+    site.step()
+    assert site.of(1).want == Want.DELIVER
+
+
+def test_a_drop_that_never_ends_in_a_frozen_campaign_frees_the_node() -> None:
+    site = Site(campaign(), node(1))
+    done = State.CANCELLED
+    other = NodeUpdate("old", node(1).id, "r", "t-old", 0, NEW, done, done, want="drop", radio_since=START_S)
+    site.elsewhere, site.yielding = {node(1).id: other}, frozenset({"old"})
+    site.step(DROP_MAX_S - 1)
+    assert site.of(1).want == ""
+    site.step(1)
+    assert site.of(1).want == Want.DELIVER
+
+
 def test_who_is_deferred_or_silent_takes_nobodys_place() -> None:
     weak = {"power": Power.BATTERY, "battery_percent": 80.0, "battery_at": START_S}
     site = Site(campaign(policy=Policy(concurrency=1)), node(1, **weak), node(2), node(3))
