@@ -16,6 +16,7 @@ import structlog
 
 from gatewayd.campaign import decided, rows
 from gatewayd.campaign.authority import Authority
+from gatewayd.campaign.decided import REVOKED
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.moves import unexplained
 from gatewayd.campaign.node_update import EXECUTED, NodeUpdate
@@ -155,7 +156,7 @@ class Coordinator:
             at_work = row.state not in _OVER or row.id in under_way
             if verified is None:
                 if row.id in self._authority.revoked:
-                    await self._freeze(row, "revoked", "its key may not sign any more")
+                    await self._freeze(row, REVOKED, "its key may not sign any more")
                 else:  # it is being adopted, or nothing can be verified yet
                     in_the_dark |= at_work
                 continue

@@ -6,7 +6,7 @@ import pytest
 
 from gatewayd.campaign.node_steps import UNKNOWN_SELF_TEST_S
 from gatewayd.campaign.node_update import State
-from gatewayd.cloud.messages import Desired, ReportKind
+from gatewayd.cloud.messages import Desired, ReportKind, Rollout, Tier
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.publisher.firmware import ReleaseSpec
 from gatewayd.publisher.keys import Role, campaign_key
@@ -17,9 +17,9 @@ from tests.gatewayd.trust.site import HARDWARE, RELEASE, Publisher, Site, spec
 pytestmark = pytest.mark.timeout(60)
 
 
-async def install(gateway: Gateway) -> None:
+async def install(gateway: Gateway, **changes: object) -> None:
     """As far as INSTALLING."""
-    await gateway.issue(gateway.document())
+    await gateway.issue(gateway.document(**changes))
     await gateway.until_told(Want.DELIVER)
     size = (await gateway.update()).size
     await gateway.fact(Fact.PROGRESS, confirmed=1000)
@@ -112,6 +112,25 @@ async def test_a_revoked_campaign_is_held_and_goes_on_when_its_key_is_listed_aga
     await gateway.authority.refresh()
     await gateway.until_state("running")
     await gateway.until(lambda: gateway.radio.wants() == [Want.DELIVER, Want.HOLD, Want.DELIVER])
+
+
+@pytest.mark.parametrize("how", ["completed", "cancelled", "breached"])
+async def test_what_is_over_stays_so_when_its_key_is_revoked(gateway: Gateway, publisher: Publisher, how: str) -> None:
+    """Keys change in the course of time: what was completed long ago does not wait for anything then."""
+    strict = {"rollout": Rollout(tiers=(Tier(name="all", percent=100.0),))}
+    await install(gateway, **(strict if how == "breached" else {}))
+    await gateway.fact(Fact.FAILED, code="invalid_image")
+    if how == "cancelled":
+        await gateway.issue(gateway.document(revision=2, desired=Desired.CANCELLED))
+    await gateway.until_state(how)
+    told = len(await gateway.reports())
+    publisher.repository.set_campaign_keys([])
+    await gateway.authority.refresh()
+    assert "meters" in gateway.authority.revoked
+    rounds = gateway.coordinator.rounds
+    await gateway.until(lambda: gateway.coordinator.rounds > rounds + 1)
+    assert (await gateway.row()).state == how
+    assert [r for r in (await gateway.reports())[told:] if r.kind is ReportKind.CAMPAIGN] == []
 
 
 async def test_a_campaign_by_a_key_that_is_listed_later_is_adopted_without_coming_again(
