@@ -122,7 +122,7 @@ class Coordinator:
                 self._wake.clear()
                 self._turned_at = time.monotonic()
                 try:
-                    await self._intake.retry()
+                    await self._judge_waiting()
                     await self._round(fetches)
                     self.rounds += 1
                     self.store_problem = ""
@@ -130,12 +130,17 @@ class Coordinator:
                     if not self.store_problem:
                         log.error("store_failed", error=str(error))
                     self.store_problem = str(error)
-                except Unavailable as error:
-                    log.warning("campaigns_not_judged", error=str(error))
                 await asyncio.sleep(TURN_MIN_S)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):
                         await self._wake.wait()
+
+    async def _judge_waiting(self) -> None:
+        """Envelopes that could not be judged before. Those that still cannot be keep no campaign from its round."""
+        try:
+            await self._intake.retry()
+        except Unavailable as error:
+            log.warning("campaigns_not_judged", error=str(error))
 
     async def _round(self, fetches: asyncio.TaskGroup) -> None:
         needed: set[str] = set()

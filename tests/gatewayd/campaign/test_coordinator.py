@@ -7,6 +7,7 @@ import pytest
 from gatewayd.campaign.node_steps import UNKNOWN_SELF_TEST_S
 from gatewayd.campaign.node_update import State
 from gatewayd.cloud.messages import Desired, ReportKind, Rollout, Tier
+from gatewayd.errors import Unavailable
 from gatewayd.nodes.inventory import Inventory
 from gatewayd.publisher.firmware import ReleaseSpec
 from gatewayd.publisher.keys import Role, campaign_key
@@ -145,6 +146,20 @@ async def test_a_campaign_by_a_key_that_is_listed_later_is_adopted_without_comin
     publisher.repository.set_campaign_keys([campaign_key(publisher.keys.signer(Role.CAMPAIGN), ["gateway:*"])])
     await gateway.authority.refresh()
     await gateway.until_told(Want.DELIVER)
+
+
+async def test_campaigns_go_on_while_too_many_others_wait_for_a_date(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+
+    async def full() -> bool:
+        raise Unavailable("64 campaigns wait for a date that can be believed")
+
+    monkeypatch.setattr(gateway.intake, "retry", full)
+    assert await gateway.coordinator.hold("meters", True)
+    await gateway.until_told(Want.HOLD)
 
 
 async def test_the_same_refused_bytes_are_reported_once(gateway: Gateway) -> None:
