@@ -89,6 +89,8 @@ class Coordinator:
         self._plans = Plans(database, {kind: radio for kind, (radio, _) in radios.items()}, wall.now)
         self._orders = Orders(authority, supply, self._radio)
         self._wake = asyncio.Event()
+        self._judging: asyncio.Task[None] | None = None
+        self._not_judged = ""  # why, as it was logged last
         self._begun: dict[str, float] = {}  # by kind of radio, on its clock: the first look
         self._summaries: dict[str, tuple[object, float]] = {}
         self._logged: dict[str, tuple[str, str]] = {}
@@ -122,7 +124,8 @@ class Coordinator:
                 self._wake.clear()
                 self._turned_at = time.monotonic()
                 try:
-                    await self._judge_waiting()
+                    if self._judging is None or self._judging.done():
+                        self._judging = fetches.create_task(self._judge_waiting(), name="campaigns-waiting")
                     await self._round(fetches)
                     self.rounds += 1
                     self.store_problem = ""
@@ -136,11 +139,15 @@ class Coordinator:
                         await self._wake.wait()
 
     async def _judge_waiting(self) -> None:
-        """Envelopes that could not be judged before. Those that still cannot be keep no campaign from its round."""
+        """Envelopes that could not be judged before, beside the rounds: a key may have to be looked for in the network."""
         try:
-            await self._intake.retry()
-        except Unavailable as error:
-            log.warning("campaigns_not_judged", error=str(error))
+            if await self._intake.retry():
+                self.wake()
+            self._not_judged = ""
+        except (StoreError, Unavailable) as error:
+            if str(error) != self._not_judged:  # it is tried again every second
+                log.warning("campaigns_not_judged", error=str(error))
+            self._not_judged = str(error)
 
     async def _round(self, fetches: asyncio.TaskGroup) -> None:
         needed: set[str] = set()

@@ -6,13 +6,14 @@ import pytest
 
 from gatewayd.campaign.node_steps import UNKNOWN_SELF_TEST_S
 from gatewayd.campaign.node_update import State
-from gatewayd.cloud.messages import Desired, ReportKind, Rollout, Tier
+from gatewayd.cloud.messages import Desired, ReportKind, Rollout, Tier, campaign_topic
 from gatewayd.errors import Unavailable
 from gatewayd.nodes.inventory import Inventory
+from gatewayd.publisher.campaigns import sign_campaign
 from gatewayd.publisher.firmware import ReleaseSpec
 from gatewayd.publisher.keys import Role, campaign_key
 from radios.radio import Fact, NodeObservation, Power, Want
-from tests.gatewayd.campaign.conftest import METER, NEW, Gateway
+from tests.gatewayd.campaign.conftest import AUDIENCE, METER, NEW, Gateway
 from tests.gatewayd.trust.site import HARDWARE, RELEASE, Publisher, Site, spec
 
 pytestmark = pytest.mark.timeout(60)
@@ -158,6 +159,27 @@ async def test_campaigns_go_on_while_too_many_others_wait_for_a_date(
         raise Unavailable("64 campaigns wait for a date that can be believed")
 
     monkeypatch.setattr(gateway.intake, "retry", full)
+    assert await gateway.coordinator.hold("meters", True)
+    await gateway.until_told(Want.HOLD)
+
+
+async def test_a_hold_gets_through_while_the_key_of_an_envelope_that_waited_is_looked_for(
+    gateway: Gateway, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    asked = asyncio.Event()
+
+    async def hang() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(gateway.authority, "refresh", hang)
+    stranger = sign_campaign(gateway.document("other"), publisher.keys.signer(Role.RELEASES))
+    with monkeypatch.context() as no_clock:
+        no_clock.setattr(gateway.intake, "_can_judge", lambda: False)
+        await gateway.campaign(campaign_topic(AUDIENCE, "other"), stranger)
+    await asyncio.wait_for(asked.wait(), 20)
     assert await gateway.coordinator.hold("meters", True)
     await gateway.until_told(Want.HOLD)
 
