@@ -16,6 +16,7 @@ import structlog
 
 from gatewayd.campaign import decided, rows
 from gatewayd.campaign.authority import Authority
+from gatewayd.campaign.decided import REVOKED
 from gatewayd.campaign.intake import Intake
 from gatewayd.campaign.moves import unexplained
 from gatewayd.campaign.node_update import EXECUTED, NodeUpdate
@@ -88,6 +89,9 @@ class Coordinator:
         self._plans = Plans(database, {kind: radio for kind, (radio, _) in radios.items()}, wall.now)
         self._orders = Orders(authority, supply, self._radio)
         self._wake = asyncio.Event()
+        self._judging: asyncio.Task[None] | None = None
+        self._not_judged = ""  # why, as it was logged last
+        self._begun: dict[str, float] = {}  # by kind of radio, on its clock: the first look
         self._summaries: dict[str, tuple[object, float]] = {}
         self._logged: dict[str, tuple[str, str]] = {}
         self._turned_at = time.monotonic()
@@ -120,7 +124,8 @@ class Coordinator:
                 self._wake.clear()
                 self._turned_at = time.monotonic()
                 try:
-                    await self._intake.retry()
+                    if self._judging is None or self._judging.done():
+                        self._judging = fetches.create_task(self._judge_waiting(), name="campaigns-waiting")
                     await self._round(fetches)
                     self.rounds += 1
                     self.store_problem = ""
@@ -128,12 +133,21 @@ class Coordinator:
                     if not self.store_problem:
                         log.error("store_failed", error=str(error))
                     self.store_problem = str(error)
-                except Unavailable as error:
-                    log.warning("campaigns_not_judged", error=str(error))
                 await asyncio.sleep(TURN_MIN_S)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):
                         await self._wake.wait()
+
+    async def _judge_waiting(self) -> None:
+        """Envelopes that could not be judged before, beside the rounds: a key may have to be looked for in the network."""
+        try:
+            if await self._intake.retry():
+                self.wake()
+            self._not_judged = ""
+        except (StoreError, Unavailable) as error:
+            if str(error) != self._not_judged:  # it is tried again every second
+                log.warning("campaigns_not_judged", error=str(error))
+            self._not_judged = str(error)
 
     async def _round(self, fetches: asyncio.TaskGroup) -> None:
         needed: set[str] = set()
@@ -154,7 +168,7 @@ class Coordinator:
             at_work = row.state not in _OVER or row.id in under_way
             if verified is None:
                 if row.id in self._authority.revoked:
-                    await self._freeze(row, "revoked", "its key may not sign any more")
+                    await self._freeze(row, REVOKED, "its key may not sign any more")
                 else:  # it is being adopted, or nothing can be verified yet
                     in_the_dark |= at_work
                 continue
@@ -242,6 +256,10 @@ class Coordinator:
         )  # also of one withdrawn while its nodes were confirming
         unusable, refused, doubted = self._judged(release, wanted)
         radio_now = {kind: clock.wall.unix(clock.now()) for kind, (_, clock) in self._radios.items()}
+        listens_since = {
+            kind: clock.wall.unix(self._begun.setdefault(kind, clock.now()))
+            for kind, (_, clock) in self._radios.items()
+        }
         manufacturers = self._authority.manufacturers()
         nodes = {node.id: node for node in self._nodes() if node.radio in self._radios}
         versions = Versions(self._authority.known())
@@ -267,6 +285,7 @@ class Coordinator:
                 refused=refused,
                 doubted=doubted,
                 cohorts=cohorts,
+                listens_since=listens_since,
                 yielding=yielding - {document.id},
                 site=self._site,
                 versions=versions,

@@ -16,6 +16,9 @@ from gatewayd.cloud import outbox
 from gatewayd.cloud.messages import Report, dump
 from radios.radio import Want
 
+REVOKED = "revoked"  # code of a campaign whose key may not sign any more
+_STANDING = frozenset({CampaignState.COMPLETED, CampaignState.CANCELLED, CampaignState.BREACHED})
+
 
 def store(
     db: sqlite3.Connection, current: CampaignRow, before: Mapping[str, NodeUpdate], decision: Decision, now: float
@@ -55,7 +58,9 @@ def freeze(
         if update.needs_payload
     }
     rows.put_updates(db, held.values(), now)
-    if current.code != code:
+    # What is over waits for nothing when its key is changed, and a breach lasts until the next revision.
+    stands = code == REVOKED and current.state in _STANDING
+    if current.code != code and not stands:
         current = replace(current, state=CampaignState.WAITING, code=code, detail=detail)
         rows.put_campaign(db, replace(current, updated_at=now))
         outbox.append(db, [campaign_report(current, now)])

@@ -36,6 +36,7 @@ _INPUTS = {
     Fact.INSTALLING: Input.INSTALL,
     Fact.FAILED: Input.FAIL,
 }
+_BEFORE_ALL_BYTES = frozenset({State.PENDING, State.PREPARING, State.TRANSFERRING})
 
 
 class RadioJournal:
@@ -234,6 +235,10 @@ def _after(update: NodeUpdate, event: TransferEvent, now: float) -> NodeUpdate:
             else update
         )
     if event.fact is Fact.STALLED:
+        if event.confirmed and update.effective in _BEFORE_ALL_BYTES:
+            # Of what is batched, the last word of each node alone is kept: this one may have taken the place of progress.
+            update = advance(update, Input.DATA, now=now, radio_now=event.at)
+            update = replace(update, confirmed=event.confirmed)
         if update.ended or update.state is State.DEFERRED:
             return update
         return replace(update, code=event.code, detail=event.detail)

@@ -12,7 +12,7 @@ from gatewayd.campaign.moves import noticed, noticed_late
 from gatewayd.campaign.node_update import COMMITTED, Input, NodeUpdate, State, advance
 from gatewayd.campaign.payloads import full_image, transfer_id
 from gatewayd.campaign.policy import Deferral, good_link, may_touch, opening, right_hour
-from gatewayd.campaign.retries import is_asked, pause_s, payload_in, will_retry
+from gatewayd.campaign.retries import LOST, is_asked, pause_s, payload_in, will_retry
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.campaign.selection import Skip, barred, choose, is_meant
 from gatewayd.campaign.situation import Situation
@@ -23,6 +23,7 @@ from gatewayd.trust.release import VerifiedRelease
 from radios.radio import Want, radio_of
 
 INSTALLING_MAX_S = 3 * 86400.0  # radios give up sooner; this is for one that lost its memory
+LISTENING_S = 86400.0  # so long after a start nobody is given up: a gateway that was off has heard nothing
 DROP_MAX_S = 86400.0  # a drop that a radio cannot finish does not keep the node from other campaigns for ever
 UNKNOWN_SELF_TEST_S = 86400.0  # of a release that was withdrawn: the longest that there can be
 CLOCK_CORRECTION_S = 30.0  # so far back a time server may set a clock that ran fast
@@ -100,11 +101,13 @@ def step(this: Round, update: NodeUpdate) -> NodeUpdate:
     """One node's next row: its state where time or policy moves it, and what is wanted of its radio."""
     it, row = this.it, this.row
     if (seen := _seen_later(it, update)) is not None:
+        began = update.effective is State.PENDING
         update = replace(_moved(it, update, seen), version=it.nodes[update.node].version)
+        update = _drop(update) if began else update  # there is nothing to deliver to it any more
     if update.state is State.CONFIRMING:
         return _confirming(it, update)
-    if update.state is State.INSTALLING and _radio_now(it, update) - update.radio_since >= INSTALLING_MAX_S:
-        return _drop(_moved(it, update, Input.FAIL, "lost", "nothing was heard of the installation"))
+    if update.state is State.INSTALLING and _is_overdue(it, update):
+        return _drop(_moved(it, update, Input.FAIL, LOST, "nothing was heard of the installation"))
     if update.state in COMMITTED:
         return _wanting(update, Want.INSTALL, update.install_at)
     if update.ended:
@@ -147,9 +150,21 @@ def _confirming(it: Situation, update: NodeUpdate) -> NodeUpdate:
     """Updated only once the node has run the new version for the release's self-test time."""
     self_test_s = UNKNOWN_SELF_TEST_S if it.release is None else it.release.document.self_test_s
     node = it.nodes.get(update.node)
-    if _radio_now(it, update) - update.radio_since >= self_test_s and not (node and node.joined is False):
+    gone = node is not None and node.joined is False
+    if _radio_now(it, update) - update.radio_since >= self_test_s and not gone:
         return _drop(_moved(it, update, Input.PROVEN))
+    if gone and _is_overdue(it, update):
+        return _drop(
+            _moved(it, update, Input.FAIL, LOST, "the node has left the network since it runs the new version")
+        )
     return update if update.want in ("", Want.DROP) else _wanting(update, Want.INSTALL, update.install_at)
+
+
+def _is_overdue(it: Situation, update: NodeUpdate) -> bool:
+    """Whether a node past recall would have been heard by now, by a gateway that was there to hear it."""
+    now = _radio_now(it, update)
+    listening = now - it.listens_since.get(radio_of(update.node), 0.0) >= LISTENING_S
+    return listening and now - update.radio_since >= INSTALLING_MAX_S
 
 
 def _seen_later(it: Situation, update: NodeUpdate) -> Input | None:
@@ -160,10 +175,13 @@ def _seen_later(it: Situation, update: NodeUpdate) -> Input | None:
     given_up = update.state in (State.FAILED, State.ROLLED_BACK)
     if given_up and node.version == update.target_version and update.confirmed >= update.size:
         return Input.NEW_VERSION  # given up as lost, then back; or late with what it had begun
+    if update.effective is State.PENDING and update.installing_at and node.version == update.target_version:
+        return Input.NEW_VERSION  # the installation that was given up has come through after all
     if update.state in (State.CONFIRMING, State.UPDATED) and it.versions.newer(
         node.hardware, update.target_version, node.version
     ):
-        return None if it.past_expiry else Input.OLD_VERSION
+        # After the expiry others may have brought an updated node back; one that confirms is still ours.
+        return None if it.past_expiry and update.state is State.UPDATED else Input.OLD_VERSION
     return None
 
 
@@ -269,6 +287,11 @@ def _rivalry(this: Round, update: NodeUpdate) -> Deferral | None:
     hardware = None if node is None else node.hardware
     newer = it.versions.newer(hardware, update.target_version, other.target_version)
     if other.campaign in it.yielding:
+        # A frozen one (revoked) sees to nobody any more: it gives nobody up, and frees nobody.
+        if other.ended and _radio_now(it, other) - other.radio_since >= DROP_MAX_S:
+            return None
+        if other.state in COMMITTED and other.want != Want.DROP and _is_overdue(it, other):
+            this.superseded.append(_drop(other))
         newer = not it.versions.newer(hardware, other.target_version, update.target_version)
     if newer and not other.ended and other.state not in COMMITTED:
         ended = _moved(it, other, Input.SUPERSEDE, detail=f"by campaign {update.campaign}")
@@ -300,6 +323,7 @@ def _free_slots(it: Situation, updates: Mapping[str, NodeUpdate]) -> dict[str, i
     for update in updates.values():
         # One that is held, deferred or silent takes nobody's place.
         active = update.want in (Want.DELIVER, Want.INSTALL) and not update.ended
+        active &= (update.state, update.want) != (State.READY, Want.DELIVER)  # it has its image, and waits for its tier
         if active and (not update.code or update.state in COMMITTED):
             kind = radio_of(update.node)
             busy[kind] = busy.get(kind, 0) + 1

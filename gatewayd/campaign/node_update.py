@@ -155,7 +155,7 @@ class NodeUpdate:
     radio_since: float = 0.0
     revision: int = 0  # of the campaign, that began the attempts which are counted now
     first_attempt: int = 1  # of those that count against the limit
-    installing_at: float = 0.0  # as `radio_since`
+    installing_at: float = 0.0  # as `radio_since`; of the last installation in this campaign, an earlier attempt's too
     reset_cause: str = ""  # of a rollback, where the node tells
     install_at: float = 0.0  # with `want` install: not before this; 0: at once
 
@@ -189,7 +189,7 @@ def advance(
         code=code if changed or code else update.code,
         detail=detail if changed or detail else update.detail,
         attempt=update.attempt + 1 if what is Input.RETRY else update.attempt,
-        confirmed=0 if what is Input.RETRY else update.confirmed,
+        confirmed=_confirmed(update, what),
         installing_at=_installing_at(update, what, radio_now),
         reset_cause="" if what is Input.RETRY else update.reset_cause,
         since=now if state is not update.state else update.since,
@@ -197,9 +197,13 @@ def advance(
     )
 
 
+def _confirmed(update: NodeUpdate, what: Input) -> int:
+    if what is Input.NEW_VERSION and update.installing_at:
+        return update.size  # it was delivered, if not in this attempt then in one before
+    return 0 if what is Input.RETRY else update.confirmed
+
+
 def _installing_at(update: NodeUpdate, what: Input, radio_now: float) -> float:
-    if what is Input.RETRY:
-        return 0.0
     return radio_now if what is Input.INSTALL and update.state is not State.INSTALLING else update.installing_at
 
 

@@ -16,6 +16,7 @@ from gatewayd.nodes.node import Node
 
 # Failures that another attempt cannot mend: the image or the node is wrong for the other.
 FINAL_FAILURES = frozenset({"invalid_image", "wrong_hardware", "unsupported", "no_space"})
+LOST = "lost"  # the code of nodes of which nothing was heard any more
 MOVED = "moved"  # the code of nodes that other hands have brought to another firmware
 
 
@@ -80,8 +81,16 @@ def _by_itself(it: Situation, update: NodeUpdate) -> bool:
         return by_delta(it, update)
     if update.state is not State.FAILED:
         return False
+    if _is_silent(it, update):
+        return False
     most, _ = limits(it.nodes.get(update.node), it.campaign.policy)
     return (_attempts(update) < most and update.code not in FINAL_FAILURES) or by_delta(it, update)
+
+
+def _is_silent(it: Situation, update: NodeUpdate) -> bool:
+    """Of a node given up after its installation had begun: not heard since. It may be broken, and answers no further attempt."""
+    node = it.nodes.get(update.node)
+    return update.code == LOST and update.installing_at > 0 and (node is None or node.last_seen <= update.radio_since)
 
 
 def _attempts(update: NodeUpdate) -> int:

@@ -101,7 +101,8 @@ def update_of_transfer(db: sqlite3.Connection, transfer: str, node: str) -> Node
 
 def active_elsewhere(db: sqlite3.Connection, campaign_id: str) -> dict[str, NodeUpdate]:
     """For every node that its radio handles for another campaign: that update. Rows nobody has acted on hold no node."""
-    rows = db.execute(_SELECT_UPDATES + "campaign != ? AND want != ''", (campaign_id,))
+    # Where one that is being dropped has been done without, the one that has the node now is told of.
+    rows = db.execute(_SELECT_UPDATES + "campaign != ? AND want != '' ORDER BY want != 'drop'", (campaign_id,))
     return {row["node"]: _update(row) for row in rows}
 
 

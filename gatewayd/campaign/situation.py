@@ -48,6 +48,7 @@ class Situation:
     own_versions: Mapping[str, frozenset[int]] = field(default_factory=dict)  # see `moves.unexplained`
     doubted: frozenset[str] = frozenset()  # digests that are checked again: what runs with them is held meanwhile
     cohorts: Mapping[str, str] = field(default_factory=dict)  # by node: who would share one multicast of a payload
+    listens_since: Mapping[str, float] = field(default_factory=dict)  # as `radio_now`: the start of this process
 
     @property
     def clock_trusted(self) -> bool:

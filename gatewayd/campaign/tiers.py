@@ -85,7 +85,7 @@ def judge(
     """
     gate = rollout.gate
     counted = states[:open_tiers]
-    executed = sum(n for tier in counted for state, n in tier.items() if state in EXECUTED)
+    executed = sum(_executed(tier) for tier in counted)
     updated = sum(tier.get(State.UPDATED, 0) for tier in counted)
     unfinished = sum(n for tier in counted for state, n in tier.items() if state not in ENDED)
     numbers = f"{updated} of {executed} updated, {unfinished} unfinished in {open_tiers} open tiers"
@@ -115,9 +115,19 @@ def judge(
                 "the cloud has to `campaign advance`",
             )
         return result(Verdict.WAIT, f"at least {gate.success_ratio:.1%} must be updated")
+    # What the tiers before it have shown has opened the newest one: it has to show something itself, as far as it has nodes.
+    newest = states[open_tiers - 1]
+    if any(state not in ENDED for state in newest) and _executed(newest) < gate.minimum_executed:
+        return result(
+            Verdict.WAIT, f"{gate.minimum_executed} must be executed in tier {rollout.tiers[open_tiers - 1].name}"
+        )
     if now - last_outcome_at < gate.soak_s:
         return result(Verdict.SOAK, f"soaking {gate.soak_s} s")
     return result(Verdict.OPEN, "the gate is open")
+
+
+def _executed(tier: Mapping[State, int]) -> int:
+    return sum(n for state, n in tier.items() if state in EXECUTED)
 
 
 def _share(ratio: float, of: int) -> Decimal:

@@ -173,6 +173,7 @@ async def interview(device: Any, at: float) -> Interview:
         hardware_version=basic.get(_HARDWARE_VERSION),
         version=None if version == WILDCARD_VERSION else version,
         battery_percent=_percent(power.get(_BATTERY_PERCENTAGE_REMAINING)),
+        alive=any((basic, ota, power, diagnostics, poll)),
     )
     client = ClientAttributes(
         file_offset=ota.get(_FILE_OFFSET),

@@ -64,6 +64,7 @@ class OtaService:
         self._waiting: dict[tuple[NodeId, str], NodeDirective] = {}  # until `run` or their order has come
         self._sessions: dict[NodeId, OtaSession] = {}
         self._committing: set[OtaSession] = set()
+        self._apply_at: float | None = None  # when those are tried again that wait for their image
         self._revisions: dict[NodeId, int] = {}  # of the OTA cluster on the nodes
         self._journal: Journal | None = None
         self._images: ImageStore | None = None
@@ -240,7 +241,13 @@ class OtaService:
             except Unsupported as error:
                 self.spawn(self._report(directive, Fact.FAILED, "wrong_node", str(error)))
                 return True
-            except (ImageError, FrameError) as error:
+            except ImageError as error:
+                # What has rotted in the cache is fetched again: no reason to give up every node that begins meanwhile.
+                _LOG.warning("%s waits for its image: %s", directive.node, error)
+                self._apply_at = now + self._limits.image_unavailable_wait_s
+                self._alarm.set(self._apply_at)
+                return False
+            except FrameError as error:
                 self.spawn(self._report(directive, Fact.FAILED, "invalid_image", str(error)))
                 return True
             state = SessionState(
@@ -360,6 +367,10 @@ class OtaService:
                     session.handle_timeout(now)
                     self._kick(session)
                 self._rearm(session)
+            if self._apply_at is not None and self._apply_at <= now:
+                self._apply_at = None
+                self._apply_waiting()
+            self._alarm.set(self._apply_at)
             self._wake_invited()
             self._broadcast_if_due(now)
             await self._alarm.wait(now)

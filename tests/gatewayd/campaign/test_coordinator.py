@@ -6,20 +6,22 @@ import pytest
 
 from gatewayd.campaign.node_steps import UNKNOWN_SELF_TEST_S
 from gatewayd.campaign.node_update import State
-from gatewayd.cloud.messages import Desired, ReportKind
+from gatewayd.cloud.messages import Desired, ReportKind, Rollout, Tier, campaign_topic
+from gatewayd.errors import Unavailable
 from gatewayd.nodes.inventory import Inventory
+from gatewayd.publisher.campaigns import sign_campaign
 from gatewayd.publisher.firmware import ReleaseSpec
 from gatewayd.publisher.keys import Role, campaign_key
 from radios.radio import Fact, NodeObservation, Power, Want
-from tests.gatewayd.campaign.conftest import METER, NEW, Gateway
+from tests.gatewayd.campaign.conftest import AUDIENCE, METER, NEW, Gateway
 from tests.gatewayd.trust.site import HARDWARE, RELEASE, Publisher, Site, spec
 
 pytestmark = pytest.mark.timeout(60)
 
 
-async def install(gateway: Gateway) -> None:
+async def install(gateway: Gateway, **changes: object) -> None:
     """As far as INSTALLING."""
-    await gateway.issue(gateway.document())
+    await gateway.issue(gateway.document(**changes))
     await gateway.until_told(Want.DELIVER)
     size = (await gateway.update()).size
     await gateway.fact(Fact.PROGRESS, confirmed=1000)
@@ -114,6 +116,25 @@ async def test_a_revoked_campaign_is_held_and_goes_on_when_its_key_is_listed_aga
     await gateway.until(lambda: gateway.radio.wants() == [Want.DELIVER, Want.HOLD, Want.DELIVER])
 
 
+@pytest.mark.parametrize("how", ["completed", "cancelled", "breached"])
+async def test_what_is_over_stays_so_when_its_key_is_revoked(gateway: Gateway, publisher: Publisher, how: str) -> None:
+    """Keys change in the course of time: what was completed long ago does not wait for anything then."""
+    strict = {"rollout": Rollout(tiers=(Tier(name="all", percent=100.0),))}
+    await install(gateway, **(strict if how == "breached" else {}))
+    await gateway.fact(Fact.FAILED, code="invalid_image")
+    if how == "cancelled":
+        await gateway.issue(gateway.document(revision=2, desired=Desired.CANCELLED))
+    await gateway.until_state(how)
+    told = len(await gateway.reports())
+    publisher.repository.set_campaign_keys([])
+    await gateway.authority.refresh()
+    assert "meters" in gateway.authority.revoked
+    rounds = gateway.coordinator.rounds
+    await gateway.until(lambda: gateway.coordinator.rounds > rounds + 1)
+    assert (await gateway.row()).state == how
+    assert [r for r in (await gateway.reports())[told:] if r.kind is ReportKind.CAMPAIGN] == []
+
+
 async def test_a_campaign_by_a_key_that_is_listed_later_is_adopted_without_coming_again(
     gateway: Gateway, publisher: Publisher
 ) -> None:
@@ -126,6 +147,41 @@ async def test_a_campaign_by_a_key_that_is_listed_later_is_adopted_without_comin
     publisher.repository.set_campaign_keys([campaign_key(publisher.keys.signer(Role.CAMPAIGN), ["gateway:*"])])
     await gateway.authority.refresh()
     await gateway.until_told(Want.DELIVER)
+
+
+async def test_campaigns_go_on_while_too_many_others_wait_for_a_date(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+
+    async def full() -> bool:
+        raise Unavailable("64 campaigns wait for a date that can be believed")
+
+    monkeypatch.setattr(gateway.intake, "retry", full)
+    assert await gateway.coordinator.hold("meters", True)
+    await gateway.until_told(Want.HOLD)
+
+
+async def test_a_hold_gets_through_while_the_key_of_an_envelope_that_waited_is_looked_for(
+    gateway: Gateway, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.issue(gateway.document())
+    await gateway.until_told(Want.DELIVER)
+    asked = asyncio.Event()
+
+    async def hang() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(gateway.authority, "refresh", hang)
+    stranger = sign_campaign(gateway.document("other"), publisher.keys.signer(Role.RELEASES))
+    with monkeypatch.context() as no_clock:
+        no_clock.setattr(gateway.intake, "_can_judge", lambda: False)
+        await gateway.campaign(campaign_topic(AUDIENCE, "other"), stranger)
+    await asyncio.wait_for(asked.wait(), 20)
+    assert await gateway.coordinator.hold("meters", True)
+    await gateway.until_told(Want.HOLD)
 
 
 async def test_the_same_refused_bytes_are_reported_once(gateway: Gateway) -> None:

@@ -181,6 +181,23 @@ async def test_a_stall_says_why_and_moving_again_clears_it(bench: Bench) -> None
     assert (await bench.row()).code == ""
 
 
+@pytest.mark.parametrize("state", [State.PREPARING, State.TRANSFERRING])
+async def test_a_stall_right_after_progress_does_not_lose_the_bytes(bench: Bench, state: State) -> None:
+    await bench.update(state)
+    bench.journal.progress([event(Fact.PROGRESS, confirmed=400)])
+    bench.journal.progress([event(Fact.STALLED, code="silent", confirmed=400)])
+    assert bench.journal.live == {("t", LAMP): 400}
+    await bench.journal.flush()
+    row = await bench.row()
+    assert (row.state, row.confirmed, row.code) == (State.TRANSFERRING, 400, "silent")
+
+
+async def test_a_stall_of_a_node_that_has_its_image_moves_nothing(bench: Bench) -> None:
+    await bench.update(State.READY)
+    await bench.journal.commit([], [event(Fact.STALLED, code="silent", confirmed=400)])
+    assert ((await bench.row()).state, (await bench.row()).confirmed) == (State.READY, 0)
+
+
 async def test_progress_that_comes_back_from_a_failed_commit_is_not_written_over_newer_facts(bench: Bench) -> None:
     await bench.update(State.TRANSFERRING)
     bench.journal.progress([event(Fact.PROGRESS, confirmed=400)], [Record("node", "a", 1, b"old")])

@@ -54,6 +54,7 @@ class Site:
         self.doubted: frozenset[str] = frozenset()
         self.radio_ahead_s = 0.0
         self.cohorts: dict[str, str] = {}
+        self.listens_since = 0.0
         self.row = CampaignRow(
             "lamps", "t", "gateway:gw-1", document.revision, "d", b"", document.release, CampaignState.WAITING, "", "",
             False, 1, "", START_S, START_S,
@@ -66,6 +67,7 @@ class Site:
                 self.document, self.row, self.release, self.manufacturers, self.blocked, self.forbidden, self.nodes, self.updates, self.elsewhere, self.now,
                 dict.fromkeys(("zigbee", "lorawan"), self.now + self.radio_ahead_s), self.yielding, self.unusable, self.refused,
                 self.place, self.versions, self.own_versions, self.doubted, self.cohorts,
+                dict.fromkeys(("zigbee", "lorawan"), self.listens_since),
             )
         )  # fmt: skip
         self.row = decision.row
@@ -224,6 +226,22 @@ def test_the_second_tier_waits_for_the_canary_and_its_gate() -> None:
     assert (site.of(1).state, site.row.gate, site.of(2).want) == (State.UPDATED, "soak", "")
     site.step(100)
     assert (site.row.open_tiers, site.of(2).want) == (2, Want.DELIVER)
+
+
+def test_the_third_tier_waits_for_the_second_and_soaks_again() -> None:
+    names = [node(number).id for number in (1, 2)]
+    tiers = (Tier(name="lab", nodes=(names[0],)), Tier(name="few", nodes=(names[1],)), Tier(name="all", percent=100.0))
+    site = Site(campaign(rollout=Rollout(tiers=tiers, gate=Gate(soak_s=100))), node(1), node(2), node(3))
+    site.step()
+    site.finish(1)
+    site.step(100)
+    assert (site.row.open_tiers, site.row.gate) == (2, "wait")
+    site.step(100)
+    assert (site.row.open_tiers, site.of(2).want, site.of(3).want) == (2, Want.DELIVER, "")
+    site.finish(2)
+    assert (site.row.open_tiers, site.row.gate) == (2, "soak")
+    site.step(100)
+    assert (site.row.open_tiers, site.of(3).want) == (3, Want.DELIVER)
 
 
 def test_the_cloud_opens_a_local_gate_that_can_never_open_here() -> None:

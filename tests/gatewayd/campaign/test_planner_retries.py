@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from gatewayd.campaign.gates import EVIDENCE_NODES
-from gatewayd.campaign.node_steps import RESET_FIRST_TOLD_S, RESET_TOLD_S
-from gatewayd.campaign.node_update import Input, State
+from gatewayd.campaign.node_steps import LISTENING_S, RESET_FIRST_TOLD_S, RESET_TOLD_S
+from gatewayd.campaign.node_update import Input, State, advance
 from gatewayd.campaign.rows import CampaignState
 from gatewayd.cloud.campaign_policy import Retriable, Retry
 from gatewayd.cloud.messages import Desired, Gate, Policy, Rollout, Tier
@@ -302,3 +302,35 @@ def test_the_old_version_within_the_self_test_time_is_a_rollback() -> None:
     site.nodes[node(1).id] = node(1, version=OLD, version_at=site.now)
     assert site.step(10).proven == ()
     assert (site.of(1).state, site.of(1).version, site.of(1).target_version) == (State.ROLLED_BACK, OLD, NEW)
+
+
+def test_who_is_silent_since_its_installation_is_an_outcome_and_not_tried_again_until_it_is_heard() -> None:
+    """A bricked node answers no further attempt: what waits for one would never be counted."""
+    site = Site(campaign(rollout=CANARY, policy=Policy(max_attempts=3)), node(1), node(2))
+    site.step()
+    site.fact(1, Input.DATA, Input.COMPLETE, Input.READY)
+    site.step()
+    site.fact(1, Input.INSTALL)
+    site.updates[node(1).id] = advance(site.of(1), Input.FAIL, now=site.now, radio_now=site.now, code="lost")
+    site.step()
+    site.dropped(1)
+    site.step(30 * 3600)
+    assert (site.of(1).state, site.of(1).attempt, site.row.state) == (State.FAILED, 1, CampaignState.BREACHED)
+    site.revise(rollout=CANARY.model_copy(update={"gate": Gate(failure_ratio=1.0)}))
+    site.nodes[node(1).id] = node(1, last_seen=site.now + 5)
+    site.step(10)
+    site.step()
+    assert (site.of(1).state, site.of(1).attempt, site.row.open_tiers) == (State.PENDING, 2, 1)
+
+
+def test_a_gateway_that_was_off_for_days_listens_before_it_gives_up_an_installation() -> None:
+    site = Site(campaign(policy=Policy(max_attempts=1)), node(1))
+    site.step()
+    site.fact(1, Input.DATA, Input.COMPLETE, Input.READY)
+    site.step()
+    site.fact(1, Input.INSTALL)
+    site.listens_since = site.now + 10 * 86400
+    site.step(10 * 86400 + 1)
+    assert site.of(1).state is State.INSTALLING
+    site.step(LISTENING_S)
+    assert (site.of(1).state, site.of(1).code) == (State.FAILED, "lost")

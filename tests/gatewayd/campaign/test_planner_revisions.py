@@ -177,6 +177,46 @@ def test_a_node_that_left_is_not_proven_until_it_is_back() -> None:
     assert site.step().proven == (node(1).id,)
 
 
+def test_a_rollback_while_it_confirms_counts_after_the_expiry_too() -> None:
+    site = Site(campaign(expires=START + timedelta(days=1)), node(1))
+    installing(site, 1)
+    site.step(86400)
+    site.fact(1, Input.NEW_VERSION)
+    site.nodes[node(1).id] = node(1, version=OLD, version_at=site.now + 5)
+    assert site.step(61).proven == ()
+    assert (site.row.state, site.of(1).state) == (CampaignState.EXPIRED, State.ROLLED_BACK)
+
+
+def test_a_node_that_left_and_never_comes_back_fails_in_the_end() -> None:
+    """What it was brought to may be why it is gone: the gate has to count it."""
+    site = Site(campaign(policy=Policy(max_attempts=1)), node(1))
+    installing(site, 1)
+    site.fact(1, Input.NEW_VERSION)
+    site.nodes[node(1).id] = node(1, joined=False)
+    site.step(INSTALLING_MAX_S - 1)
+    assert site.of(1).state is State.CONFIRMING
+    site.step(2)
+    assert (site.of(1).state, site.of(1).code, site.of(1).want) == (State.FAILED, "lost", Want.DROP)
+    site.step()
+    assert site.row.state is CampaignState.BREACHED
+
+
+def test_a_node_given_up_as_lost_that_is_heard_in_its_next_attempt_is_updated() -> None:
+    """Whether it comes back before that attempt begins, or after, is chance."""
+    site = Site(campaign(policy=Policy(max_attempts=2)), node(1))
+    installing(site, 1)
+    site.fact(1, Input.FAIL)
+    site.step()
+    site.dropped(1)
+    site.step(3600)
+    assert (site.of(1).state, site.of(1).attempt, site.of(1).confirmed) == (State.PENDING, 2, 0)
+    site.nodes[node(1).id] = node(1, version=NEW, version_at=site.now + 10)
+    site.step(20)
+    assert site.of(1).state is State.CONFIRMING
+    decision = site.step(61)
+    assert (site.of(1).state, decision.proven) == (State.UPDATED, (node(1).id,))
+
+
 def test_a_claim_of_a_node_that_was_delivered_nothing_raises_no_floor() -> None:
     site = Site(campaign(), node(1))
     site.step()
@@ -216,6 +256,33 @@ def test_a_campaign_that_may_start_nothing_yields_its_nodes(version: int, yields
     assert len(site.step().superseded) == taken
 
 
+@pytest.mark.parametrize("state", [State.INSTALLING, State.CONFIRMING])
+def test_a_frozen_campaign_does_not_keep_a_node_for_ever_that_was_past_recall(state: State) -> None:
+    """Nobody gives it up or proves it there: its key may not sign any more."""
+    site = Site(campaign(), node(1))
+    other = NodeUpdate("old", node(1).id, "r", "t-old", 0, NEW - 1, state, state, want="install", radio_since=START_S)
+    site.elsewhere, site.yielding = {node(1).id: other}, frozenset({"old"})
+    assert site.step(INSTALLING_MAX_S - 1).superseded == ()
+    (let_go,) = site.step(1).superseded
+    assert (let_go.state, let_go.want, let_go.generation) == (state, Want.DROP, other.generation + 1)
+    site.elsewhere = {node(1).id: let_go}
+    assert site.step().superseded == ()
+    site.elsewhere = {}
+    site.step()
+    assert site.of(1).want == Want.DELIVER
+
+
+def test_a_drop_that_never_ends_in_a_frozen_campaign_frees_the_node() -> None:
+    site = Site(campaign(), node(1))
+    done = State.CANCELLED
+    other = NodeUpdate("old", node(1).id, "r", "t-old", 0, NEW, done, done, want="drop", radio_since=START_S)
+    site.elsewhere, site.yielding = {node(1).id: other}, frozenset({"old"})
+    site.step(DROP_MAX_S - 1)
+    assert site.of(1).want == ""
+    site.step(1)
+    assert site.of(1).want == Want.DELIVER
+
+
 def test_who_is_deferred_or_silent_takes_nobodys_place() -> None:
     weak = {"power": Power.BATTERY, "battery_percent": 80.0, "battery_at": START_S}
     site = Site(campaign(policy=Policy(concurrency=1)), node(1, **weak), node(2), node(3))
@@ -229,6 +296,21 @@ def test_who_is_deferred_or_silent_takes_nobodys_place() -> None:
     site.updates[node(2).id] = replace(site.of(2), code="silent")
     site.step()
     assert site.of(3).want == Want.DELIVER
+
+
+def test_who_is_ready_and_waits_for_its_tier_takes_nobodys_place() -> None:
+    """Else the later tiers' nodes would keep a canary from ever starting that could not start first."""
+    low = {"power": Power.BATTERY, "battery_percent": 10.0, "battery_at": START_S}
+    staged = CANARY.model_copy(update={"stage_by": StageBy.INSTALL})
+    site = Site(campaign(rollout=staged, policy=Policy(concurrency=1)), node(1, **low), node(2), node(3))
+    site.step()
+    assert (site.of(1).want, site.of(2).want) == ("", Want.DELIVER)
+    site.nodes[node(1).id] = node(1, **{**low, "battery_percent": 90.0})
+    site.step()
+    assert (site.of(1).state, site.of(1).want) == (State.PENDING, "")  # the place is taken
+    site.fact(2, Input.DATA, Input.COMPLETE, Input.READY)
+    site.step()
+    assert (site.of(1).want, site.of(2).want, site.of(3).want) == (Want.DELIVER, Want.DELIVER, "")
 
 
 def test_reasons_that_name_the_time_are_not_written_every_second() -> None:

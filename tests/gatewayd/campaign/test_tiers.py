@@ -76,6 +76,23 @@ def test_soak_time_counts_from_the_last_outcome() -> None:
     assert judge(rollout, 1, [{State.UPDATED: 1}, {}], 50.0, 150.0).verdict is Verdict.OPEN
 
 
+def test_a_tier_that_was_just_opened_has_to_show_something_before_the_next_one_opens() -> None:
+    three = Rollout(
+        tiers=tuple(Tier(name=n, percent=p) for n, p in (("canary", 1.0), ("some", 10.0), ("all", 100.0))),
+        gate=Gate(minimum_executed=2),
+    )
+
+    def verdict(**newest: int) -> Verdict:
+        return judge(three, 2, [{State.UPDATED: 5}, {State[k]: n for k, n in newest.items()}, {}], 0.0, 10.0).verdict
+
+    assert verdict(PENDING=3) is Verdict.WAIT
+    assert verdict(UPDATED=1, CONFIRMING=2) is Verdict.WAIT
+    assert verdict(UPDATED=2, CONFIRMING=1) is Verdict.OPEN
+    # A tier with fewer nodes than the minimum, or none on this gateway, closes nothing for ever.
+    assert verdict(UPDATED=1, SKIPPED=2) is Verdict.OPEN
+    assert verdict() is Verdict.OPEN
+
+
 def test_more_failures_than_allowed_breach_and_the_last_tier_is_judged_too() -> None:
     rollout = gate(failure_ratio=0.5, minimum_executed=2)
     states = [{State.UPDATED: 1, State.ROLLED_BACK: 1}, {}]

@@ -115,10 +115,12 @@ def end(tsn: int) -> bytes:
 async def make(journal: Any, images: Any) -> AsyncIterator[Make]:
     tasks: list[asyncio.Task[None]] = []
 
-    async def make(prepare_s: float = 0.0, base: type[FakeRadio] = FakeRadio) -> Bench:
+    async def make(prepare_s: float = 0.0, base: type[FakeRadio] = FakeRadio, **limits: Any) -> Bench:
         library = type("Fake", (base,), {"instances": [], "refusals": []})
         # Nodes that only a test speaks for do not say what they are bound to: no install waits for that here.
-        settings = ZigbeeSettings("fake", max_reconnect_wait_s=0.01, limits=SessionLimits(prepare_s=prepare_s))
+        settings = ZigbeeSettings(
+            "fake", max_reconnect_wait_s=0.01, limits=SessionLimits(prepare_s=prepare_s, **limits)
+        )
         radio = ZigbeeRadio(settings, SystemClock(), library)
         order = TransferOrder("t1", images.add(IMAGE, NEW), 0, 1.0, datetime.now(UTC) + timedelta(days=1))
         bench = Bench(radio, library, journal, images, order, [])
@@ -276,6 +278,14 @@ async def test_observations_of_a_known_node(bench: Bench) -> None:
     assert (said["power"], said["sleepy"], said["joined"]) == (Power.MAINS, False, True)
 
 
+async def test_a_node_that_is_only_remembered_is_not_told_as_heard(bench: Bench) -> None:
+    """Its last sign of life would be that of every start, and of every link that was opened again."""
+    await bench.until(lambda: bench.observations, "described")
+    assert not any(seen.alive for seen in bench.observations)
+    bench.receive(query(1))
+    await bench.until(lambda: any(seen.alive for seen in bench.observations), "heard")
+
+
 async def test_restart_goes_on_at_the_same_offset(make: Make) -> None:
     first = await make()
     await first.up()
@@ -336,6 +346,18 @@ async def test_an_image_that_is_no_ota_file_fails(bench: Bench) -> None:
     await bench.radio.direct([NodeDirective("t1", NODE, 1, Want.DELIVER)])
     await bench.until(lambda: bench.journal.facts(NODE) == [Fact.FAILED], "failed")
     assert bench.journal.events[-1].code == "invalid_image"
+
+
+async def test_an_image_that_cannot_be_read_now_is_waited_for(make: Make) -> None:
+    """A chunk that has rotted in the cache is fetched again: no reason to give up every node that begins meanwhile."""
+    bench = await make(image_unavailable_wait_s=0.05)
+    await bench.up()
+    file = bench.images.files.pop(bench.order.image.digest)
+    await bench.direct(Want.DELIVER)
+    await asyncio.sleep(0.2)
+    assert Fact.FAILED not in bench.journal.facts(NODE)
+    bench.images.files[bench.order.image.digest] = file
+    await bench.until(lambda: bench.journal.facts(NODE)[-1:] == [Fact.PREPARING], "offered")
 
 
 async def test_directives_before_run_and_before_their_order_are_kept(make: Make) -> None:
