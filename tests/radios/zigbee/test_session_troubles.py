@@ -288,3 +288,15 @@ def test_a_node_that_was_told_a_moment_ago_is_not_asked_for_every_frame_it_sends
         bench.now += 1
         bench.session.heard(bench.now)
         assert bench.wait(0.1) == []
+
+
+def test_a_node_that_cannot_be_told_a_thousand_times_is_told_at_last() -> None:
+    """It is heard all the time, and nothing reaches it."""
+    bench = untold()
+    for _ in range(1100):
+        bench.now += 15
+        bench.session.heard(bench.now)
+        bench.session.handle_timeout(bench.now)
+        fail(bench)
+    bench.now += 15
+    assert told(bench)
