@@ -487,6 +487,22 @@ async def test_a_node_that_is_interviewed_after_it_was_directed_is_told_where_it
     await bench.until(lambda: notified() and notified()[-1].dst_ep == 11, "a notification to the client's endpoint")
 
 
+class DeadRadio(FakeRadio):
+    """More lamps that are switched off than are asked at the same time."""
+
+    nodes = tuple((t.EUI64.convert(f"00:12:4b:00:00:00:00:0{n}"), 0x2000 + n) for n in range(1, 9))
+
+
+async def test_nodes_that_do_not_answer_keep_no_sleepy_node_waiting_that_is_awake(make: Make) -> None:
+    bench = await make(base=DeadRadio)
+    await bench.up()
+    await bench.until(lambda: len([p for p in bench.app.sent if p.cluster_id == 0x0000]) >= 4, "lamps are asked")
+    add_node(bench.app, t.EUI64.convert("00:12:4b:00:00:00:00:aa"), 0x3000, sleepy=True)
+    bench.radio.announced(t.EUI64.convert("00:12:4b:00:00:00:00:aa"))
+    bench.receive(bytes([0x18, 0x70, 0x0A, 0x21, 0x00, 0x20, 0x64]), cluster=0x0001, nwk=0x3000)
+    await bench.until(lambda: any(p.dst.address == 0x3000 and p.cluster_id == 0 for p in bench.app.sent), "it is asked")
+
+
 async def test_management(bench: Bench) -> None:
     listed = await bench.radio.manage(NodeCommand("list"))
     assert listed.ok
