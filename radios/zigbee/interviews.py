@@ -107,6 +107,8 @@ class Interviews:
             except TimeoutError:
                 self._due.add(node)
                 return
+        if said.silent:
+            self._due.add(node)  # many reboot together after a power cut, and what they are asked then gets lost
         if self._announcements.get(node, 0) != announcements or self._contradicts(node, said.observation, asked_at):
             # It rebooted in between: a version read before would be taken for the one after, a rollback that never was.
             self._due.add(node)

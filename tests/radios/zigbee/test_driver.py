@@ -487,6 +487,30 @@ async def test_a_node_that_is_interviewed_after_it_was_directed_is_told_where_it
     await bench.until(lambda: notified() and notified()[-1].dst_ep == 11, "a notification to the client's endpoint")
 
 
+async def test_a_node_that_could_not_be_asked_is_asked_when_it_is_heard(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many reboot together after a power cut, and what they are asked then gets lost."""
+    monkeypatch.setattr("zigpy.device.DEFAULT_REQUEST_RETRIES", 0)
+
+    class BusyRadio(FakeRadio):
+        async def send_packet(self, packet: t.ZigbeePacket) -> None:
+            if packet.dst.address == NWK:
+                self.tries = getattr(self, "tries", 0) + 1
+                self.fail = self.tries < 40
+            await super().send_packet(packet)
+
+    bench = await make(base=BusyRadio)
+    await bench.up()
+    bench.radio.announced(IEEE)
+
+    def heard_and_asked() -> bool:
+        bench.receive(bytes([0x18, 0x70, 0x0A, 0x21, 0x00, 0x20, 0x64]), cluster=0x0001)
+        return any(p.cluster_id == 0x0019 and p.data.serialize()[2] == 0 for p in bench.app.sent)
+
+    await bench.until(heard_and_asked, "the version is asked")
+
+
 class DeadRadio(FakeRadio):
     """More lamps that are switched off than are asked at the same time."""
 
