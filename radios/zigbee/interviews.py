@@ -113,7 +113,7 @@ class Interviews:
             # It rebooted in between: a version read before would be taken for the one after, a rollback that never was.
             self._due.add(node)
             return
-        observation = replace(said.observation, reset_cause=cause)
+        observation = replace(said.observation, reset_cause=cause, alive=not said.silent)
         self._feed.put(observation)
         if observation.version is not None:
             self._keeper.version_seen(node, observation.version)

@@ -276,6 +276,19 @@ async def test_observations_of_a_known_node(bench: Bench) -> None:
     assert (said["power"], said["sleepy"], said["joined"]) == (Power.MAINS, False, True)
 
 
+async def test_what_the_table_knows_of_a_node_is_no_sign_of_life(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart a node that has been dead for weeks was not seen now."""
+    await bench.until(lambda: any(o.model for o in bench.observations), "the table's")
+    assert not any(o.alive for o in bench.observations)
+    bench.app.fail = True
+    monkeypatch.setattr("zigpy.device.DEFAULT_REQUEST_RETRIES", 0)
+    bench.radio._interviews.begin(NODE)
+    await asyncio.sleep(1.0)
+    assert not any(o.alive for o in bench.observations), "nor is a question that it does not answer"
+    bench.receive(query(1))
+    await bench.until(lambda: any(o.alive for o in bench.observations), "it is heard")
+
+
 async def test_restart_goes_on_at_the_same_offset(make: Make) -> None:
     first = await make()
     await first.up()
