@@ -278,7 +278,7 @@ class ZigbeeRadio:
             if device.ieee == app.state.node_info.ieee or not hasattr(device, "node_desc"):
                 continue
             node = self._node_id(device.ieee)
-            self._feed.put(replace(nodes.describe(device, now), alive=False))  # remembered, and not heard
+            self._feed.put(replace(nodes.describe(device, now), alive=False))  # by the table: it may be dead for long
             self._surveys.look(node)
             if nodes.is_sleepy(device):
                 self._interviews.when_heard(node)

@@ -47,6 +47,7 @@ class Interviews:
         self._service = service
         self._transmit = transmit
         self._at_once = asyncio.Semaphore(settings.concurrent_interviews)
+        self._sleepers_at_once = asyncio.Semaphore(settings.concurrent_sleepy_interviews)
         self._due: set[NodeId] = set()  # with their next frame
         self._uncompared: set[NodeId] = set()  # with what they were configured with, once they are interviewed
         self._announcements: dict[NodeId, int] = {}
@@ -73,11 +74,15 @@ class Interviews:
         """It joined or rebooted: what it said before may hold no longer."""
         self.when_heard(node)
         self._announcements[node] = self._announcements.get(node, 0) + 1
-        device = nodes.device_of(self._application(), node)
-        if device is not None and nodes.is_sleepy(device):
+        if self._sleeps(node):
             self._uncompared.add(node)  # its few waking moments are for its version first
         else:
             self._keeper.check(node)
+
+    def _sleeps(self, node: NodeId) -> bool:
+        """Such a node is awake now, or not for long: it waits for no other kind of node."""
+        device = nodes.device_of(self._application(), node)
+        return device is not None and nodes.is_sleepy(device)
 
     async def _interview(self, node: NodeId) -> None:
         try:
@@ -89,7 +94,7 @@ class Interviews:
 
     async def _learn(self, node: NodeId) -> None:
         """Learn versions, hardware and battery of a node; where attributes say no version, provoke a query."""
-        async with self._at_once:
+        async with self._sleepers_at_once if self._sleeps(node) else self._at_once:
             device = nodes.device_of(self._application(), node)
             if device is None:
                 return
@@ -102,11 +107,13 @@ class Interviews:
             except TimeoutError:
                 self._due.add(node)
                 return
+        if said.silent:
+            self._due.add(node)  # many reboot together after a power cut, and what they are asked then gets lost
         if self._announcements.get(node, 0) != announcements or self._contradicts(node, said.observation, asked_at):
             # It rebooted in between: a version read before would be taken for the one after, a rollback that never was.
             self._due.add(node)
             return
-        observation = replace(said.observation, reset_cause=cause)
+        observation = replace(said.observation, reset_cause=cause, alive=not said.silent)
         self._feed.put(observation)
         if observation.version is not None:
             self._keeper.version_seen(node, observation.version)

@@ -47,6 +47,13 @@ _OTA_ATTRIBUTES = [
     _MINIMUM_BLOCK_PERIOD,
     _CLUSTER_REVISION,
 ]
+_QUESTIONS = (
+    ("in_clusters", BASIC_CLUSTER_ID, [_HARDWARE_VERSION]),
+    ("out_clusters", OTA_CLUSTER_ID, _OTA_ATTRIBUTES),
+    ("in_clusters", POWER_CLUSTER_ID, [_BATTERY_PERCENTAGE_REMAINING]),
+    ("in_clusters", DIAGNOSTICS_CLUSTER_ID, [_NUMBER_OF_RESETS]),
+    ("in_clusters", POLL_CONTROL_CLUSTER_ID, [_FAST_POLL_TIMEOUT_MAX]),
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -148,21 +155,20 @@ def said_battery(node: NodeId, frame: bytes, at: float) -> NodeObservation | Non
 
 @dataclass(frozen=True, slots=True)
 class Interview:
-    """What a node answered. `resets`: how often it was reset, of the few that count it; none tells why."""
+    """What a node answered. `resets`: how often it was reset, of the few that count it; none tells why. `silent`: nothing."""
 
     observation: NodeObservation
     client: ClientAttributes
     resets: int | None
     fast_poll_timeout_max: int | None  # quarter seconds
+    silent: bool
 
 
 async def interview(device: Any, at: float) -> Interview:
     """Ask the node for versions, hardware, battery and its OTA client's state. What it does not answer stays None."""
-    basic = await _read(device, "in_clusters", BASIC_CLUSTER_ID, [_HARDWARE_VERSION])
-    ota = await _read(device, "out_clusters", OTA_CLUSTER_ID, _OTA_ATTRIBUTES)
-    power = await _read(device, "in_clusters", POWER_CLUSTER_ID, [_BATTERY_PERCENTAGE_REMAINING])
-    diagnostics = await _read(device, "in_clusters", DIAGNOSTICS_CLUSTER_ID, [_NUMBER_OF_RESETS])
-    poll = await _read(device, "in_clusters", POLL_CONTROL_CLUSTER_ID, [_FAST_POLL_TIMEOUT_MAX])
+    said = [await _read(device, *question) for question in _QUESTIONS]
+    silent = any(found for found, _ in said) and not any(answer is not None for found, answer in said if found)
+    basic, ota, power, diagnostics, poll = (answer or {} for _, answer in said)
     version = ota.get(_CURRENT_FILE_VERSION)
     manufacturer, image_type = ota.get(_MANUFACTURER_ID), ota.get(_IMAGE_TYPE_ID)
     known = manufacturer is not None and image_type is not None
@@ -173,7 +179,6 @@ async def interview(device: Any, at: float) -> Interview:
         hardware_version=basic.get(_HARDWARE_VERSION),
         version=None if version == WILDCARD_VERSION else version,
         battery_percent=_percent(power.get(_BATTERY_PERCENTAGE_REMAINING)),
-        alive=any((basic, ota, power, diagnostics, poll)),
     )
     client = ClientAttributes(
         file_offset=ota.get(_FILE_OFFSET),
@@ -185,7 +190,8 @@ async def interview(device: Any, at: float) -> Interview:
         minimum_block_period=ota.get(_MINIMUM_BLOCK_PERIOD),
         cluster_revision=ota.get(_CLUSTER_REVISION),
     )
-    return Interview(observation, client, diagnostics.get(_NUMBER_OF_RESETS), poll.get(_FAST_POLL_TIMEOUT_MAX))
+    resets, fast_poll = diagnostics.get(_NUMBER_OF_RESETS), poll.get(_FAST_POLL_TIMEOUT_MAX)
+    return Interview(observation, client, resets, fast_poll, silent)
 
 
 def poll_control_endpoint(device: Any) -> int | None:
@@ -195,8 +201,8 @@ def poll_control_endpoint(device: Any) -> int | None:
     )
 
 
-async def _read(device: Any, side: str, cluster_id: int, attributes: list[int]) -> dict[int, int]:
-    """Numbers that the node answered; those it does not have, or a node that does not answer, are left out."""
+async def _read(device: Any, side: str, cluster_id: int, attributes: list[int]) -> tuple[bool, dict[int, int] | None]:
+    """Whether the node has the cluster, and the numbers that it answered, without those it does not have; None: no answer."""
     for endpoint in device.non_zdo_endpoints:
         cluster = getattr(endpoint, side).get(cluster_id)
         if cluster is None:
@@ -206,9 +212,9 @@ async def _read(device: Any, side: str, cluster_id: int, attributes: list[int]) 
             success, _ = await cluster.read_attributes(attributes, split_requests=False)
         except Exception as error:  # noqa: BLE001  # zigpy and its libraries raise what they like for "no answer"
             _LOG.debug("%s: cluster %#06x not read: %r", device.ieee, cluster_id, error)
-            return {}
-        return {int(name): int(value) for name, value in success.items() if isinstance(value, int)}
-    return {}
+            return True, None
+        return True, {int(name): int(value) for name, value in success.items() if isinstance(value, int)}
+    return False, None
 
 
 def _percent(half_percent: Any) -> float | None:

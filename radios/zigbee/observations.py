@@ -31,4 +31,4 @@ class ObservationFeed:
 
 def _merged(older: NodeObservation, newer: NodeObservation) -> NodeObservation:
     said = {f.name: value for f in fields(newer) if (value := getattr(newer, f.name)) is not None}
-    return replace(older, **said)
+    return replace(older, **{**said, "alive": older.alive or newer.alive})

@@ -142,7 +142,7 @@ class OtaSession(SessionPages):
             if self.sleeps and not self._reached and not self._inherited:
                 self._may_be_told = False  # it slept; one that listens may have lost the acknowledgement alone
             retry = min(self._limits.install_retry_s * 2**self._install_tries, self._limits.max_install_retry_s)
-            self._install_tries += 1
+            self._install_tries = min(self._install_tries + 1, 16)
             self._timers[Timer.INSTALL] = now + retry
 
     def handle_timeout(self, now: float) -> None:

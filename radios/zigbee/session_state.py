@@ -100,7 +100,9 @@ class SessionLimits:
     probe_installing_after_s: float = 120.0
     probe_interval_s: float = 30.0  # at least, between two questions for the version
     lost_after_s: float = 3600.0  # twice verify_s
-    untold_s: float = 86_400.0  # so long a sleepy node that no install frame has reached is not lost
+    # So long a sleepy node that no install frame has reached is not lost: three of the usual check-ins. Not longer, for it
+    # would be told in the middle of the day what was to begin in the night.
+    untold_s: float = 10_800.0
     drop_after_s: float = 90.0
     progress_interval_s: float = 1.0  # between two words on progress: when it moved by progress_step
     progress_step: float = 0.005  # of the image

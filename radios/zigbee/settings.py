@@ -45,6 +45,7 @@ class ZigbeeSettings:
     max_concurrent_requests: int = 8  # frames on their way within the dongle
     interview_timeout_s: float = 60.0
     concurrent_interviews: int = 4
+    concurrent_sleepy_interviews: int = 16  # a question that waits at a sleeper's parent takes no air
     max_reconnect_wait_s: float = 60.0
     traffic_queue: int = 2000  # frames of nodes that wait for the reader; the oldest goes
     request_timeout_s: float = 15.0  # for a whole request to a node, with zigpy's repetitions

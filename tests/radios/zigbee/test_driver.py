@@ -278,12 +278,17 @@ async def test_observations_of_a_known_node(bench: Bench) -> None:
     assert (said["power"], said["sleepy"], said["joined"]) == (Power.MAINS, False, True)
 
 
-async def test_a_node_that_is_only_remembered_is_not_told_as_heard(bench: Bench) -> None:
-    """Its last sign of life would be that of every start, and of every link that was opened again."""
-    await bench.until(lambda: bench.observations, "described")
-    assert not any(seen.alive for seen in bench.observations)
+async def test_what_the_table_knows_of_a_node_is_no_sign_of_life(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart a node that has been dead for weeks was not seen now."""
+    await bench.until(lambda: any(o.model for o in bench.observations), "the table's")
+    assert not any(o.alive for o in bench.observations)
+    bench.app.fail = True
+    monkeypatch.setattr("zigpy.device.DEFAULT_REQUEST_RETRIES", 0)
+    bench.radio._interviews.begin(NODE)
+    await asyncio.sleep(1.0)
+    assert not any(o.alive for o in bench.observations), "nor is a question that it does not answer"
     bench.receive(query(1))
-    await bench.until(lambda: any(seen.alive for seen in bench.observations), "heard")
+    await bench.until(lambda: any(o.alive for o in bench.observations), "it is heard")
 
 
 async def test_restart_goes_on_at_the_same_offset(make: Make) -> None:
@@ -507,6 +512,46 @@ async def test_a_node_that_is_interviewed_after_it_was_directed_is_told_where_it
         return [p for p in bench.app.sent if p.cluster_id == 0x0019 and p.data.serialize()[2:] == b"\0\0\x64"]
 
     await bench.until(lambda: notified() and notified()[-1].dst_ep == 11, "a notification to the client's endpoint")
+
+
+async def test_a_node_that_could_not_be_asked_is_asked_when_it_is_heard(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many reboot together after a power cut, and what they are asked then gets lost."""
+    monkeypatch.setattr("zigpy.device.DEFAULT_REQUEST_RETRIES", 0)
+
+    class BusyRadio(FakeRadio):
+        async def send_packet(self, packet: t.ZigbeePacket) -> None:
+            if packet.dst.address == NWK:
+                self.tries = getattr(self, "tries", 0) + 1
+                self.fail = self.tries < 40
+            await super().send_packet(packet)
+
+    bench = await make(base=BusyRadio)
+    await bench.up()
+    bench.radio.announced(IEEE)
+
+    def heard_and_asked() -> bool:
+        bench.receive(bytes([0x18, 0x70, 0x0A, 0x21, 0x00, 0x20, 0x64]), cluster=0x0001)
+        return any(p.cluster_id == 0x0019 and p.data.serialize()[2] == 0 for p in bench.app.sent)
+
+    await bench.until(heard_and_asked, "the version is asked")
+
+
+class DeadRadio(FakeRadio):
+    """More lamps that are switched off than are asked at the same time."""
+
+    nodes = tuple((t.EUI64.convert(f"00:12:4b:00:00:00:00:0{n}"), 0x2000 + n) for n in range(1, 9))
+
+
+async def test_nodes_that_do_not_answer_keep_no_sleepy_node_waiting_that_is_awake(make: Make) -> None:
+    bench = await make(base=DeadRadio)
+    await bench.up()
+    await bench.until(lambda: len([p for p in bench.app.sent if p.cluster_id == 0x0000]) >= 4, "lamps are asked")
+    add_node(bench.app, t.EUI64.convert("00:12:4b:00:00:00:00:aa"), 0x3000, sleepy=True)
+    bench.radio.announced(t.EUI64.convert("00:12:4b:00:00:00:00:aa"))
+    bench.receive(bytes([0x18, 0x70, 0x0A, 0x21, 0x00, 0x20, 0x64]), cluster=0x0001, nwk=0x3000)
+    await bench.until(lambda: any(p.dst.address == 0x3000 and p.cluster_id == 0 for p in bench.app.sent), "it is asked")
 
 
 async def test_management(bench: Bench) -> None:

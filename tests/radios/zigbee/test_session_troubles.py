@@ -76,7 +76,7 @@ def told(bench: Bench) -> bool:
 
 def test_a_sleepy_node_that_could_not_be_told_yet_is_not_lost() -> None:
     bench = untold()
-    asleep(bench, 20 * 3600.0)
+    asleep(bench, LIMITS.untold_s - LIMITS.lost_after_s)
     assert Fact.FAILED not in bench.facts
     assert bench.stalls[-1] == "silent"
     assert told(bench)
@@ -86,7 +86,7 @@ def test_a_sleepy_node_that_could_not_be_told_yet_is_not_lost() -> None:
     assert (bench.facts[-1], bench.last_version) == (Fact.RUNNING, NEW)
 
 
-def test_a_sleepy_node_that_is_never_heard_is_lost_after_a_day() -> None:
+def test_a_sleepy_node_that_is_never_heard_is_lost_in_the_end() -> None:
     bench = untold()
     asleep(bench, LIMITS.untold_s + LIMITS.lost_after_s)
     assert bench.facts[-1] is Fact.FAILED
@@ -288,3 +288,15 @@ def test_a_node_that_was_told_a_moment_ago_is_not_asked_for_every_frame_it_sends
         bench.now += 1
         bench.session.heard(bench.now)
         assert bench.wait(0.1) == []
+
+
+def test_a_node_that_cannot_be_told_a_thousand_times_is_told_at_last() -> None:
+    """It is heard all the time, and nothing reaches it."""
+    bench = untold()
+    for _ in range(1100):
+        bench.now += 9
+        bench.session.heard(bench.now)
+        bench.session.handle_timeout(bench.now)
+        fail(bench)
+    bench.now += 15
+    assert told(bench)
