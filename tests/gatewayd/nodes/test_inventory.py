@@ -57,6 +57,22 @@ async def test_what_only_its_radio_knows_is_kept_and_who_was_never_heard_was_nev
     database.close()
 
 
+async def test_who_left_has_not_come_back_because_a_table_still_remembers_it(tmp_path: Path) -> None:
+    database = Database.open(tmp_path / "s.db")
+    inventory = await Inventory.load(database)
+    for seen, joined in (
+        (NodeObservation(LAMP, 10.0, joined=True, alive=False), True),  # nobody knows of a leave
+        (NodeObservation(LAMP, 20.0, joined=False), False),
+        (NodeObservation(LAMP, 30.0, joined=True, alive=False), False),
+        (NodeObservation(LAMP, 40.0, joined=True), True),
+    ):
+        await inventory.observe(seen)
+        node = inventory.get(LAMP)
+        assert node is not None
+        assert node.joined is joined
+    database.close()
+
+
 async def test_the_security_floor_only_rises_and_no_observation_touches_it(tmp_path: Path) -> None:
     database = Database.open(tmp_path / "s.db")
     inventory = await Inventory.load(database)

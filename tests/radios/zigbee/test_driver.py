@@ -283,7 +283,7 @@ async def test_a_node_that_is_only_remembered_is_not_told_as_heard(bench: Bench)
     await bench.until(lambda: bench.observations, "described")
     assert not any(seen.alive for seen in bench.observations)
     bench.receive(query(1))
-    await bench.until(lambda: any(seen.alive for seen in bench.observations), "heard")
+    await bench.until(lambda: any(seen.alive and seen.joined for seen in bench.observations), "heard")
 
 
 async def test_restart_goes_on_at_the_same_offset(make: Make) -> None:
