@@ -138,6 +138,19 @@ async def test_a_floor_is_kept_for_a_node_that_was_not_written_yet(tmp_path: Pat
     database.close()
 
 
+async def test_a_floor_is_kept_for_a_node_that_was_forgotten_in_a_crash(tmp_path: Path) -> None:
+    """Its update went on after the restart, and is proven before the node is observed again."""
+    database = Database.open(tmp_path / "s.db")
+    inventory = await Inventory.load(database)
+    await database.write(lambda db: inventory.raise_floor(db, LAMP, 3))
+    inventory.floor_raised(LAMP, 3)
+    await inventory.observe(NodeObservation(LAMP, 10.0, version=1))
+    node = inventory.get(LAMP)
+    assert node is not None
+    assert (node.security_version, node.first_seen, node.version) == (3, 10.0, 1)
+    database.close()
+
+
 async def test_the_time_at_which_a_cause_of_a_reset_was_told_is_kept(tmp_path: Path) -> None:
     database = Database.open(tmp_path / "s.db")
     inventory = await Inventory.load(database)
