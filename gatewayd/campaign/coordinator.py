@@ -75,6 +75,7 @@ class Coordinator:
     ) -> None:
         self._witness = guard
         self._site = site or Site()
+        self._times = times
         self._turn = times.turn if times is not None else asyncio.Lock()
         self._models = models or {}  # tags by hardware, for nodes that have none
         self._database = database
@@ -181,6 +182,8 @@ class Coordinator:
             if release is None and verified.document.desired is not Desired.CANCELLED:
                 release = self._authority.require_release(fetches, row.release)
             wanted = self._wanted(release) if at_work else {}
+            if self._times is not None:
+                await self._times.follow()  # by a time that has just come nothing has soaked or waited long enough
             now = self._wall.now()
             blocked = self._blocked(row, release, fetches, wanted, now)
             needed |= wanted.keys()

@@ -24,6 +24,7 @@ from gatewayd.store.witness import Witness, check_revision, touch
 from gatewayd.trust.envelope import VerifiedCampaign
 
 WAITING_MAX = 64  # envelopes of up to 64 kB in memory; the broker keeps the rest
+NAME_MAX = 64  # of a campaign
 _REMEMBERED_MAX = 256
 
 K = TypeVar("K")
@@ -177,7 +178,7 @@ class Intake:
         told = (topic, hashlib.sha256(raw).digest(), error.code)
         if told in self._told:
             return
-        campaign = topic.rpartition("/")[2]
+        campaign = topic.rpartition("/")[2][:NAME_MAX]  # a topic may be longer than a report
         log.error("campaign_refused", topic=topic, code=error.code, detail=error.detail)
         report = refusal_report(campaign, error.code, error.detail, self._wall.now())
         await self._database.write(lambda db: append(db, [report]))

@@ -109,7 +109,8 @@ def step(this: Round, update: NodeUpdate) -> NodeUpdate:
     if update.state is State.INSTALLING and _is_overdue(it, update):
         return _drop(_moved(it, update, Input.FAIL, LOST, "nothing was heard of the installation"))
     if update.state in COMMITTED:
-        return _wanting(update, Want.INSTALL, update.install_at)
+        # One that was let go meanwhile (see `_rivalry`) is not told again: it has started the image, or another campaign has it.
+        return update if update.want in ("", Want.DROP) else _wanting(update, Want.INSTALL, update.install_at)
     if update.ended:
         return _after_the_end(it, row, _with_reset_cause(it, noticed_late(it, update)))
     if row.state is CampaignState.CANCELLED:

@@ -37,6 +37,7 @@ class Inventory:
         self._database = database
         self._nodes = nodes
         self._monotonic = monotonic
+        self._floors: dict[str, int] = {}  # of nodes that were proven before they were observed (again, after a crash)
         self._dirty: set[str] = set()
         self._flushed_at = float("-inf")
         self._telling = asyncio.Event()
@@ -56,7 +57,9 @@ class Inventory:
 
     async def observe(self, seen: NodeObservation) -> None:
         """Take an observation in; never raises for the store. Durable on return when telling, or within `TELLING_MIN_S`."""
-        before = self._nodes.get(seen.node) or Node(seen.node, radio_of(seen.node), first_seen=seen.at)
+        before = self._nodes.get(seen.node) or Node(
+            seen.node, radio_of(seen.node), first_seen=seen.at, security_version=self._floors.pop(seen.node, 0)
+        )
         after, telling = merge(before, seen)
         new = seen.node not in self._nodes
         self._nodes[seen.node] = after
@@ -83,7 +86,9 @@ class Inventory:
     def floor_raised(self, node: str, security_version: int) -> None:
         """After that transaction: the memory follows."""
         known = self._nodes.get(node)
-        if known is not None:
+        if known is None:
+            self._floors[node] = max(self._floors.get(node, 0), security_version)
+        else:
             self._nodes[node] = replace(known, security_version=max(known.security_version, security_version))
 
     def moved(self, moves: Mapping[str, Callable[[float], float]]) -> None:

@@ -63,6 +63,8 @@ _COPIED = tuple(
 def merge(node: Node, seen: NodeObservation) -> tuple[Node, bool]:
     """The node with what was seen, and whether that is worth writing at once."""
     changes = {name: value for name in _COPIED if (value := getattr(seen, name)) is not None}
+    if not seen.alive and node.joined is False:
+        changes.pop("joined", None)  # one that left and is only remembered has not come back
     if seen.power is not None and seen.power is not Power.UNKNOWN:
         changes["power"] = seen.power
     if seen.tags is not None:

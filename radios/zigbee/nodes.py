@@ -109,7 +109,7 @@ def ota_endpoint(device: Any) -> int | None:
     return None
 
 
-def describe(device: Any, at: float, *, joined: bool = True) -> NodeObservation:
+def describe(device: Any, at: float) -> NodeObservation:
     """What does not change by itself: names, power source, sleep, and the link as last heard."""
     descriptor = device.node_desc
     power = sleepy = None
@@ -125,13 +125,14 @@ def describe(device: Any, at: float, *, joined: bool = True) -> NodeObservation:
         sleepy=sleepy,
         lqi=_whole(device.lqi),
         rssi_dbm=None if device.rssi is None else float(device.rssi),
-        joined=joined,
+        joined=True,
     )
 
 
 def link_quality(node: NodeId, device: Any, at: float) -> NodeObservation:
+    """As a frame of the node was heard: so it is in the network."""
     rssi = None if device.rssi is None else float(device.rssi)
-    return NodeObservation(node, at, lqi=_whole(device.lqi), rssi_dbm=rssi)
+    return NodeObservation(node, at, lqi=_whole(device.lqi), rssi_dbm=rssi, joined=True)
 
 
 def said_battery(node: NodeId, frame: bytes, at: float) -> NodeObservation | None:

@@ -187,7 +187,9 @@ async def test_a_fact_that_was_on_its_way_while_time_came_is_of_its_own_time(gat
     await proven_in_its_time(gateway)
 
 
-async def test_when_time_comes_no_tier_has_soaked_for_half_a_century(gateway: Gateway) -> None:
+@pytest.mark.parametrize("followed", [True, False])
+async def test_when_time_comes_no_tier_has_soaked_for_half_a_century(gateway: Gateway, followed: bool) -> None:
+    """Also in the rounds before anybody looks at the clocks."""
     tiers = (Tier(name="lab", nodes=(METER,)), Tier(name="all", percent=100.0))
     gate = Gate(kind="local", minimum_executed=1, success_ratio=1.0, failure_ratio=0.0, soak_s=3600)
     await install(gateway, rollout=Rollout(tiers=tiers, gate=gate, stage_by=StageBy.TRANSFER))
@@ -198,7 +200,9 @@ async def test_when_time_comes_no_tier_has_soaked_for_half_a_century(gateway: Ga
     await a_round(gateway)
     assert (await gateway.update()).state is State.UPDATED
     time_comes(gateway)
-    await gateway.radio_time.follow()
+    if followed:
+        await gateway.radio_time.follow()
+    await a_round(gateway)
     await a_round(gateway)
     assert (await gateway.row()).gate == "soak"
     assert SECOND not in {directive.node for directive in gateway.radio.told}

@@ -101,6 +101,12 @@ async def test_the_operators_hold_survives_a_restart_and_a_new_revision(gateway:
     assert not await gateway.coordinator.hold("unknown", True)
 
 
+async def test_a_topic_without_end_is_refused_as_any_other(gateway: Gateway) -> None:
+    await gateway.campaign("ota/v1/gateways/gw-1/campaigns/" + "x" * 60_000, b"{")
+    (told,) = await gateway.reports()
+    assert (told.state, told.code, told.campaign) == ("refused", "bad_document", "x" * 64)
+
+
 async def test_a_revoked_campaign_is_held_and_goes_on_when_its_key_is_listed_again(
     gateway: Gateway, publisher: Publisher
 ) -> None:

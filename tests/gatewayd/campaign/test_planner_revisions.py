@@ -272,6 +272,15 @@ def test_a_frozen_campaign_does_not_keep_a_node_for_ever_that_was_past_recall(st
     assert site.of(1).want == Want.DELIVER
 
 
+def test_who_was_let_go_by_a_frozen_campaign_is_not_installed_again_when_it_goes_on() -> None:
+    site = Site(campaign(), node(1))
+    installing(site, 1)
+    site.updates[node(1).id] = replace(site.of(1), want="")  # dropped
+    site.listens_since = site.now
+    site.step()
+    assert (site.of(1).state, site.of(1).want) == (State.INSTALLING, "")
+
+
 def test_a_drop_that_never_ends_in_a_frozen_campaign_frees_the_node() -> None:
     site = Site(campaign(), node(1))
     done = State.CANCELLED

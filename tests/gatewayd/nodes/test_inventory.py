@@ -57,6 +57,22 @@ async def test_what_only_its_radio_knows_is_kept_and_who_was_never_heard_was_nev
     database.close()
 
 
+async def test_who_left_has_not_come_back_because_a_table_still_remembers_it(tmp_path: Path) -> None:
+    database = Database.open(tmp_path / "s.db")
+    inventory = await Inventory.load(database)
+    for seen, joined in (
+        (NodeObservation(LAMP, 10.0, joined=True, alive=False), True),  # nobody knows of a leave
+        (NodeObservation(LAMP, 20.0, joined=False), False),
+        (NodeObservation(LAMP, 30.0, joined=True, alive=False), False),
+        (NodeObservation(LAMP, 40.0, joined=True), True),
+    ):
+        await inventory.observe(seen)
+        node = inventory.get(LAMP)
+        assert node is not None
+        assert node.joined is joined
+    database.close()
+
+
 async def test_the_security_floor_only_rises_and_no_observation_touches_it(tmp_path: Path) -> None:
     database = Database.open(tmp_path / "s.db")
     inventory = await Inventory.load(database)
@@ -119,6 +135,19 @@ async def test_a_floor_is_kept_for_a_node_that_was_not_written_yet(tmp_path: Pat
     stored = (await Inventory.load(database)).get(LAMP)
     assert stored is not None
     assert stored.security_version == 7
+    database.close()
+
+
+async def test_a_floor_is_kept_for_a_node_that_was_forgotten_in_a_crash(tmp_path: Path) -> None:
+    """Its update went on after the restart, and is proven before the node is observed again."""
+    database = Database.open(tmp_path / "s.db")
+    inventory = await Inventory.load(database)
+    await database.write(lambda db: inventory.raise_floor(db, LAMP, 3))
+    inventory.floor_raised(LAMP, 3)
+    await inventory.observe(NodeObservation(LAMP, 10.0, version=1))
+    node = inventory.get(LAMP)
+    assert node is not None
+    assert (node.security_version, node.first_seen, node.version) == (3, 10.0, 1)
     database.close()
 
 

@@ -288,7 +288,7 @@ async def test_what_the_table_knows_of_a_node_is_no_sign_of_life(bench: Bench, m
     await asyncio.sleep(1.0)
     assert not any(o.alive for o in bench.observations), "nor is a question that it does not answer"
     bench.receive(query(1))
-    await bench.until(lambda: any(o.alive for o in bench.observations), "it is heard")
+    await bench.until(lambda: any(o.alive and o.joined for o in bench.observations), "it is heard")
 
 
 async def test_restart_goes_on_at_the_same_offset(make: Make) -> None:
