@@ -186,8 +186,9 @@ def advance(
         update,
         state=state,
         resume=resume,
-        code=code if changed or code else update.code,
-        detail=detail if changed or detail else update.detail,
+        # A deferral keeps its reason when what it interrupts moves on.
+        code=code if state is not update.state or code else update.code,
+        detail=detail if state is not update.state or detail else update.detail,
         attempt=update.attempt + 1 if what is Input.RETRY else update.attempt,
         confirmed=_confirmed(update, what),
         installing_at=_installing_at(update, what, radio_now),

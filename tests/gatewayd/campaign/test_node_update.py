@@ -49,6 +49,15 @@ def test_a_deferral_keeps_what_it_interrupts_and_facts_move_that() -> None:
     assert run(Input.FAIL, start=moved).state is State.FAILED
 
 
+def test_a_deferral_keeps_its_reason_when_what_it_interrupts_moves_on() -> None:
+    """It would be reported without one, and then with it again."""
+    deferred = advance(run(Input.PREPARE), Input.DEFER, now=2.0, radio_now=2.0, code="battery_low", detail="at 20 %")
+    moved = run(Input.DATA, start=deferred)
+    assert (moved.resume, moved.code, moved.detail) == (State.TRANSFERRING, "battery_low", "at 20 %")
+    assert advance(moved, Input.DEFER, now=3.0, radio_now=3.0, code="quiet").code == "quiet"
+    assert run(Input.RESUME, start=moved).code == ""
+
+
 def test_nothing_is_installed_while_deferred() -> None:
     with pytest.raises(UnknownTransition, match="deferred knows no install"):
         run(Input.READY, Input.DEFER, Input.INSTALL)
