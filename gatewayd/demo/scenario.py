@@ -117,7 +117,6 @@ LORAWAN_NODES = (
         multi_package=True,
         uplink_interval_s=30.0,
         data_rate=3,
-        status_style="loramac",
         group_frames_most=20,
     ),
     LorawanNode(
@@ -139,7 +138,7 @@ LORAWAN_NODES = (
         multicast=False,
         uplink_interval_s=30.0,
     ),
-    LorawanNode("meter-8", 0x70B3D57E_D0000008, loss=0.20),
+    LorawanNode("meter-8", 0x70B3D57E_D0000008, loss=0.20, status_style="loramac"),
     LorawanNode(
         *("meter-mute", 0x70B3D57E_D0000009, "deferred", "version_unknown"),
         firmware_management=False,

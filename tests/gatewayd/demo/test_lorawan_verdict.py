@@ -127,7 +127,7 @@ def test_fragments_have_to_come_by_the_way_of_the_node() -> None:
 
 
 def test_each_node_shows_what_its_packages_do() -> None:
-    assert "in the style of loramac" in fault(held=counted(PACKED, statuses_told=0))
+    assert "in the style of loramac" in fault(held=counted(one(status_style="loramac"), statuses_told=0))
     assert "FragDataBlockReceivedReq" in fault(held=counted(SECOND, blocks_told=0))
     assert "TS007" in fault(held=heard(PACKED, unicast_225__01=0))
     assert "cannot read" in fault(held=counted(SECOND, malformed=1))
