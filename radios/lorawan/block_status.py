@@ -57,12 +57,15 @@ class BlockStatus:
         if highest < self.told_at:
             return
         self._infer_style(received, missing_low, highest, highest if sent is None else sent, still=still)
-        if (received, missing_low) != (self.received, self.missing_low):
+        same = (received, missing_low) == (self.received, self.missing_low)
+        if not same or not self.same_since:
             self.same_since = highest
         self.received, self.missing_low = received, missing_low
         self.last_seen = self.seen(received, missing_low)
         if highest <= self.nb_frag:
             self._take_plain(received, missing_low, highest, still=still)
+        elif same and self.missing is not None and received < self.nb_frag:
+            self._take_nothing(highest)
         else:
             self._take_coded(missing_low, highest)
         self.told_at = highest
@@ -82,6 +85,16 @@ class BlockStatus:
         self.lost, self.tried = float(max(0, self.missing - unsent)), float(highest - unsent)
         self.at_counter = highest
 
+    def _take_nothing(self, highest: int) -> None:
+        """It has seen nothing since it told last: in both styles the first number grows with every fragment until it is complete."""
+        first = max(self.told_at, self.nb_frag)
+        coded = highest - first - self._unsent(first, highest)
+        plain = max(0, self.nb_frag - max(self.at_counter, self.told_at))
+        self.missing, self.tail = (self.missing or 0) + plain, self.tail + plain
+        if self.style is StatusStyle.COUNT and coded > 0:
+            self._tried(coded, coded)
+        self.at_counter = highest
+
     def _take_coded(self, missing_low: int, highest: int) -> None:
         """From what it missed before, it can have lost the plain ones and gained the coded ones sent since."""
         before = self.missing or 0
@@ -94,7 +107,7 @@ class BlockStatus:
         if self.style is StatusStyle.LAST:
             # It tells the losses, not what the coded fragments have repaired.
             self.missing = max(before, _meant(missing_low, before, before + unseen, expected))
-            self.at_counter = self.nb_frag
+            self.at_counter = max(self.nb_frag, self.at_counter)
             if unseen:
                 unsent = self._unsent(0, self.nb_frag)
                 self.lost, self.tried = float(max(0, self.missing - unsent)), float(self.nb_frag - unsent)
@@ -105,7 +118,7 @@ class BlockStatus:
             self.style = StatusStyle.COUNT
         if self.style is None:
             # Nothing was repaired, or it does not tell: like the losses, to be disproved by the image alone.
-            self.at_counter = self.nb_frag
+            self.at_counter = max(self.nb_frag, self.at_counter)
             return
         if not unseen and self.missing and coded > 0:
             self._tried(coded, coded - min(coded, max(0, before - self.missing)))

@@ -113,8 +113,6 @@ class SessionNode:
 
     unicast_dr: int | None = None  # as of its last uplink
     oversize_since: float = 0.0  # since when fragments do not fit its data rate
-    effect: tuple[int, int | None] = (-1, None)  # what it told at the end of a round
-    effect_at: int = 0  # counter sent when it told something new last
     root_key: Key | None = field(default=None, repr=False)
     question: str = ""  # that is being asked
     asked: int = 0  # times

@@ -59,7 +59,8 @@ def status(out: Outgoing, node: SessionNode, command: fragmentation.FragSessionS
     if block.claims_complete(received, missing) and not wrapped:
         _whole(out, node, now, "unverified", "by its status alone")
         return
-    whole = air.still and air.highest >= block.nb_frag
+    # Whatever the two numbers mean, the first is at least as many as there are fragments (LBM: one less) on a complete node.
+    whole = air.still and air.highest >= block.nb_frag and received >= block.nb_frag - 1
     node.suspect = whole and (missing == 0 or block.doubtful(missing, air.highest))
     if node.suspect and not node.profile.firmware_management:
         _doubtful_for_good(out, node, air, now)

@@ -5,10 +5,14 @@ from radios.lorawan.feeds import Feeds
 from radios.lorawan.limits import beyond
 from radios.lorawan.needs import Needs
 from radios.lorawan.outgoing import Outgoing
-from radios.lorawan.session_node import SessionNode
+from radios.lorawan.session_node import SessionNode, Step
 
 FEW = 2
 """Silent nodes that are asked one by one rather than all again, and stragglers that may be fed one by one."""
+
+
+_DEAF_MOST = 64
+"""Fragments to the group that a node heard none of which cannot be served alone: it begins again rather than hold up the group."""
 
 
 class Stragglers:
@@ -46,11 +50,11 @@ class Stragglers:
         for node in answered:
             if node.suspect:
                 continue  # it may be complete: its image says
-            told = node.block.received, node.block.missing
-            if told != node.effect:
-                node.effect, node.effect_at = told, counters.highest
-            deaf = counters.highest - node.effect_at >= out.settings.deaf_fragments
+            unheard = counters.highest - node.block.same_since
+            deaf = node.block.tail + unheard >= out.settings.deaf_fragments
             if few or (deaf and self._feeds.cost_s(node, needs[node.dev_eui]) < float("inf")):
                 node.unicast = True
                 out.changed(node)
-        return [node for node in answered if not node.unicast]
+            elif unheard >= _DEAF_MOST:
+                out.again(node, now, "deaf", f"it has heard none of the last {unheard} fragments to the group")
+        return [node for node in answered if not node.unicast and node.step is Step.RECEIVING]
