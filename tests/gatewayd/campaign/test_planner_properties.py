@@ -282,7 +282,9 @@ class Planner(RuleBasedStateMachine):
             if old is not None:
                 assert (update.want == old.want) or update.generation > old.generation or update.want == "", said
                 self.check_outcome(it, old, update)
-            if name in self.asked and given:
+            # Taken up in one revision, it may be given in the next, which need not ask for it again.
+            taken_up = old is not None and old.state is State.ROLLED_BACK and update.effective is State.PENDING
+            if name in self.asked and (given or taken_up):
                 retry = it.campaign.retry
                 asked = retry is not None and Retriable.ROLLED_BACK in retry.outcomes
                 if asked and it.campaign.revision > self.asked[name]:
