@@ -55,6 +55,6 @@ class Stragglers:
             if few or (deaf and self._feeds.cost_s(node, needs[node.dev_eui]) < float("inf")):
                 node.unicast = True
                 out.changed(node)
-            elif unheard >= _DEAF_MOST:
+            elif unheard >= _DEAF_MOST and node.block.received < out.cohort.nb_frag:  # else it may be complete
                 out.again(node, now, "deaf", f"it has heard none of the last {unheard} fragments to the group")
         return [node for node in answered if not node.unicast and node.step is Step.RECEIVING]

@@ -58,3 +58,18 @@ def test_a_node_that_has_seen_enough_may_be_complete_though_its_numbers_stay():
     for highest in range(270, 320, 10):
         block.take(262, 10, highest, still=True)
     assert block.doubtful(10, 320)
+
+
+@pytest.mark.parametrize(("received", "goes_on"), [(280, True), (100, False)])
+def test_a_node_that_may_be_complete_is_not_taken_for_deaf(received, goes_on):
+    """LoRaMac-node's numbers stay as they are once it has the block; what it says of its image may be lost for long."""
+    specs = [spec(1, status_style=NodeStyle.LORAMAC), spec(2, downlink_loss=0.5, redundancy_limit=N_MAX)]
+    world = World(specs, new_image(12_000), frag_size=48, data_rate=3)
+    world.run(lambda w: w.session.highest_sent > 5)
+    world.silent.add(specs[0].dev_eui)
+    world.run(lambda w: w.session.highest_sent > w.cohort.nb_frag + 120)
+    node = world.session.nodes[specs[0].dev_eui]
+    node.block.take(received, 10, max(received, world.cohort.nb_frag), still=True)
+    rounds = world.session._rounds
+    assert (rounds._stragglers.part([node], 2, 1.0, world.now) == [node]) is goes_on
+    assert (node.dev_eui in world.session.nodes) is goes_on
