@@ -131,6 +131,14 @@ def put_updates(db: sqlite3.Connection, updates: Iterable[NodeUpdate], now: floa
     db.executemany(_PUT_UPDATE, [(*_values(update), now) for update in updates])
 
 
+def put_progress(db: sqlite3.Connection, update: NodeUpdate, now: float) -> None:
+    """Of an update that is there, and in which nothing else has changed."""
+    db.execute(
+        "UPDATE node_update SET confirmed = ?, updated_at = ? WHERE campaign = ? AND node = ?",
+        (update.confirmed, now, update.campaign, update.node),
+    )
+
+
 def _campaign(row: sqlite3.Row) -> CampaignRow:
     values = {name: row[name] for name in CampaignRow.__slots__}
     values.update(state=CampaignState(row["state"]), hold=bool(row["hold"]), envelope=bytes(row["envelope"]))

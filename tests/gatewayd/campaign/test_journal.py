@@ -3,12 +3,13 @@
 import asyncio
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gatewayd.campaign import rows
-from gatewayd.campaign.journal import FIRST_PROGRESS_S, PROGRESS_FLUSH_S, RadioJournal
+from gatewayd.campaign.journal import FIRST_PROGRESS_S, PROGRESS_FLUSH_S, RadioJournal, _after, _is_mere_progress
 from gatewayd.campaign.node_update import NodeUpdate, State, UnknownTransition
 from gatewayd.campaign.rows import CampaignRow, CampaignState
 from gatewayd.errors import StoreError
@@ -141,6 +142,17 @@ async def test_progress_is_batched_seen_at_once_and_written_with_the_next_commit
     assert (await bench.row()).confirmed == 300
     assert [r.value for r in await bench.journal.load()] == [b"300"]
     assert bench.journal.live == {}
+
+
+@pytest.mark.parametrize("state", [State.PREPARING, State.TRANSFERRING, State.VERIFYING, State.DEFERRED])
+@pytest.mark.parametrize("code", ["", "silent"])
+def test_mere_progress_is_what_the_state_machine_would_make_of_it(state: State, code: str) -> None:
+    resume = State.TRANSFERRING if state is State.DEFERRED else state
+    update = NodeUpdate("c", LAMP, "r", "t", 0, NEW, state, resume, code, "why", size=1000, confirmed=10, version=OLD)
+    said = event(Fact.PROGRESS, confirmed=300)
+    assert _is_mere_progress(update, said) is (state is State.TRANSFERRING and not code)
+    if _is_mere_progress(update, said):
+        assert _after(update, said, 9.0) == replace(update, confirmed=300)
 
 
 async def test_a_failed_commit_does_not_lose_batched_progress(bench: Bench) -> None:
