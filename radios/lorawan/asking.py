@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 
+from radios.backoff import growing_s
 from radios.lorawan import reboot
 from radios.lorawan.air import Turn
 from radios.lorawan.cohort import BlockSource
@@ -28,7 +29,6 @@ _IMPATIENT = 12  # requests that are repeated with the first uplink that has no 
 _SILENT_INTERVALS = 3  # a node that did not speak for so many is asked by a request that waits in its queue
 _PROMPTS_LOST = 6  # in a row without an answer: they are probably not lost, but late
 _STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
-_BACK_OFFS_MOST = 32  # far beyond every wait; a float has an end, which a node that is silent for months would reach
 
 _Entry = tuple[bool, float, int, int, str]
 
@@ -218,9 +218,7 @@ class Asking:
             node.window_before = node.window_from
             node.window_from = session_start(node, cohort, settings, now)
         most = max(settings.answer_timeout_most_s, node.profile.answer_timeout_s)
-        wait = min(
-            most, node.profile.answer_timeout_s * _BACK_OFF ** min(_BACK_OFFS_MOST, max(0, node.asked - _STEADY))
-        )
+        wait = growing_s(node.profile.answer_timeout_s, _BACK_OFF, node.asked - _STEADY, most)
         node.asked += 1
         node.asked_at, node.not_before = now, now + wait
         if wanted.name == INSTALL:

@@ -8,6 +8,7 @@ to answer at all: by the answers that would have been heard, so that a bad uplin
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from radios.backoff import growing_s
 from radios.lorawan.discovery import UNTOLD, Discovery
 from radios.lorawan.fragment_size import FRAGMENT_LEAST_BYTES, FRAGMENT_MOST_BYTES
 from radios.lorawan.gps_time import WRAP_S, GpsTime
@@ -44,7 +45,6 @@ STOCK_LIMIT_LORAMAC, STOCK_FRAGMENTS_LORAMAC = 5, 21
 
 _BACK_OFF = 1.7
 _STEADY = 3  # requests before the back-off begins: a lost frame is no reason for it
-_BACK_OFFS_MOST = 32  # far beyond every wait; a float has an end, which a node that is silent for a year would reach
 _ANSWER_S = 5.0  # a node answers a question by an uplink of its own
 _SAME_UPLINK_S = 0.3  # after an uplink a question still goes down with it
 _IMPATIENT = 20.0  # answers that would have been heard, until an uplink is no reason any more to ask again
@@ -173,8 +173,7 @@ class Node:
         if any(self.known.packages.values()):
             wait = timeout_s * _BACK_OFF ** min(2, max(0, self.asked - _STEADY))  # it answers: only this is missing
         else:
-            back_offs = min(_BACK_OFFS_MOST, max(0, self.asked - _STEADY))
-            wait = min(max(settings.most_s, timeout_s), timeout_s * _BACK_OFF**back_offs)
+            wait = growing_s(timeout_s, _BACK_OFF, self.asked - _STEADY, max(settings.most_s, timeout_s))
         self.asked += 1
         self.discovery.was_asked(wanted.name)
         self.asked_at, self.not_before = now, now + wait

@@ -10,7 +10,6 @@ from radios.lorawan.session_node import SessionNode, Step
 FEW = 2
 """Silent nodes that are asked one by one rather than all again, and stragglers that may be fed one by one."""
 
-
 _DEAF_MOST = 64
 """Fragments to the group that a node heard none of which cannot be served alone: it begins again rather than hold up the group."""
 

@@ -9,6 +9,7 @@ Responsible for one node and one transfer. Which file it is, was verified before
 
 from typing import Final
 
+from radios.backoff import growing_s
 from radios.errors import FrameError, ImageError
 from radios.radio import Fact, NodeDirective, Want
 from radios.zigbee.ota_commands import (
@@ -141,8 +142,9 @@ class OtaSession(SessionPages):
             self._told_at = None
             if self.sleeps and not self._reached and not self._inherited:
                 self._may_be_told = False  # it slept; one that listens may have lost the acknowledgement alone
-            retry = min(self._limits.install_retry_s * 2**self._install_tries, self._limits.max_install_retry_s)
-            self._install_tries = min(self._install_tries + 1, 16)
+            limits = self._limits
+            retry = growing_s(limits.install_retry_s, 2.0, self._install_tries, limits.max_install_retry_s)
+            self._install_tries += 1
             self._timers[Timer.INSTALL] = now + retry
 
     def handle_timeout(self, now: float) -> None:

@@ -9,6 +9,7 @@ from enum import Enum
 from math import ceil
 from typing import Final
 
+from radios.backoff import growing_s
 from radios.radio import Fact, TransferEvent, Want
 from radios.wall_time import WallTime
 from radios.zigbee.block_period import period_for
@@ -281,7 +282,7 @@ class SessionCore:
             return
         self._notify = True
         self._notified_at = now
-        pause = min(limits.notify_interval_s * 2**self._notifies, limits.max_notify_interval_s)
+        pause = growing_s(limits.notify_interval_s, 2.0, self._notifies, limits.max_notify_interval_s)
         self._notifies = min(self._notifies + 1, 16)
         if self._stage is Stage.INSTALLING:
             pause = max(pause, limits.probe_interval_s)
